@@ -1,0 +1,163 @@
+#pragma once
+// All numerical work of the generator. One implementation per kind of device.
+//
+// Bits:    every forward operation is row-invariant where info().row_invariant says so: a row's bits
+//          do not depend on how many rows are computed with it, on its position or on its neighbours.
+// Order:   operations run in the order of the calls on one compute stream. upload() may use a second,
+//          staging stream; record()/wait() order the two. The CPU backend runs everything in place.
+// Types:   activations are f32, or bf16 where an operation says so; accumulation is always f32.
+// Errors:  shapes are the caller's promise (MEMSLOT_CHECK); memory that cannot be had is kNoSpace.
+// Threads: one thread at a time, but alloc(), upload() and pack() from any (staging a memory while
+//          the model runs).
+//
+// Letters: M rows, T tokens, D model width, F MLP width, H heads, G key/value heads, d head width,
+//          V vocabulary, K inputs and N outputs of a linear map.
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "generator/backend/buffer.h"
+#include "shared/base/error.h"
+#include "shared/tensor/tensor.h"
+
+namespace memslot {
+
+struct BackendInfo {
+  std::string name;          // "cpu"
+  std::string device;        // processor or card
+  std::string isa;           // what the matrix library dispatches to, e.g. "avx512_core_bf16"
+  std::string library;       // e.g. "oneDNN 2.6.3"
+  int threads = 1;
+  bool bf16 = false;         // bf16 weights run natively
+  bool row_invariant = false;
+};
+
+// A linear map's weights in the device's own layout. Immutable; share freely.
+class PackedWeight {
+ public:
+  virtual ~PackedWeight() = default;
+  virtual std::int64_t inputs() const = 0;   // K
+  virtual std::int64_t outputs() const = 0;  // N
+  virtual DType dtype() const = 0;
+  virtual std::size_t bytes() const = 0;
+};
+
+enum class Transpose : bool { kNo = false, kYes = true };
+
+using Event = std::uint64_t;
+
+// Keys and values of one layer and one sequence: for kv head g and position p, d values at
+// data + (g * capacity + p) * d. K is stored after rotation.
+struct KvView {
+  void* keys = nullptr;
+  void* values = nullptr;
+  DType dtype = DType::kF32;
+  std::int64_t capacity = 0;  // positions
+};
+
+// Rows [row, row + count) of the batch belong to one sequence, at positions [position, + count).
+struct AttentionSpan {
+  std::int64_t row = 0;
+  std::int64_t count = 0;
+  std::int64_t position = 0;
+  KvView kv;
+};
+
+struct AttentionShape {
+  int heads = 0;     // H
+  int kv_heads = 0;  // G, divides H
+  int head_dim = 0;  // d
+};
+
+struct AdamWStep {
+  float lr = 0, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0;
+  int step = 1;  // from 1; for the bias corrections
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const BackendInfo& info() const = 0;
+
+  // --- memory and order ---
+  virtual Result<Buffer> alloc(std::size_t bytes) = 0;  // 64-byte aligned, uninitialised
+  virtual Status upload(void* to, std::span<const std::byte> from) = 0;
+  virtual Status download(std::span<std::byte> to, const void* from) = 0;  // waits
+  virtual Event record() = 0;
+  virtual void wait(Event event) = 0;
+  virtual void synchronize() = 0;
+
+  // --- linear maps: y[M,N] = x[M,K] W^T (+ bias[N]) (+ y) ---
+  // `weight` is [N, K] row-major, f32 or bf16; packed as `dtype`. kYes packs W^T, so that linear()
+  // then computes x[M,N] W (the gradient with respect to a map's input).
+  virtual Result<std::shared_ptr<const PackedWeight>> pack(ConstHostTensor weight, DType dtype,
+                                                           Transpose transpose) = 0;
+  // x, y: f32 or bf16. Accumulate (y += ...) only for f32 y.
+  virtual void linear(ConstMatrix x, const PackedWeight& w, Matrix y, const float* bias,
+                      bool accumulate) = 0;
+  // c[N,K] (+)= a[M,N]^T b[M,K]; the weight gradient of a linear map. c f32.
+  virtual void matmul_tn(ConstMatrix a, ConstMatrix b, Matrix c, bool accumulate) = 0;
+
+  // --- forward ---
+  // y = table[ids], f32; table f32 or bf16 [V, D].
+  virtual void embed(ConstMatrix table, std::span<const std::int32_t> ids, Matrix y) = 0;
+  // y = x / sqrt(mean(x^2) + eps) * weight. Zhang & Sennrich 2019. y f32 or bf16.
+  virtual void rms_norm(ConstMatrix x, const float* weight, float eps, Matrix y) = 0;
+  // y = (x - mean) / sqrt(var + eps) * weight + bias; biased variance.
+  virtual void layer_norm(ConstMatrix x, const float* weight, const float* bias, float eps,
+                          Matrix y) = 0;
+  // Splits qkv[M, (H + 2G) d] f32: rotates q and k by each row's position (half rotation: element i
+  // pairs with i + d/2, angle = position * theta^(-2i/d); theta 0: no rotation), leaves q in place
+  // and stores k and v in the spans' caches.
+  virtual void rope_store(Matrix qkv, const AttentionShape& shape, float theta,
+                          std::span<const AttentionSpan> spans) = 0;
+  // Causal attention, scale d^-1/2: y[M, H d] from q in qkv and the caches. y f32 or bf16.
+  virtual void attention(ConstMatrix qkv, const AttentionShape& shape,
+                         std::span<const AttentionSpan> spans, Matrix y) = 0;
+  // y[M,F] = silu(gate_up[:, :F]) * gate_up[:, F:]. y f32 or bf16.
+  virtual void silu_mul(ConstMatrix gate_up, Matrix y) = 0;
+  // y = gelu_tanh(x).
+  virtual void gelu(ConstMatrix x, Matrix y) = 0;
+  // y += scale * x, f32.
+  virtual void add(ConstMatrix x, float scale, Matrix y) = 0;
+  // Copies with conversion between f32 and bf16.
+  virtual void copy(ConstMatrix x, Matrix y) = 0;
+  // nll[i] = logsumexp(logits[i]) - logits[i, target[i]] where target >= 0 (else 0);
+  // entropy[i] = -sum p log p, and argmax[i] (lowest on ties); either may be null. Host arrays.
+  virtual void token_loss(ConstMatrix logits, std::span<const std::int32_t> targets, float* nll,
+                          float* entropy, std::int32_t* argmax) = 0;
+
+  // --- backward; all f32 unless said otherwise; gradients are written, not added, unless named ---
+  // dlogits = scale_i * (softmax(logits_i) - onehot(target_i)), zero rows where target < 0. May be
+  // in place. dlogits f32 or bf16.
+  virtual void softmax_xent_backward(ConstMatrix logits, std::span<const std::int32_t> targets,
+                                     std::span<const float> scale, Matrix dlogits) = 0;
+  virtual void rms_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy,
+                                 Matrix dx, bool accumulate) = 0;
+  virtual void layer_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy,
+                                   Matrix dx, bool accumulate) = 0;
+  // For whole sequences from position 0 (spans with position 0): recomputes the probabilities from
+  // qkv (q and k already rotated); dqkv[M, (H + 2G) d] is with respect to rotated q and k.
+  virtual void attention_backward(ConstMatrix qkv, const AttentionShape& shape,
+                                  std::span<const AttentionSpan> spans, ConstMatrix dy,
+                                  Matrix dqkv) = 0;
+  // Undoes the rotation in dqkv's q and k parts, in place.
+  virtual void rope_backward(Matrix dqkv, const AttentionShape& shape, float theta,
+                             std::span<const AttentionSpan> spans) = 0;
+  virtual void silu_mul_backward(ConstMatrix gate_up, ConstMatrix dy, Matrix dgate_up) = 0;
+  virtual void gelu_backward(ConstMatrix x, ConstMatrix dy, Matrix dx) = 0;
+  // Decoupled weight decay, bias-corrected moments. Loshchilov & Hutter 2019. All n f32.
+  virtual void adamw(float* weight, const float* gradient, float* m, float* v, std::int64_t n,
+                     const AdamWStep& step) = 0;
+
+  // --- test-time kinds ---
+  // The delta rule over M tokens in order, per head: u = beta (v - S^T k); S += k u^T; o = S^T (s q),
+  // s = K^-1/2. Schlag et al. 2021, arXiv:2102.11174. q, k [M, H K] (k, q already normalised),
+  // v, o [M, H V], beta [M, H], state [H][K][V] f32, updated in place.
+  virtual void delta_rule(ConstMatrix q, ConstMatrix k, ConstMatrix v, ConstMatrix beta, int heads,
+                          float* state, Matrix o) = 0;
+};
+
+}  // namespace memslot

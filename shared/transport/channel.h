@@ -1,0 +1,49 @@
+#pragma once
+// A bounded, message-oriented link between processes. One end of it.
+//
+// Operation:   a server end (ROUTER) talks to many peers, each named by the PeerId that its packets
+//              carry; a client end (DEALER) talks to one server and leaves PeerId empty. Packets
+//              between one pair of ends arrive in order, whole, at most once; nothing is promised
+//              across a reconnect.
+// Concurrency: receive() from one thread at a time; send(), wake() from any thread.
+// Limits:      send() never blocks. Queues are bounded in bytes; over the bound it returns
+//              kOverloaded and the packet is not sent. Incoming packets over the limits of
+//              wire/messages.h are dropped and counted, before any field is read.
+// Lifecycle:   made open; close() (idempotent, also by the destructor) makes receive() return
+//              kCancelled.
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "shared/base/clock.h"
+#include "shared/base/error.h"
+
+namespace memslot {
+
+// Immutable bytes that several queues may hold at once (a payload going to several peers), hence
+// shared.
+using SharedBytes = std::shared_ptr<const std::vector<std::byte>>;
+
+using PeerId = std::string;  // opaque; "" on a client end
+
+struct Packet {
+  PeerId peer;
+  std::vector<SharedBytes> frames;  // envelope first, then its parts
+};
+
+class Channel {
+ public:
+  virtual ~Channel() = default;
+  // kOverloaded, kUnavailable (closed, or a server end that does not know the peer).
+  virtual Status send(Packet packet) = 0;
+  // kTimeout at the deadline, kCancelled after close(), kUnavailable ("woken") after wake().
+  virtual Result<Packet> receive(TimePoint deadline) = 0;
+  // Makes a receive() that waits, or the next one, return at once.
+  virtual void wake() = 0;
+  virtual void close() = 0;
+  // What a peer would connect to, with the real port where 0 was asked for.
+  virtual std::string endpoint() const = 0;
+};
+
+}  // namespace memslot
