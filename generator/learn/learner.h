@@ -1,0 +1,98 @@
+#pragma once
+// "Update memory": trains one slot's memory on one source by next-word prediction; the rest of the
+// model is frozen.
+//
+//   slot inputs of the text are computed once and cached (the layers below never change);
+//   each step: forward from the slot up, loss over the segments' tokens, backward down to the slot,
+//   AdamW on the memory's parameters (f32 masters) with warm-up and decay; stop at the target recall
+//   or the step limit; optionally an anchor: mean ||slot(x) - base(x)||^2 on other text.
+//
+// Segments (docs/architecture.md): `overlap` = windows of w words every s words; `cumulative` =
+// segments appended, each read with everything before it, the loss counting the newest only.
+//
+// Threads: learn() runs on the learner's thread and takes the compute gate slice by slice, so that
+// decoding goes first (compute_gate.h).
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "generator/learn/compute_gate.h"
+#include "generator/model/gpt.h"
+#include "generator/model/tokenizer.h"
+#include "shared/memory/payload.h"
+#include "shared/memory/record.h"
+
+namespace memslot {
+
+enum class SegmentLayout : std::uint8_t { kOverlap = 1, kCumulative = 2 };
+
+struct LearnConfig {
+  MemoryKind kind = MemoryKind::kMlp;   // kMlp or kLora
+  SegmentLayout segments = SegmentLayout::kCumulative;
+  int window_words = 32;
+  int stride_words = 16;
+  int layer = -1;                       // -1: the generator's first slot
+  int rank = 16;                        // lora
+  float alpha = 16;                     // lora
+  float lr = 0;                         // 0: the kind's default
+  int max_steps = 0;                    // 0: the kind's default
+  float warmup_share = 0.1f;
+  float target_recall = 0.99f;          // stop once reached (checked every few steps)
+  float anchor = -1;                    // weight; negative: the kind's default; 0: none
+  float weight_decay = 0;
+  DType dtype = DType::kBF16;           // of the stored payload
+  std::uint64_t seed = 1;
+};
+// JSON object with these names ("segments": "overlap", ...); unknown names and values out of range
+// are kInvalidArgument. Defaults fill what is absent.
+Result<LearnConfig> learn_config_from_json(std::string_view json);
+std::string to_json(const LearnConfig& config);
+
+struct LearnRequest {
+  std::string text;
+  LearnConfig config;
+  Sha256 model_digest;
+  const MemoryPayload* start = nullptr;  // continue from this memory; null: from base (mlp), zero (lora)
+};
+
+struct LearnProgressReport {
+  int step = 0, max_steps = 0;
+  float loss = 0;                        // nats per token
+  float recall = 0;
+  const char* phase = "";
+};
+
+struct LearnOutcome {
+  MemoryPayload payload;
+  MemoryKeys keys;
+  LearnStats stats;
+};
+
+// Texts that every job of a generator shares, tokenized once. Either may be empty.
+struct LearnTexts {
+  std::vector<std::string> anchor;       // clean prose for the anchor
+  std::vector<std::string> control;      // for locality; never trained on
+};
+
+class Learner {
+ public:
+  // `file` gives the weights again for the transposed copies that backward needs.
+  Learner(Gpt& gpt, const ModelFile& file, const Tokenizer& tokenizer, LearnTexts texts,
+          ComputeGate& gate);
+  ~Learner();
+
+  // `progress` returns false to cancel (kCancelled). kInvalidArgument: empty text, too short (fewer
+  // than 18 tokens), or longer than the context (says the limit in tokens and what was found).
+  Result<LearnOutcome> learn(const LearnRequest& request,
+                             const std::function<bool(const LearnProgressReport&)>& progress);
+
+  std::size_t workspace_bytes() const;   // held between jobs and at the peak of the last one
+  void release_workspace();              // frees it; the next job makes it again
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace memslot
