@@ -6,7 +6,6 @@
 //
 // Threads: values; share freely.
 #include <boost/outcome/result.hpp>  // basic_result
-#include <boost/outcome/try.hpp>     // BOOST_OUTCOME_TRY
 #include <string>
 #include <string_view>
 #include <utility>
@@ -98,9 +97,26 @@ Error invalid(std::string_view what, const Expected& expected, const Found& foun
 
 }  // namespace memslot
 
-// MEMSLOT_TRY(auto x, expr): x = the value, or return the error from the enclosing function.
-// MEMSLOT_TRY(expr): for a Status.
-#define MEMSLOT_TRY(...) BOOST_OUTCOME_TRY(__VA_ARGS__)
+// MEMSLOT_TRY(auto x, expr): x = the value, or return the error from the enclosing function; the
+// first argument may also be something to assign to: MEMSLOT_TRY(out.field, expr).
+// MEMSLOT_TRY(expr): for a Status. Several statements: not the body of an if without braces.
+// (Boost 1.74's own OUTCOME_TRY cannot take "auto x", and Boost's later ones must.)
+#define MEMSLOT_TRY(...) \
+  MEMSLOT_TRY_PICK(__VA_ARGS__, N, N, N, N, N, N, N, 1, 0)(__COUNTER__, __VA_ARGS__)
+#define MEMSLOT_TRY_PICK(_1, _2, _3, _4, _5, _6, _7, _8, which, ...) MEMSLOT_TRY_##which
+#define MEMSLOT_TRY_NAME2(unique) memslot_try_##unique
+#define MEMSLOT_TRY_NAME(unique) MEMSLOT_TRY_NAME2(unique)
+#define MEMSLOT_TRY_1(unique, ...)                                                     \
+  auto&& MEMSLOT_TRY_NAME(unique) = (__VA_ARGS__);                                     \
+  if (!MEMSLOT_TRY_NAME(unique)) [[unlikely]] {                                        \
+    return ::boost::outcome_v2::failure(                                               \
+        static_cast<decltype(MEMSLOT_TRY_NAME(unique))&&>(MEMSLOT_TRY_NAME(unique))    \
+            .assume_error());                                                          \
+  }                                                                                    \
+  static_assert(true)
+#define MEMSLOT_TRY_N(unique, target, ...) \
+  MEMSLOT_TRY_1(unique, __VA_ARGS__);      \
+  target = static_cast<decltype(MEMSLOT_TRY_NAME(unique))&&>(MEMSLOT_TRY_NAME(unique)).assume_value()
 #define MEMSLOT_CHECK(condition) \
   (static_cast<bool>(condition) ? static_cast<void>(0) \
                                 : ::memslot::check_failed(#condition, __FILE__, __LINE__))
