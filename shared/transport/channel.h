@@ -11,19 +11,16 @@
 //              wire/messages.h are dropped and counted, before any field is read.
 // Lifecycle:   made open; close() (idempotent, also by the destructor) makes receive() return
 //              kCancelled.
-#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "shared/base/bytes.h"
 #include "shared/base/clock.h"
 #include "shared/base/error.h"
 
 namespace memslot {
-
-// Immutable bytes that several queues may hold at once (a payload going to several peers), hence
-// shared.
-using SharedBytes = std::shared_ptr<const std::vector<std::byte>>;
 
 using PeerId = std::string;  // opaque; "" on a client end
 

@@ -22,9 +22,9 @@
 #include <variant>
 #include <vector>
 
+#include "shared/base/bytes.h"
 #include "shared/base/error.h"
 #include "shared/memory/record.h"
-#include "shared/transport/channel.h"
 
 namespace memslot::wire {
 
@@ -32,6 +32,12 @@ inline constexpr std::uint16_t kProtocolVersion = 1;
 inline constexpr std::size_t kMaxEnvelopeBytes = std::size_t{4} << 20;
 inline constexpr std::size_t kMaxPartBytes = std::size_t{64} << 20;
 inline constexpr std::size_t kMaxParts = 4;
+// Entries of the lists inside one body; validate.h.
+inline constexpr std::size_t kMaxSlots = 64;
+inline constexpr std::size_t kMaxNamespaces = 1024;
+inline constexpr std::size_t kMaxResidents = 16384;     // added, removed: each
+inline constexpr std::size_t kMaxHidden = 65536;        // D
+inline constexpr std::size_t kMaxWordBytes = 256;       // names, jobs, tokens, kinds, verbs, phases
 
 enum class PeerRole : std::uint8_t { kGenerator = 1, kClient = 2 };
 enum class SelectMode : std::uint8_t { kSync = 1, kAsync = 2 };
