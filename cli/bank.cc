@@ -1,0 +1,186 @@
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+
+namespace memslot::cli {
+namespace {
+
+using nlohmann::json;
+
+struct BankOptions {
+  std::string memory, file, id, source, prefix, directory, bank;
+  std::uint64_t to = 0;
+  int limit = 1000;
+};
+
+std::string qualified(const Context& context, const std::string& memory) {
+  return memory.find('/') == std::string::npos ? context.ns + "/" + memory : memory;
+}
+
+std::string version_line(const Output& out, const json& v) {
+  char text[256];
+  const auto& stats = v.contains("stats") ? v["stats"] : json::object();
+  const std::string memory = v.value("memory", "");
+  std::snprintf(text, sizeof text, "  %-6s %-5s %9.1f kB  recall %5.1f %%  %-10s %s",
+                v.value("kind", "").c_str(), v.value("dtype", "").c_str(),
+                v.value("payload_bytes", 0.0) / 1024, 100 * stats.value("recall", 0.0),
+                v.value("origin", "").c_str(), v.value("source", "").c_str());
+  std::string name = memory;
+  name.resize(std::max<std::size_t>(name.size(), 40), ' ');
+  return out.coloured(memory, name) + text;
+}
+
+Status list(Client& client, const Output& out, const Context& context, const BankOptions& o) {
+  json all = json::array();
+  json arguments = {{"namespace", context.ns}, {"limit", 500}};
+  if (!o.prefix.empty()) arguments["prefix"] = o.prefix;
+  if (!o.source.empty()) arguments["source"] = o.source;
+  do {
+    MEMSLOT_TRY(const auto page, client.ask("bank.ls", arguments, nullptr));
+    for (const auto& version : (*page.result)["memories"]) {
+      if (static_cast<int>(all.size()) >= o.limit) break;
+      out.line(version_line(out, version));
+      all.push_back(version);
+    }
+    arguments["after"] = page.result->value("next", "");
+  } while (arguments["after"] != "" && static_cast<int>(all.size()) < o.limit);
+  out.result({{"memories", all}});
+  if (all.empty()) out.line("no memories in namespace " + context.ns);
+  return ok();
+}
+
+Status print_reply(Client& client, const Output& out, const std::string& verb, const json& arguments) {
+  MEMSLOT_TRY(const auto reply, client.ask(verb, arguments, nullptr));
+  out.result(*reply.result);
+  out.line(reply.result->dump(2));
+  return ok();
+}
+
+Status history(Client& client, const Output& out, const Context& context, const BankOptions& o) {
+  MEMSLOT_TRY(const auto reply, client.ask("bank.history", {{"memory", qualified(context, o.memory)}}, nullptr));
+  out.result(*reply.result);
+  for (const auto& version : (*reply.result)["versions"]) out.line(version_line(out, version));
+  return ok();
+}
+
+Status export_memory(Client& client, const Output& out, const Context& context, const BankOptions& o) {
+  MEMSLOT_TRY(const auto reply, client.ask("bank.export", {{"memory", qualified(context, o.memory)}}, nullptr));
+  if (!reply.part) return Error{ErrorCode::kCorruption, "export: expected the file as part 0, found none"};
+  std::ofstream file(o.file, std::ios::binary | std::ios::trunc);
+  file.write(reinterpret_cast<const char*>(reply.part->data()), static_cast<std::streamsize>(reply.part->size()));
+  file.close();
+  if (!file) return Error{ErrorCode::kIo, "file: cannot write " + o.file};
+  out.result(*reply.result);
+  out.line("wrote " + std::to_string(reply.part->size()) + " bytes to " + o.file);
+  return ok();
+}
+
+Status import_memory(Client& client, const Output& out, const Context& context, const BankOptions& o) {
+  MEMSLOT_TRY(const auto text, read_text_file(o.file));
+  const auto view = bytes_of(text);
+  json arguments = {{"namespace", context.ns}};
+  if (!o.id.empty()) arguments["id"] = o.id;
+  MEMSLOT_TRY(const auto reply,
+              client.ask("bank.import", arguments,
+                         std::make_shared<const std::vector<std::byte>>(view.begin(), view.end())));
+  out.result(*reply.result);
+  out.line("imported " + (*reply.result)["version"].value("memory", ""));
+  return ok();
+}
+
+Status verify(Client& client, const Output& out) {
+  MEMSLOT_TRY(const auto report, client.run("verify", json::object(), [&](const json& event) {
+                out.event(event);
+                out.status("verified " + std::to_string(event.value("done", 0)));
+              }));
+  out.clear_status();
+  out.result(*report);
+  out.line(report->dump(2));
+  const auto bad = report->contains("bad") ? (*report)["bad"].size() : 0;
+  if (bad != 0) return corrupt("bank", "0 bad payloads", bad);
+  return ok();
+}
+
+using Body = Status (*)(Client&, const Output&, const Context&, const BankOptions&);
+
+CLI::App* add_verb(CLI::App& bank, Context& context, const std::shared_ptr<BankOptions>& o,
+                   const char* name, const char* help, Body body) {
+  auto* command = bank.add_subcommand(name, help);
+  command->callback([o, &context, body] {
+    context.run = [o, &context, body] {
+      return context.with_client([&](Client& c, const Output& out) { return body(c, out, context, *o); });
+    };
+  });
+  return command;
+}
+
+void add_restore(CLI::App& bank, Context& context, const std::shared_ptr<BankOptions>& o) {
+  auto* command = bank.add_subcommand("restore", "Copy a backup into an empty bank directory (offline)");
+  command->add_option("backup", o->directory, "The backup's directory")->required();
+  command->add_option("bank", o->bank, "The new bank's directory; the controller must not be running on it")->required();
+  command->callback([o, &context] {
+    context.run = [o, &context] {
+      // The controller owns the bank's format, so it does the work.
+      const char* controller = std::getenv("MEMSLOT_CONTROLLER");
+      const std::string program = controller == nullptr ? "memslot-controller" : controller;
+      execlp(program.c_str(), program.c_str(), "--restore", o->directory.c_str(), "--bank",
+             o->bank.c_str(), static_cast<char*>(nullptr));
+      return context.output().fail({ErrorCode::kNotFound, "program: cannot run " + program +
+                                                              " (set MEMSLOT_CONTROLLER)"});
+    };
+  });
+}
+
+}  // namespace
+
+void add_bank(CLI::App& app, Context& context) {
+  auto* bank = app.add_subcommand("bank", "Look into and manage the bank");
+  bank->require_subcommand(1);
+  bank->fallthrough();
+  auto o = std::make_shared<BankOptions>();
+  auto* ls = add_verb(*bank, context, o, "ls", "List memories", list);
+  ls->add_option("prefix", o->prefix, "Only names that begin so");
+  ls->add_option("--source", o->source, "Only memories of this source");
+  ls->add_option("--limit", o->limit, "At most so many")->check(CLI::Range(1, 10000000));
+  auto* show = add_verb(*bank, context, o, "show", "One memory: head, branches, use, source text",
+                        [](Client& c, const Output& out, const Context& x, const BankOptions& b) {
+                          return print_reply(c, out, "bank.show", {{"memory", qualified(x, b.memory)}});
+                        });
+  auto* versions = add_verb(*bank, context, o, "history", "All versions, oldest first", history);
+  auto* rollback = add_verb(*bank, context, o, "rollback", "Publish an old version's bytes as the new head",
+                            [](Client& c, const Output& out, const Context& x, const BankOptions& b) {
+                              return print_reply(c, out, "bank.rollback", {{"memory", qualified(x, b.memory)}, {"to", b.to}});
+                            });
+  rollback->add_option("--to", o->to, "The version's number")->required();
+  auto* rm = add_verb(*bank, context, o, "rm", "Erase a memory, its versions and its source text",
+                      [](Client& c, const Output& out, const Context& x, const BankOptions& b) {
+                        return print_reply(c, out, "bank.rm", {{"memory", qualified(x, b.memory)}});
+                      });
+  auto* out = add_verb(*bank, context, o, "export", "Write one memory to a file", export_memory);
+  for (auto* command : {show, versions, rollback, rm, out}) {
+    command->add_option("memory", o->memory, "ID, ID@VERSION, NS/ID or NS/ID@VERSION")->required();
+  }
+  out->add_option("file", o->file, "The file")->required();
+  auto* in = add_verb(*bank, context, o, "import", "Read a memory from such a file", import_memory);
+  in->add_option("file", o->file, "The file")->required();
+  in->add_option("--id", o->id, "Under another name");
+  add_verb(*bank, context, o, "verify", "Read every payload and check its digest",
+           [](Client& c, const Output& w, const Context&, const BankOptions&) { return verify(c, w); });
+  auto* backup = add_verb(*bank, context, o, "backup", "Copy the bank while it is in use",
+                          [](Client& c, const Output& w, const Context&, const BankOptions& b) {
+                            return print_reply(c, w, "bank.backup", {{"directory", b.directory}});
+                          });
+  backup->add_option("directory", o->directory, "An empty or absent directory on the controller's machine")->required();
+  add_verb(*bank, context, o, "usage", "Bytes and counts",
+           [](Client& c, const Output& w, const Context&, const BankOptions&) {
+             return print_reply(c, w, "bank.usage", json::object());
+           });
+  add_restore(*bank, context, o);
+}
+
+}  // namespace memslot::cli

@@ -1,0 +1,137 @@
+#include "cli/client.h"
+
+#include <csignal>
+#include <nlohmann/json.hpp>
+
+#include "shared/base/rng.h"
+#include "shared/base/version.h"
+#include "shared/transport/zmq_channel.h"
+#include "shared/wire/codec.h"
+
+namespace memslot::cli {
+namespace {
+
+// Set by the signal handler, read by the loop that waits for the controller.
+volatile std::sig_atomic_t g_interrupted = 0;
+void on_interrupt(int) { g_interrupted = 1; }
+
+// Waiting in pieces keeps heartbeats going and notices Ctrl-C.
+constexpr Duration kPoll = std::chrono::milliseconds(100);
+
+Result<std::shared_ptr<nlohmann::json>> parse_reply(const std::string& text) {
+  auto json = std::make_shared<nlohmann::json>(nlohmann::json::parse(text, nullptr, false));
+  if (json->is_discarded()) {
+    return Error{ErrorCode::kCorruption, "controller's reply: expected JSON, found " + text.substr(0, 80)};
+  }
+  return json;
+}
+
+}  // namespace
+
+Client::Client(const ClientConfig& config) : config_(config), incarnation_(random_nonce()) {}
+Client::~Client() = default;
+
+Result<std::unique_ptr<Client>> Client::connect(const ClientConfig& config) {
+  std::unique_ptr<Client> client(new Client(config));
+  MEMSLOT_TRY(client->channel_, open_client_channel(config));
+  MEMSLOT_TRY(client->greet());
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;
+  sigaction(SIGINT, &action, nullptr);
+  return client;
+}
+
+Status Client::greet() {
+  wire::Hello hello;
+  hello.role = wire::PeerRole::kClient;
+  hello.incarnation = incarnation_;
+  hello.build = std::string(build_version());
+  const std::uint64_t request = ++last_request_;
+  heard_ = beat_ = clock_.now();
+  MEMSLOT_TRY(send(request, hello, nullptr));
+  MEMSLOT_TRY(const auto reply, next(request));
+  const auto* welcome = std::get_if<wire::HelloReply>(&reply.body);
+  if (welcome == nullptr) return Error{ErrorCode::kCorruption, "controller: expected a HelloReply, found another message"};
+  controller_ = welcome->incarnation;
+  if (welcome->heartbeat_ms > 0) heartbeat_ = std::chrono::milliseconds(welcome->heartbeat_ms);
+  return ok();
+}
+
+Status Client::send(std::uint64_t request, wire::Body body, SharedBytes part) {
+  wire::Message message{request, std::move(body), {}};
+  if (part) message.parts.push_back(std::move(part));
+  MEMSLOT_TRY(auto frames, wire::encode(message));
+  return channel_->send({PeerId(), std::move(frames)});
+}
+
+Result<wire::Message> Client::next(std::uint64_t request) {
+  bool cancelled = false;
+  for (;;) {
+    const TimePoint now = clock_.now();
+    if (now - heard_ > config_.timeout) {
+      return Error{ErrorCode::kUnavailable,
+                   "controller: expected an answer from " + config_.endpoint + ", found none for " +
+                       std::to_string(std::chrono::duration_cast<std::chrono::seconds>(config_.timeout).count()) +
+                       " s (is memslot-controller running?)"};
+    }
+    if (now - beat_ >= heartbeat_) {
+      beat_ = now;
+      MEMSLOT_TRY(send(0, wire::Heartbeat{incarnation_}, nullptr));
+    }
+    if (g_interrupted != 0 && !cancelled) {
+      cancelled = true;
+      MEMSLOT_TRY(send(0, wire::CancelTask{0, request}, nullptr));
+    }
+    auto packet = channel_->receive(now + kPoll);
+    if (!packet) {
+      if (packet.error().code == ErrorCode::kTimeout || packet.error().code == ErrorCode::kUnavailable) continue;
+      return packet.error();
+    }
+    heard_ = clock_.now();
+    MEMSLOT_TRY(auto message, wire::decode(packet.value().frames));
+    if (const auto* beat = std::get_if<wire::Heartbeat>(&message.body)) {
+      if (controller_ != 0 && beat->incarnation != controller_) {
+        return Error{ErrorCode::kUnavailable, "controller: it was restarted while this request was under way"};
+      }
+      continue;
+    }
+    if (message.request != request) continue;  // of an earlier request that timed out
+    if (const auto* failure = std::get_if<wire::ErrorReply>(&message.body)) {
+      return Error{failure->code, failure->message};
+    }
+    return message;
+  }
+}
+
+Result<std::shared_ptr<nlohmann::json>> Client::run(const std::string& kind,
+                                                    const nlohmann::json& arguments,
+                                                    const OnEvent& on_event) {
+  const std::uint64_t request = ++last_request_;
+  heard_ = clock_.now();
+  MEMSLOT_TRY(send(request, wire::SubmitTask{kind, arguments.dump()}, nullptr));
+  for (;;) {
+    MEMSLOT_TRY(const auto message, next(request));
+    const auto* event = std::get_if<wire::TaskEvent>(&message.body);
+    if (event == nullptr) return Error{ErrorCode::kCorruption, "controller: expected a TaskEvent, found another message"};
+    if (event->error) return Error{event->error->code, event->error->message};
+    MEMSLOT_TRY(auto json, parse_reply(event->event));
+    if (event->final) return json;
+    on_event(*json);
+  }
+}
+
+Result<AdminResult> Client::ask(const std::string& verb, const nlohmann::json& arguments,
+                                SharedBytes part) {
+  const std::uint64_t request = ++last_request_;
+  heard_ = clock_.now();
+  MEMSLOT_TRY(send(request, wire::AdminRequest{verb, arguments.dump()}, std::move(part)));
+  MEMSLOT_TRY(auto message, next(request));
+  const auto* reply = std::get_if<wire::AdminReply>(&message.body);
+  if (reply == nullptr) return Error{ErrorCode::kCorruption, "controller: expected an AdminReply, found another message"};
+  AdminResult result;
+  MEMSLOT_TRY(result.result, parse_reply(reply->result));
+  if (!message.parts.empty()) result.part = message.parts.front();
+  return result;
+}
+
+}  // namespace memslot::cli

@@ -1,0 +1,45 @@
+#pragma once
+// The subcommands. Each add_*() declares its options on the application and, when it was chosen, sets
+// `run` to what main() then calls; the returned value is the process's exit code.
+//
+// Threads: one.
+#include <functional>
+#include <string>
+
+#include "cli/client.h"
+#include "cli/output.h"
+
+namespace CLI {
+class App;
+}
+
+namespace memslot::cli {
+
+struct Context {
+  ClientConfig client;
+  std::string ns = "default";
+  bool json = false;
+  bool stream = false;
+  std::function<int()> run;
+
+  Output output() const { return {json, stream}; }
+  // Connects, runs `body`, prints its error; the exit code.
+  int with_client(const std::function<Status(Client&, const Output&)>& body) const;
+};
+
+void add_learn(CLI::App& app, Context& context);
+void add_generate(CLI::App& app, Context& context);
+void add_score(CLI::App& app, Context& context);
+void add_tokenize(CLI::App& app, Context& context);
+void add_attest(CLI::App& app, Context& context);
+void add_status(CLI::App& app, Context& context);
+void add_bench(CLI::App& app, Context& context);
+void add_bank(CLI::App& app, Context& context);
+void add_jobs(CLI::App& app, Context& context);
+void add_demo(CLI::App& app, Context& context);
+void add_keygen(CLI::App& app, Context& context);
+
+// A whole file; "-" is standard input. kNotFound, kIo.
+Result<std::string> read_text_file(const std::string& path);
+
+}  // namespace memslot::cli

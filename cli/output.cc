@@ -1,0 +1,84 @@
+#include "cli/output.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "shared/base/digest.h"
+
+namespace memslot::cli {
+namespace {
+
+// xterm-256 colours that read well on light and on dark backgrounds.
+constexpr int kPalette[] = {33, 166, 71, 133, 172, 37, 168, 99, 142, 202, 62, 35};
+
+void put(std::FILE* file, std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), file);
+  std::fflush(file);
+}
+
+std::string dump(const nlohmann::json& value) {
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace
+
+Output::Output(bool json, bool stream)
+    : json_(json),
+      stream_(stream),
+      colour_(!json && isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr),
+      progress_(isatty(STDERR_FILENO) == 1) {}
+
+void Output::result(const nlohmann::json& value) const {
+  if (json_) put(stdout, dump(value) + "\n");
+}
+
+void Output::event(const nlohmann::json& value) const {
+  if (json_ && stream_) put(stdout, dump(value) + "\n");
+}
+
+void Output::line(std::string_view text) const {
+  if (!json_) put(stdout, std::string(text) + "\n");
+}
+
+void Output::text(std::string_view text) const {
+  if (!json_) put(stdout, text);
+}
+
+void Output::status(std::string_view text) const {
+  if (progress_) put(stderr, "\r\x1b[2K" + std::string(text));
+}
+
+void Output::clear_status() const {
+  if (progress_) put(stderr, "\r\x1b[2K");
+}
+
+int Output::fail(const Error& error) const {
+  clear_status();
+  const std::string_view name = error_code_name(error.code);
+  if (json_) {
+    put(stdout, dump({{"error", {{"code", name}, {"message", error.message}}}}) + "\n");
+  } else {
+    put(stderr, "memslot: " + error.message + " (" + std::string(name) + ")\n");
+  }
+  return exit_code(error.code);
+}
+
+std::string Output::coloured(std::string_view memory, std::string_view text) const {
+  if (!colour_ || memory == "base" || memory.empty()) return std::string(text);
+  const auto name = memory.substr(0, memory.find('@'));
+  const auto colour = kPalette[xxh128(bytes_of(name)).low % std::size(kPalette)];
+  return "\x1b[38;5;" + std::to_string(colour) + "m" + std::string(text) + "\x1b[0m";
+}
+
+std::string Output::dim(std::string_view text) const {
+  return colour_ ? "\x1b[2m" + std::string(text) + "\x1b[0m" : std::string(text);
+}
+
+std::string Output::bold(std::string_view text) const {
+  return colour_ ? "\x1b[1m" + std::string(text) + "\x1b[0m" : std::string(text);
+}
+
+}  // namespace memslot::cli

@@ -1,0 +1,43 @@
+#pragma once
+// How the CLI shows things: one JSON object with --json, text otherwise; colours only on a terminal
+// and never with NO_COLOR.
+//
+// Threads: one.
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+
+#include "shared/base/error.h"
+
+namespace memslot::cli {
+
+class Output {
+ public:
+  Output(bool json, bool stream);
+
+  bool json() const { return json_; }
+  bool stream() const { return stream_; }
+  bool colour() const { return colour_; }
+  bool progress() const { return progress_; }   // standard error is a terminal
+
+  // The command's result: printed whole with --json, else not at all (the command prints text).
+  void result(const nlohmann::json& value) const;
+  // One event, as a line of its own, with --json --stream.
+  void event(const nlohmann::json& value) const;
+  void line(std::string_view text) const;        // standard output; silent with --json
+  void text(std::string_view text) const;        // without a newline, flushed
+  void status(std::string_view text) const;      // standard error, replaces the last status line
+  void clear_status() const;
+  // Prints the error (JSON with --json) to standard error and returns the exit code for it.
+  int fail(const Error& error) const;
+
+  // `text` in the colour that stands for `memory` ("base": plain).
+  std::string coloured(std::string_view memory, std::string_view text) const;
+  std::string dim(std::string_view text) const;
+  std::string bold(std::string_view text) const;
+
+ private:
+  bool json_, stream_, colour_, progress_;
+};
+
+}  // namespace memslot::cli

