@@ -64,6 +64,7 @@ class GgufFile {
   static Result<GgufFile> open(const std::string& path);
 
   const std::string& path() const { return file_.path(); }
+  const MappedFile& file() const { return file_; }
   const GgufIndex& index() const { return index_; }
   const GgufEntry* find(std::string_view name) const;  // null if there is none
   // Reads and gives the pages back. kNotFound: no such tensor.

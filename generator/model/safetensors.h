@@ -52,6 +52,7 @@ class SafetensorsFile {
   static Result<SafetensorsFile> open(const std::string& path);
 
   const std::string& path() const { return file_.path(); }
+  const MappedFile& file() const { return file_; }
   const SafetensorsIndex& index() const { return index_; }
   // Null if there is none.
   const SafetensorsEntry* find(std::string_view name) const;

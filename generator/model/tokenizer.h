@@ -5,6 +5,9 @@
 // alphabet (unicode.h) and the adjacent pair with the lowest merge rank is joined until none is
 // left.                                             Sennrich et al. 2016; Radford et al. 2019.
 //
+// A vocabulary need not spell all 256 bytes (SmolLM2's lacks rare control bytes). Such a byte is left
+// out, and nothing is joined across it, as llama.cpp does; all other text decodes to itself.
+//
 // Threads:  Tokenizer is immutable but for a locked word cache: any thread. A StreamDecoder belongs
 //           to one thread and must not outlive its Tokenizer.
 #include <cstdint>
@@ -50,8 +53,8 @@ struct EncodeOptions {
 
 class Tokenizer {
  public:
-  // kNotFound: the spec is empty. kCorruption: types or a merge that do not fit the tokens, one of
-  // the 256 byte symbols missing, a token twice.
+  // kNotFound: the spec is empty. kCorruption: types or a merge that do not fit the tokens, no byte
+  // symbol among them, a token twice, a special id outside them.
   static Result<Tokenizer> make(const TokenizerSpec& spec);
 
   Tokenizer(Tokenizer&&) noexcept;

@@ -2,12 +2,14 @@
 // Ends a generation at a stop string, also one that is spread over several tokens.
 //
 // Text that could still become a stop string is held back; the stop string itself and what follows
-// are never given out. The match that starts first wins; of those, the one listed first.
+// are never given out. The match that ends first wins, of those the one that starts first: so the
+// outcome does not depend on how the text was cut into pieces.
 //
 // Owner:   keeps copies of the strings.
 // Threads: one thread.
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "shared/base/error.h"
