@@ -42,6 +42,7 @@ class PackedWeight {
   virtual std::int64_t outputs() const = 0;  // N
   virtual DType dtype() const = 0;
   virtual std::size_t bytes() const = 0;
+  virtual const void* data() const = 0;      // bytes() of device memory, for digests
 };
 
 enum class Transpose : bool { kNo = false, kYes = true };
@@ -158,6 +159,13 @@ class Backend {
   // v, o [M, H V], beta [M, H], state [H][K][V] f32, updated in place.
   virtual void delta_rule(ConstMatrix q, ConstMatrix k, ConstMatrix v, ConstMatrix beta, int heads,
                           float* state, Matrix o) = 0;
+  // Depthwise causal convolution over M tokens in order, then SiLU. C channels, width 4:
+  //   y[t, c] = silu(sum_j weight[c, j] in[t - 3 + j, c]), where in is `state` continued by x.
+  // x, y [M, C] f32; weight, state [C][4] f32; state holds the last 4 inputs, oldest first, and is
+  // updated in place.
+  virtual void causal_conv_silu(ConstMatrix x, const float* weight, float* state, Matrix y) = 0;
+  // y = scale / (1 + exp(-x)), f32.
+  virtual void sigmoid(ConstMatrix x, float scale, Matrix y) = 0;
 };
 
 }  // namespace memslot

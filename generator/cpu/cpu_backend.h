@@ -9,6 +9,7 @@
 //
 // Threads: as Backend says. Every operation sets the calling thread's OpenMP maximum to
 //          info().threads where it enters oneDNN (libtorch in the same process may have lowered it).
+#include <array>
 #include <memory>
 
 #include "generator/backend/backend.h"
@@ -71,6 +72,8 @@ class CpuBackend final : public Backend {
              const AdamWStep& step) override;
   void delta_rule(ConstMatrix q, ConstMatrix k, ConstMatrix v, ConstMatrix beta, int heads,
                   float* state, Matrix o) override;
+  void causal_conv_silu(ConstMatrix x, const float* weight, float* state, Matrix y) override;
+  void sigmoid(ConstMatrix x, float scale, Matrix y) override;
 
  private:
   explicit CpuBackend(int threads);
@@ -82,7 +85,11 @@ class CpuBackend final : public Backend {
     cpu::parallel_rows(info_.threads, count, cpu::row_grain(cost), fn);
   }
 
+  // Rows of conversion space, kept between calls. `which`: 0 or 1.
+  Matrix scratch(std::size_t which, DType dtype, std::int64_t row_count, std::int64_t cols);
+
   BackendInfo info_;
+  std::array<Buffer, 2> scratch_;
   cpu::MatmulCache matmul_;
   cpu::RopeTable rope_;
   Event events_ = 0;
