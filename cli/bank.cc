@@ -54,7 +54,8 @@ Status list(Client& client, const Output& out, const Context& context, const Ban
   return ok();
 }
 
-Status print_reply(Client& client, const Output& out, const std::string& verb, const json& arguments) {
+Status print_reply(Client& client, const Output& out, const std::string& verb,
+                   const json& arguments) {
   MEMSLOT_TRY(const auto reply, client.ask(verb, arguments, nullptr));
   out.result(*reply.result);
   out.line(reply.result->dump(2));
@@ -62,17 +63,22 @@ Status print_reply(Client& client, const Output& out, const std::string& verb, c
 }
 
 Status history(Client& client, const Output& out, const Context& context, const BankOptions& o) {
-  MEMSLOT_TRY(const auto reply, client.ask("bank.history", {{"memory", qualified(context, o.memory)}}, nullptr));
+  MEMSLOT_TRY(const auto reply,
+              client.ask("bank.history", {{"memory", qualified(context, o.memory)}}, nullptr));
   out.result(*reply.result);
   for (const auto& version : (*reply.result)["versions"]) out.line(version_line(out, version));
   return ok();
 }
 
-Status export_memory(Client& client, const Output& out, const Context& context, const BankOptions& o) {
-  MEMSLOT_TRY(const auto reply, client.ask("bank.export", {{"memory", qualified(context, o.memory)}}, nullptr));
-  if (!reply.part) return Error{ErrorCode::kCorruption, "export: expected the file as part 0, found none"};
+Status export_memory(Client& client, const Output& out, const Context& context,
+                     const BankOptions& o) {
+  MEMSLOT_TRY(const auto reply,
+              client.ask("bank.export", {{"memory", qualified(context, o.memory)}}, nullptr));
+  if (!reply.part)
+    return Error{ErrorCode::kCorruption, "export: expected the file as part 0, found none"};
   std::ofstream file(o.file, std::ios::binary | std::ios::trunc);
-  file.write(reinterpret_cast<const char*>(reply.part->data()), static_cast<std::streamsize>(reply.part->size()));
+  file.write(reinterpret_cast<const char*>(reply.part->data()),
+             static_cast<std::streamsize>(reply.part->size()));
   file.close();
   if (!file) return Error{ErrorCode::kIo, "file: cannot write " + o.file};
   out.result(*reply.result);
@@ -80,7 +86,8 @@ Status export_memory(Client& client, const Output& out, const Context& context, 
   return ok();
 }
 
-Status import_memory(Client& client, const Output& out, const Context& context, const BankOptions& o) {
+Status import_memory(Client& client, const Output& out, const Context& context,
+                     const BankOptions& o) {
   MEMSLOT_TRY(const auto text, read_text_file(o.file));
   const auto view = bytes_of(text);
   json arguments = {{"namespace", context.ns}};
@@ -95,9 +102,9 @@ Status import_memory(Client& client, const Output& out, const Context& context, 
 
 Status verify(Client& client, const Output& out) {
   MEMSLOT_TRY(const auto report, client.run("verify", json::object(), [&](const json& event) {
-                out.event(event);
-                out.status("verified " + std::to_string(event.value("done", 0)));
-              }));
+    out.event(event);
+    out.status("verified " + std::to_string(event.value("done", 0)));
+  }));
   out.clear_status();
   out.result(*report);
   out.line(report->dump(2));
@@ -113,16 +120,21 @@ CLI::App* add_verb(CLI::App& bank, Context& context, const std::shared_ptr<BankO
   auto* command = bank.add_subcommand(name, help);
   command->callback([o, &context, body] {
     context.run = [o, &context, body] {
-      return context.with_client([&](Client& c, const Output& out) { return body(c, out, context, *o); });
+      return context.with_client(
+          [&](Client& c, const Output& out) { return body(c, out, context, *o); });
     };
   });
   return command;
 }
 
 void add_restore(CLI::App& bank, Context& context, const std::shared_ptr<BankOptions>& o) {
-  auto* command = bank.add_subcommand("restore", "Copy a backup into an empty bank directory (offline)");
+  auto* command =
+      bank.add_subcommand("restore", "Copy a backup into an empty bank directory (offline)");
   command->add_option("backup", o->directory, "The backup's directory")->required();
-  command->add_option("bank", o->bank, "The new bank's directory; the controller must not be running on it")->required();
+  command
+      ->add_option("bank", o->bank,
+                   "The new bank's directory; the controller must not be running on it")
+      ->required();
   command->callback([o, &context] {
     context.run = [o, &context] {
       // The controller owns the bank's format, so it does the work.
@@ -130,8 +142,8 @@ void add_restore(CLI::App& bank, Context& context, const std::shared_ptr<BankOpt
       const std::string program = controller == nullptr ? "memslot-controller" : controller;
       execlp(program.c_str(), program.c_str(), "--restore", o->directory.c_str(), "--bank",
              o->bank.c_str(), static_cast<char*>(nullptr));
-      return context.output().fail({ErrorCode::kNotFound, "program: cannot run " + program +
-                                                              " (set MEMSLOT_CONTROLLER)"});
+      return context.output().fail(
+          {ErrorCode::kNotFound, "program: cannot run " + program + " (set MEMSLOT_CONTROLLER)"});
     };
   });
 }
@@ -147,15 +159,18 @@ void add_bank(CLI::App& app, Context& context) {
   ls->add_option("prefix", o->prefix, "Only names that begin so");
   ls->add_option("--source", o->source, "Only memories of this source");
   ls->add_option("--limit", o->limit, "At most so many")->check(CLI::Range(1, 10000000));
-  auto* show = add_verb(*bank, context, o, "show", "One memory: head, branches, use, source text",
-                        [](Client& c, const Output& out, const Context& x, const BankOptions& b) {
-                          return print_reply(c, out, "bank.show", {{"memory", qualified(x, b.memory)}});
-                        });
+  auto* show =
+      add_verb(*bank, context, o, "show", "One memory: head, branches, use, source text",
+               [](Client& c, const Output& out, const Context& x, const BankOptions& b) {
+                 return print_reply(c, out, "bank.show", {{"memory", qualified(x, b.memory)}});
+               });
   auto* versions = add_verb(*bank, context, o, "history", "All versions, oldest first", history);
-  auto* rollback = add_verb(*bank, context, o, "rollback", "Publish an old version's bytes as the new head",
-                            [](Client& c, const Output& out, const Context& x, const BankOptions& b) {
-                              return print_reply(c, out, "bank.rollback", {{"memory", qualified(x, b.memory)}, {"to", b.to}});
-                            });
+  auto* rollback =
+      add_verb(*bank, context, o, "rollback", "Publish an old version's bytes as the new head",
+               [](Client& c, const Output& out, const Context& x, const BankOptions& b) {
+                 return print_reply(c, out, "bank.rollback",
+                                    {{"memory", qualified(x, b.memory)}, {"to", b.to}});
+               });
   rollback->add_option("--to", o->to, "The version's number")->required();
   auto* rm = add_verb(*bank, context, o, "rm", "Erase a memory, its versions and its source text",
                       [](Client& c, const Output& out, const Context& x, const BankOptions& b) {
@@ -169,13 +184,17 @@ void add_bank(CLI::App& app, Context& context) {
   auto* in = add_verb(*bank, context, o, "import", "Read a memory from such a file", import_memory);
   in->add_option("file", o->file, "The file")->required();
   in->add_option("--id", o->id, "Under another name");
-  add_verb(*bank, context, o, "verify", "Read every payload and check its digest",
-           [](Client& c, const Output& w, const Context&, const BankOptions&) { return verify(c, w); });
+  add_verb(
+      *bank, context, o, "verify", "Read every payload and check its digest",
+      [](Client& c, const Output& w, const Context&, const BankOptions&) { return verify(c, w); });
   auto* backup = add_verb(*bank, context, o, "backup", "Copy the bank while it is in use",
                           [](Client& c, const Output& w, const Context&, const BankOptions& b) {
                             return print_reply(c, w, "bank.backup", {{"directory", b.directory}});
                           });
-  backup->add_option("directory", o->directory, "An empty or absent directory on the controller's machine")->required();
+  backup
+      ->add_option("directory", o->directory,
+                   "An empty or absent directory on the controller's machine")
+      ->required();
   add_verb(*bank, context, o, "usage", "Bytes and counts",
            [](Client& c, const Output& w, const Context&, const BankOptions&) {
              return print_reply(c, w, "bank.usage", json::object());

@@ -14,7 +14,8 @@ struct BenchOptions {
   int tokens = 0, repeats = 0;
 };
 
-const std::vector<std::string> kBenches = {"decode", "prefill", "swap", "recompute", "learn_step", "round_trip"};
+const std::vector<std::string> kBenches = {"decode",    "prefill",    "swap",
+                                           "recompute", "learn_step", "round_trip"};
 
 Status bench(Client& client, const Output& out, const BenchOptions& o) {
   json all = json::array();
@@ -23,7 +24,8 @@ Status bench(Client& client, const Output& out, const BenchOptions& o) {
     if (o.tokens > 0) arguments["tokens"] = o.tokens;
     if (o.repeats > 0) arguments["repeats"] = o.repeats;
     out.status(what);
-    MEMSLOT_TRY(const auto report, client.run("bench", arguments, [&](const json& e) { out.event(e); }));
+    MEMSLOT_TRY(const auto report,
+                client.run("bench", arguments, [&](const json& e) { out.event(e); }));
     out.clear_status();
     std::string line = what;
     line.resize(std::max<std::size_t>(line.size(), 12), ' ');

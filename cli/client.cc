@@ -21,9 +21,29 @@ constexpr Duration kPoll = std::chrono::milliseconds(100);
 Result<std::shared_ptr<nlohmann::json>> parse_reply(const std::string& text) {
   auto json = std::make_shared<nlohmann::json>(nlohmann::json::parse(text, nullptr, false));
   if (json->is_discarded()) {
-    return Error{ErrorCode::kCorruption, "controller's reply: expected JSON, found " + text.substr(0, 80)};
+    return Error{ErrorCode::kCorruption,
+                 "controller's reply: expected JSON, found " + text.substr(0, 80)};
   }
   return json;
+}
+
+// The key of the --server-key option: itself, or what the file after '@' holds.
+Result<std::string> server_key_of(const std::string& option) {
+  if (option.empty() || option.front() != '@') return option;
+  MEMSLOT_TRY(const auto keys, read_public_keys(option.substr(1)));
+  if (keys.size() != 1) return invalid("--server-key file", "one key", keys.size());
+  return keys.front();
+}
+
+Result<std::unique_ptr<Channel>> open_channel(const ClientConfig& config) {
+  ClientOptions options;
+  options.endpoint = config.endpoint;
+  if (!config.key_file.empty()) {
+    MEMSLOT_TRY(auto pair, read_keys(config.key_file));
+    options.keys = std::move(pair);
+  }
+  MEMSLOT_TRY(options.server_key, server_key_of(config.server_key));
+  return connect_channel(options);
 }
 
 }  // namespace
@@ -33,7 +53,7 @@ Client::~Client() = default;
 
 Result<std::unique_ptr<Client>> Client::connect(const ClientConfig& config) {
   std::unique_ptr<Client> client(new Client(config));
-  MEMSLOT_TRY(client->channel_, open_client_channel(config));
+  MEMSLOT_TRY(client->channel_, open_channel(config));
   MEMSLOT_TRY(client->greet());
   struct sigaction action {};
   action.sa_handler = on_interrupt;
@@ -51,7 +71,9 @@ Status Client::greet() {
   MEMSLOT_TRY(send(request, hello, nullptr));
   MEMSLOT_TRY(const auto reply, next(request));
   const auto* welcome = std::get_if<wire::HelloReply>(&reply.body);
-  if (welcome == nullptr) return Error{ErrorCode::kCorruption, "controller: expected a HelloReply, found another message"};
+  if (welcome == nullptr)
+    return Error{ErrorCode::kCorruption,
+                 "controller: expected a HelloReply, found another message"};
   controller_ = welcome->incarnation;
   if (welcome->heartbeat_ms > 0) heartbeat_ = std::chrono::milliseconds(welcome->heartbeat_ms);
   return ok();
@@ -69,10 +91,12 @@ Result<wire::Message> Client::next(std::uint64_t request) {
   for (;;) {
     const TimePoint now = clock_.now();
     if (now - heard_ > config_.timeout) {
-      return Error{ErrorCode::kUnavailable,
-                   "controller: expected an answer from " + config_.endpoint + ", found none for " +
-                       std::to_string(std::chrono::duration_cast<std::chrono::seconds>(config_.timeout).count()) +
-                       " s (is memslot-controller running?)"};
+      return Error{
+          ErrorCode::kUnavailable,
+          "controller: expected an answer from " + config_.endpoint + ", found none for " +
+              std::to_string(
+                  std::chrono::duration_cast<std::chrono::seconds>(config_.timeout).count()) +
+              " s (is memslot-controller running?)"};
     }
     if (now - beat_ >= heartbeat_) {
       beat_ = now;
@@ -84,14 +108,17 @@ Result<wire::Message> Client::next(std::uint64_t request) {
     }
     auto packet = channel_->receive(now + kPoll);
     if (!packet) {
-      if (packet.error().code == ErrorCode::kTimeout || packet.error().code == ErrorCode::kUnavailable) continue;
+      if (packet.error().code == ErrorCode::kTimeout ||
+          packet.error().code == ErrorCode::kUnavailable)
+        continue;
       return packet.error();
     }
     heard_ = clock_.now();
     MEMSLOT_TRY(auto message, wire::decode(packet.value().frames));
     if (const auto* beat = std::get_if<wire::Heartbeat>(&message.body)) {
       if (controller_ != 0 && beat->incarnation != controller_) {
-        return Error{ErrorCode::kUnavailable, "controller: it was restarted while this request was under way"};
+        return Error{ErrorCode::kUnavailable,
+                     "controller: it was restarted while this request was under way"};
       }
       continue;
     }
@@ -112,7 +139,9 @@ Result<std::shared_ptr<nlohmann::json>> Client::run(const std::string& kind,
   for (;;) {
     MEMSLOT_TRY(const auto message, next(request));
     const auto* event = std::get_if<wire::TaskEvent>(&message.body);
-    if (event == nullptr) return Error{ErrorCode::kCorruption, "controller: expected a TaskEvent, found another message"};
+    if (event == nullptr)
+      return Error{ErrorCode::kCorruption,
+                   "controller: expected a TaskEvent, found another message"};
     if (event->error) return Error{event->error->code, event->error->message};
     MEMSLOT_TRY(auto json, parse_reply(event->event));
     if (event->final) return json;
@@ -127,7 +156,9 @@ Result<AdminResult> Client::ask(const std::string& verb, const nlohmann::json& a
   MEMSLOT_TRY(send(request, wire::AdminRequest{verb, arguments.dump()}, std::move(part)));
   MEMSLOT_TRY(auto message, next(request));
   const auto* reply = std::get_if<wire::AdminReply>(&message.body);
-  if (reply == nullptr) return Error{ErrorCode::kCorruption, "controller: expected an AdminReply, found another message"};
+  if (reply == nullptr)
+    return Error{ErrorCode::kCorruption,
+                 "controller: expected an AdminReply, found another message"};
   AdminResult result;
   MEMSLOT_TRY(result.result, parse_reply(reply->result));
   if (!message.parts.empty()) result.part = message.parts.front();

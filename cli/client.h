@@ -1,5 +1,6 @@
 #pragma once
-// The CLI's connection to the controller: submits tasks, follows their events, asks for administration.
+// The CLI's connection to the controller: submits tasks, follows their events, asks for
+// administration.
 //
 // Operation: one request at a time; a lost controller is an error after the timeout, and Ctrl-C
 //            cancels the task that is under way.
@@ -16,14 +17,14 @@ namespace memslot::cli {
 
 struct ClientConfig {
   std::string endpoint = "tcp://127.0.0.1:7400";
-  std::string key_file;         // own key pair (memslot keygen); "" without CURVE
-  std::string server_key;       // the controller's public key, Z85 (or @FILE)
-  Duration timeout = std::chrono::seconds(10);   // to hear from the controller at all
+  std::string key_file;                         // own key pair (memslot keygen); "" without CURVE
+  std::string server_key;                       // the controller's public key, Z85 (or @FILE)
+  Duration timeout = std::chrono::seconds(10);  // to hear from the controller at all
 };
 
 struct AdminResult {
   std::shared_ptr<nlohmann::json> result;
-  SharedBytes part;             // a file's bytes (bank.export); null otherwise
+  SharedBytes part;  // a file's bytes (bank.export); null otherwise
 };
 
 class Client {
@@ -35,9 +36,11 @@ class Client {
   ~Client();
 
   // Runs a task to its end and returns its last event; the others go to `on_event`.
-  Result<std::shared_ptr<nlohmann::json>> run(const std::string& kind, const nlohmann::json& arguments,
+  Result<std::shared_ptr<nlohmann::json>> run(const std::string& kind,
+                                              const nlohmann::json& arguments,
                                               const OnEvent& on_event);
-  Result<AdminResult> ask(const std::string& verb, const nlohmann::json& arguments, SharedBytes part);
+  Result<AdminResult> ask(const std::string& verb, const nlohmann::json& arguments,
+                          SharedBytes part);
 
  private:
   explicit Client(const ClientConfig& config);
@@ -50,8 +53,8 @@ class Client {
   SystemClock clock_;
   std::unique_ptr<Channel> channel_;
   std::uint64_t last_request_ = 0;
-  std::uint64_t incarnation_ = 0;   // ours
-  std::uint64_t controller_ = 0;    // the controller's
+  std::uint64_t incarnation_ = 0;  // ours
+  std::uint64_t controller_ = 0;   // the controller's
   Duration heartbeat_ = std::chrono::seconds(1);
   TimePoint heard_{}, beat_{};
 };

@@ -1,6 +1,6 @@
 #pragma once
-// The subcommands. Each add_*() declares its options on the application and, when it was chosen, sets
-// `run` to what main() then calls; the returned value is the process's exit code.
+// The subcommands. Each add_*() declares its options on the application and, when it was chosen,
+// sets `run` to what main() then calls; the returned value is the process's exit code.
 //
 // Threads: one.
 #include <functional>

@@ -1,7 +1,7 @@
 #include <cstdio>
 #include <fstream>
-#include <iterator>
 #include <iostream>
+#include <iterator>
 
 #include "cli/commands.h"
 

@@ -19,8 +19,8 @@ struct DemoOptions {
 };
 
 struct Sample {
-  std::string source;        // its name in the bank
-  std::string memory;        // the memory's id
+  std::string source;  // its name in the bank
+  std::string memory;  // the memory's id
   std::string text;
   std::string prompt;
 };
@@ -38,7 +38,9 @@ Result<std::vector<Sample>> read_samples(const DemoOptions& o) {
   for (const auto& entry : fs::directory_iterator(o.samples + "/sources", failure)) {
     if (entry.path().extension() == ".txt") stems.push_back(entry.path().stem().string());
   }
-  if (stems.empty()) return Error{ErrorCode::kNotFound, "samples: expected sources/*.txt in " + o.samples + ", found none"};
+  if (stems.empty())
+    return Error{ErrorCode::kNotFound,
+                 "samples: expected sources/*.txt in " + o.samples + ", found none"};
   std::sort(stems.begin(), stems.end());
   std::vector<Sample> samples;
   for (const auto& stem : stems) {
@@ -47,7 +49,8 @@ Result<std::vector<Sample>> read_samples(const DemoOptions& o) {
     sample.memory = sample.source + "-" + o.kind;
     MEMSLOT_TRY(sample.text, read_text_file(o.samples + "/sources/" + stem + ".txt"));
     MEMSLOT_TRY(const auto about, read_json(o.samples + "/sources/" + stem + ".json"));
-    if (!about.contains("cloze") || about["cloze"].empty()) return corrupt(stem + ".json", "cloze prompts", "none");
+    if (!about.contains("cloze") || about["cloze"].empty())
+      return corrupt(stem + ".json", "cloze prompts", "none");
     sample.prompt = about["cloze"][0].value("prompt", "");
     samples.push_back(std::move(sample));
   }
@@ -59,8 +62,9 @@ Status learn_missing(Client& client, const Output& out, const Context& context,
   for (const auto& sample : samples) {
     const json ask = {{"memory", context.ns + "/" + sample.memory}};
     if (client.ask("bank.show", ask, nullptr)) continue;
-    const json arguments = {{"text", sample.text}, {"source", sample.source}, {"namespace", context.ns},
-                            {"id", sample.memory}, {"config", {{"kind", o.kind}}}, {"watch", true}};
+    const json arguments = {{"text", sample.text},          {"source", sample.source},
+                            {"namespace", context.ns},      {"id", sample.memory},
+                            {"config", {{"kind", o.kind}}}, {"watch", true}};
     const auto learned = client.run("learn", arguments, [&](const json& event) {
       if (event.value("type", "") != "progress") return;
       out.status("learning " + sample.source + ": " + event.value("phase", "") + " step " +
@@ -71,9 +75,11 @@ Status learn_missing(Client& client, const Output& out, const Context& context,
     out.clear_status();
     const auto& stats = (*learned.value())["stats"];
     char line[160];
-    std::snprintf(line, sizeof line, "learned %-20s recall %5.1f %% (base %4.1f %%), control text %+.1f %%, %.1f s",
-                  sample.source.c_str(), 100 * stats.value("recall", 0.0), 100 * stats.value("recall_before", 0.0),
-                  100 * stats.value("locality", 0.0), stats.value("wall_seconds", 0.0));
+    std::snprintf(line, sizeof line,
+                  "learned %-20s recall %5.1f %% (base %4.1f %%), control text %+.1f %%, %.1f s",
+                  sample.source.c_str(), 100 * stats.value("recall", 0.0),
+                  100 * stats.value("recall_before", 0.0), 100 * stats.value("locality", 0.0),
+                  stats.value("wall_seconds", 0.0));
     out.line(line);
   }
   return ok();
@@ -81,8 +87,12 @@ Status learn_missing(Client& client, const Output& out, const Context& context,
 
 Result<std::shared_ptr<json>> generate(Client& client, const Context& context, const DemoOptions& o,
                                        const std::string& prompt, const std::string& memory) {
-  return client.run("generate", {{"prompt", prompt}, {"memory", memory}, {"namespaces", {context.ns}},
-                                 {"max_tokens", o.max_tokens}}, [](const json&) {});
+  return client.run("generate",
+                    {{"prompt", prompt},
+                     {"memory", memory},
+                     {"namespaces", {context.ns}},
+                     {"max_tokens", o.max_tokens}},
+                    [](const json&) {});
 }
 
 std::string one_line(std::string text) {
@@ -102,16 +112,23 @@ Result<bool> show_update_and_recover(Client& client, const Output& out, const Co
   out.line("");
   out.line(out.bold(sample.prompt));
   out.line("  base       " + one_line(before->value("text", "")));
-  out.line("  update     " + out.coloured(memory, one_line(with->value("text", ""))) + out.dim("  [" + memory + "]"));
+  out.line("  update     " + out.coloured(memory, one_line(with->value("text", ""))) +
+           out.dim("  [" + memory + "]"));
   out.line("  recover    " + one_line(after->value("text", "")));
-  out.line(out.dim(std::string("             ") + (same ? "bit-identical to base" : "DIFFERS FROM BASE") +
-                   " (logits " + after->value("logits_xxh3", "?") + ")"));
-  report.push_back({{"source", sample.source}, {"prompt", sample.prompt}, {"base", *before},
-                    {"with_memory", *with}, {"recovered", *after}, {"bit_identical", same}});
+  out.line(out.dim(std::string("             ") +
+                   (same ? "bit-identical to base" : "DIFFERS FROM BASE") + " (logits " +
+                   after->value("logits_xxh3", "?") + ")"));
+  report.push_back({{"source", sample.source},
+                    {"prompt", sample.prompt},
+                    {"base", *before},
+                    {"with_memory", *with},
+                    {"recovered", *after},
+                    {"bit_identical", same}});
   return same;
 }
 
-Status show_wandering(Client& client, const Output& out, const Context& context, const DemoOptions& o, json& report) {
+Status show_wandering(Client& client, const Output& out, const Context& context,
+                      const DemoOptions& o, json& report) {
   MEMSLOT_TRY(const auto wander, read_json(o.samples + "/wander.json"));
   std::string text;
   for (const auto& passage : wander.value("passages", json::array())) {
@@ -120,14 +137,17 @@ Status show_wandering(Client& client, const Output& out, const Context& context,
   out.line("");
   out.line(out.bold("One passage through several sources; the memory is chosen at each step"));
   report = json::array();
-  const auto scores = client.run("score", {{"text", text}, {"memory", "auto"}, {"policy", "nearest"},
-                                           {"namespaces", {context.ns}}}, [&](const json& event) {
-    if (event.value("type", "") != "step") return;
-    std::string memory = event.value("memory", "base"), shown = memory;
-    shown.resize(std::max<std::size_t>(shown.size(), 34), ' ');
-    out.line("  " + out.coloured(memory, shown) + out.dim(" | ") + out.coloured(memory, one_line(event.value("text", ""))));
-    report.push_back(event);
-  });
+  const auto scores = client.run(
+      "score",
+      {{"text", text}, {"memory", "auto"}, {"policy", "nearest"}, {"namespaces", {context.ns}}},
+      [&](const json& event) {
+        if (event.value("type", "") != "step") return;
+        std::string memory = event.value("memory", "base"), shown = memory;
+        shown.resize(std::max<std::size_t>(shown.size(), 34), ' ');
+        out.line("  " + out.coloured(memory, shown) + out.dim(" | ") +
+                 out.coloured(memory, one_line(event.value("text", ""))));
+        report.push_back(event);
+      });
   return scores ? ok() : Status(scores.error());
 }
 
@@ -137,7 +157,8 @@ Status demo(Client& client, const Output& out, const Context& context, const Dem
   json report = {{"sources", json::array()}};
   bool recovered = true;
   for (const auto& sample : samples) {
-    MEMSLOT_TRY(const bool same, show_update_and_recover(client, out, context, o, sample, report["sources"]));
+    MEMSLOT_TRY(const bool same,
+                show_update_and_recover(client, out, context, o, sample, report["sources"]));
     recovered = recovered && same;
   }
   MEMSLOT_TRY(show_wandering(client, out, context, o, report["wander"]));
@@ -147,22 +168,30 @@ Status demo(Client& client, const Output& out, const Context& context, const Dem
   out.line("base tensors " + attest->value("digest", "").substr(0, 16) + "... " +
            (attest->value("equal", false) ? "unchanged since the model was loaded" : "CHANGED"));
   out.result(report);
-  if (!recovered) return Error{ErrorCode::kInternal, "recover memory: expected base's bits, found others"};
-  if (!attest->value("equal", false)) return Error{ErrorCode::kInternal, "attest: base tensors changed"};
+  if (!recovered)
+    return Error{ErrorCode::kInternal, "recover memory: expected base's bits, found others"};
+  if (!attest->value("equal", false))
+    return Error{ErrorCode::kInternal, "attest: base tensors changed"};
   return ok();
 }
 
 }  // namespace
 
 void add_demo(CLI::App& app, Context& context) {
-  auto* command = app.add_subcommand("demo", "The main job on the sample sources: learn, update, recover, choose");
+  auto* command = app.add_subcommand(
+      "demo", "The main job on the sample sources: learn, update, recover, choose");
   auto o = std::make_shared<DemoOptions>();
   command->add_option("samples", o->samples, "The folder samples/ of the project")->required();
-  command->add_option("--kind", o->kind, "mlp or lora")->check(CLI::IsMember({"mlp", "lora"}))->capture_default_str();
-  command->add_option("--max-tokens", o->max_tokens, "Length of each text")->check(CLI::Range(1, 1000))->capture_default_str();
+  command->add_option("--kind", o->kind, "mlp or lora")
+      ->check(CLI::IsMember({"mlp", "lora"}))
+      ->capture_default_str();
+  command->add_option("--max-tokens", o->max_tokens, "Length of each text")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   command->callback([o, &context] {
     context.run = [o, &context] {
-      return context.with_client([&](Client& c, const Output& out) { return demo(c, out, context, *o); });
+      return context.with_client(
+          [&](Client& c, const Output& out) { return demo(c, out, context, *o); });
     };
   });
 }

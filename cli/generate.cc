@@ -19,12 +19,23 @@ struct GenerateOptions {
 };
 
 json arguments_of(const GenerateOptions& o, const Context& context, const std::string& prompt) {
-  return {{"prompt", prompt},           {"namespaces", {context.ns}}, {"memory", o.memory},
-          {"slot", o.slot},             {"policy", o.policy},         {"kv", o.kv},
-          {"select", o.select},         {"max_tokens", o.max_tokens}, {"step_tokens", o.step_tokens},
-          {"temperature", o.temperature}, {"top_k", o.top_k},         {"top_p", o.top_p},
-          {"seed", o.seed},             {"stop", o.stop},             {"explore", o.explore},
-          {"deadline_ms", o.deadline_ms}, {"write_back", o.write_back}};
+  return {{"prompt", prompt},
+          {"namespaces", {context.ns}},
+          {"memory", o.memory},
+          {"slot", o.slot},
+          {"policy", o.policy},
+          {"kv", o.kv},
+          {"select", o.select},
+          {"max_tokens", o.max_tokens},
+          {"step_tokens", o.step_tokens},
+          {"temperature", o.temperature},
+          {"top_k", o.top_k},
+          {"top_p", o.top_p},
+          {"seed", o.seed},
+          {"stop", o.stop},
+          {"explore", o.explore},
+          {"deadline_ms", o.deadline_ms},
+          {"write_back", o.write_back}};
 }
 
 // One line per step: which memory wrote it, and what it wrote.
@@ -78,34 +89,48 @@ Status generate(Client& client, const Output& out, const Context& context,
 }  // namespace
 
 void add_generate(CLI::App& app, Context& context) {
-  auto* command = app.add_subcommand("generate", "Continue a prompt; every stretch is coloured by its memory");
+  auto* command =
+      app.add_subcommand("generate", "Continue a prompt; every stretch is coloured by its memory");
   auto o = std::make_shared<GenerateOptions>();
   auto* prompt = command->add_option("prompt", o->prompt, "The text to continue");
-  command->add_option("--prompt-file", o->prompt_file, "Read the prompt from a file (- : standard input)")
+  command
+      ->add_option("--prompt-file", o->prompt_file,
+                   "Read the prompt from a file (- : standard input)")
       ->excludes(prompt);
-  command->add_option("--memory,-m", o->memory, "auto, base, ID, ID@VERSION or NS/ID@VERSION")->capture_default_str();
-  command->add_option("--policy", o->policy, "base, random, nearest or fixed:ID; empty: the controller's");
+  command->add_option("--memory,-m", o->memory, "auto, base, ID, ID@VERSION or NS/ID@VERSION")
+      ->capture_default_str();
+  command->add_option("--policy", o->policy,
+                      "base, random, nearest or fixed:ID; empty: the controller's");
   command->add_option("--kv", o->kv, "What a swap means for the past")
-      ->check(CLI::IsMember({"activated", "recompute"}))->capture_default_str();
+      ->check(CLI::IsMember({"activated", "recompute"}))
+      ->capture_default_str();
   command->add_option("--select", o->select, "Wait for each choice, or apply it one step later")
-      ->check(CLI::IsMember({"sync", "async"}))->capture_default_str();
-  command->add_option("--max-tokens", o->max_tokens, "Length")->check(CLI::Range(1, 100000))->capture_default_str();
-  command->add_option("--step-tokens", o->step_tokens, "Tokens between choices")->check(CLI::Range(1, 512))->capture_default_str();
+      ->check(CLI::IsMember({"sync", "async"}))
+      ->capture_default_str();
+  command->add_option("--max-tokens", o->max_tokens, "Length")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  command->add_option("--step-tokens", o->step_tokens, "Tokens between choices")
+      ->check(CLI::Range(1, 512))
+      ->capture_default_str();
   command->add_option("--temperature", o->temperature, "0: greedy")->capture_default_str();
   command->add_option("--top-k", o->top_k, "0: all")->capture_default_str();
   command->add_option("--top-p", o->top_p, "1: all")->capture_default_str();
   command->add_option("--seed", o->seed, "Of the sampler and of the policy")->capture_default_str();
   command->add_option("--stop", o->stop, "End at this text; may be repeated");
   command->add_option("--slot", o->slot, "Which slot --memory names")->capture_default_str();
-  command->add_option("--deadline-ms", o->deadline_ms, "Wait for a choice at most so long, then keep")->capture_default_str();
+  command
+      ->add_option("--deadline-ms", o->deadline_ms, "Wait for a choice at most so long, then keep")
+      ->capture_default_str();
   command->add_flag("--explore", o->explore, "Sample the choice instead of taking the best");
-  command->add_flag("--write-back", o->write_back, "Store a stateful memory's new state at the end");
-  command->add_flag("--show-steps", o->show_steps, "One line per step with the memory that wrote it");
+  command->add_flag("--write-back", o->write_back,
+                    "Store a stateful memory's new state at the end");
+  command->add_flag("--show-steps", o->show_steps,
+                    "One line per step with the memory that wrote it");
   command->callback([o, &context] {
     context.run = [o, &context] {
-      return context.with_client([&](Client& client, const Output& out) {
-        return generate(client, out, context, *o);
-      });
+      return context.with_client(
+          [&](Client& client, const Output& out) { return generate(client, out, context, *o); });
     };
   });
 }

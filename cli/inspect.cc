@@ -29,7 +29,8 @@ Result<json> input_of(const TextOptions& o) {
 
 void add_input(CLI::App& command, TextOptions& o) {
   auto* text = command.add_option("text", o.text, "The text");
-  auto* file = command.add_option("--file", o.file, "Read the text from a file (- : standard input)");
+  auto* file =
+      command.add_option("--file", o.file, "Read the text from a file (- : standard input)");
   auto* ids = command.add_option("--ids", o.ids, "Token ids instead of a text")->delimiter(',');
   text->excludes(file)->excludes(ids);
   file->excludes(ids);
@@ -37,8 +38,12 @@ void add_input(CLI::App& command, TextOptions& o) {
 
 Status score(Client& client, const Output& out, const Context& context, const TextOptions& o) {
   MEMSLOT_TRY(auto arguments, input_of(o));
-  arguments.update({{"namespaces", {context.ns}}, {"memory", o.memory}, {"kv", o.kv}, {"step_tokens", o.step_tokens}});
-  MEMSLOT_TRY(const auto scores, client.run("score", arguments, [&](const json& e) { out.event(e); }));
+  arguments.update({{"namespaces", {context.ns}},
+                    {"memory", o.memory},
+                    {"kv", o.kv},
+                    {"step_tokens", o.step_tokens}});
+  MEMSLOT_TRY(const auto scores,
+              client.run("score", arguments, [&](const json& e) { out.event(e); }));
   out.result(*scores);
   for (const auto& token : (*scores)["tokens"]) {
     char line[160];
@@ -69,7 +74,8 @@ Status attest(Client& client, const Output& out) {
   MEMSLOT_TRY(const auto report, client.run("attest", json::object(), [](const json&) {}));
   out.result(*report);
   for (const auto& [name, value] : report->items()) {
-    if (name != "type") out.line(name + "  " + (value.is_string() ? value.get<std::string>() : value.dump()));
+    if (name != "type")
+      out.line(name + "  " + (value.is_string() ? value.get<std::string>() : value.dump()));
   }
   if (!report->value("equal", false)) {
     return Error{ErrorCode::kCorruption, "base tensors: expected " + report->value("at_load", "") +
@@ -91,16 +97,21 @@ Status status(Client& client, const Output& out) {
 }  // namespace
 
 void add_score(CLI::App& app, Context& context) {
-  auto* command = app.add_subcommand("score", "Log-probability of every token of a text, with any memory");
+  auto* command =
+      app.add_subcommand("score", "Log-probability of every token of a text, with any memory");
   auto o = std::make_shared<TextOptions>();
   add_input(*command, *o);
-  command->add_option("--memory,-m", o->memory, "base, auto, ID, ID@VERSION")->capture_default_str();
+  command->add_option("--memory,-m", o->memory, "base, auto, ID, ID@VERSION")
+      ->capture_default_str();
   command->add_option("--kv", o->kv, "What a swap means for the past (with auto)")
-      ->check(CLI::IsMember({"activated", "recompute"}))->capture_default_str();
-  command->add_option("--step-tokens", o->step_tokens, "Tokens between choices (with auto)")->check(CLI::Range(1, 512));
+      ->check(CLI::IsMember({"activated", "recompute"}))
+      ->capture_default_str();
+  command->add_option("--step-tokens", o->step_tokens, "Tokens between choices (with auto)")
+      ->check(CLI::Range(1, 512));
   command->callback([o, &context] {
     context.run = [o, &context] {
-      return context.with_client([&](Client& c, const Output& out) { return score(c, out, context, *o); });
+      return context.with_client(
+          [&](Client& c, const Output& out) { return score(c, out, context, *o); });
     };
   });
 }
@@ -111,23 +122,23 @@ void add_tokenize(CLI::App& app, Context& context) {
   add_input(*command, *o);
   command->callback([o, &context] {
     context.run = [o, &context] {
-      return context.with_client([&](Client& c, const Output& out) { return tokenize(c, out, *o); });
+      return context.with_client(
+          [&](Client& c, const Output& out) { return tokenize(c, out, *o); });
     };
   });
 }
 
 void add_attest(CLI::App& app, Context& context) {
-  auto* command = app.add_subcommand("attest", "Digest over all base tensors, now and when the model was loaded");
-  command->callback([&context] {
-    context.run = [&context] { return context.with_client(attest); };
-  });
+  auto* command = app.add_subcommand(
+      "attest", "Digest over all base tensors, now and when the model was loaded");
+  command->callback(
+      [&context] { context.run = [&context] { return context.with_client(attest); }; });
 }
 
 void add_status(CLI::App& app, Context& context) {
   auto* command = app.add_subcommand("status", "Generators, sessions, and one generator's memory");
-  command->callback([&context] {
-    context.run = [&context] { return context.with_client(status); };
-  });
+  command->callback(
+      [&context] { context.run = [&context] { return context.with_client(status); }; });
 }
 
 }  // namespace memslot::cli

@@ -18,8 +18,8 @@ Status list(Client& client, const Output& out, const JobOptions& o) {
   MEMSLOT_TRY(const auto reply, client.ask("jobs.ls", arguments, nullptr));
   out.result(*reply.result);
   for (const auto& job : (*reply.result)["jobs"]) {
-    out.line(job.value("job", "") + "  " + job.value("state", "") + "  " + job.value("source", "") + "  " +
-             job.value("message", ""));
+    out.line(job.value("job", "") + "  " + job.value("state", "") + "  " + job.value("source", "") +
+             "  " + job.value("message", ""));
   }
   return ok();
 }
@@ -46,13 +46,14 @@ void add_jobs(CLI::App& app, Context& context) {
       return context.with_client([&](Client& c, const Output& out) { return list(c, out, *o); });
     };
   });
-  for (const auto& [name, verb, help] :
-       {std::tuple{"show", "jobs.show", "One job"}, std::tuple{"cancel", "jobs.cancel", "Stop a job"}}) {
+  for (const auto& [name, verb, help] : {std::tuple{"show", "jobs.show", "One job"},
+                                         std::tuple{"cancel", "jobs.cancel", "Stop a job"}}) {
     auto* command = jobs->add_subcommand(name, help);
     command->add_option("job", o->job, "The job's id")->required();
     command->callback([o, &context, verb = verb] {
       context.run = [o, &context, verb] {
-        return context.with_client([&](Client& c, const Output& out) { return about(c, out, verb, *o); });
+        return context.with_client(
+            [&](Client& c, const Output& out) { return about(c, out, verb, *o); });
       };
     });
   }

@@ -33,7 +33,8 @@ Result<std::vector<std::string>> files_of(const std::vector<std::string>& paths)
     for (const auto& entry : fs::directory_iterator(path, failure)) {
       if (entry.path().extension() == ".txt") found.push_back(entry.path().string());
     }
-    if (found.empty()) return Error{ErrorCode::kNotFound, "folder " + path + ": expected *.txt files, found none"};
+    if (found.empty())
+      return Error{ErrorCode::kNotFound, "folder " + path + ": expected *.txt files, found none"};
     std::sort(found.begin(), found.end());
     files.insert(files.end(), found.begin(), found.end());
   }
@@ -63,19 +64,22 @@ void show_progress(const Output& out, const std::string& source, const json& eve
   out.event(event);
   if (event.value("type", "") != "progress") return;
   char text[160];
-  std::snprintf(text, sizeof text, "%-28.28s %-10s step %3d of %3d  loss %6.3f  recall %5.1f %%", source.c_str(),
-                event.value("phase", "").c_str(), event.value("step", 0), event.value("steps", 0),
-                event.value("loss", 0.0), 100 * event.value("recall", 0.0));
+  std::snprintf(text, sizeof text, "%-28.28s %-10s step %3d of %3d  loss %6.3f  recall %5.1f %%",
+                source.c_str(), event.value("phase", "").c_str(), event.value("step", 0),
+                event.value("steps", 0), event.value("loss", 0.0),
+                100 * event.value("recall", 0.0));
   out.status(text);
 }
 
 void show_learned(const Output& out, const std::string& source, const json& done) {
   const auto& stats = done.contains("stats") ? done["stats"] : json::object();
   char text[200];
-  std::snprintf(text, sizeof text, "%-28.28s recall %5.1f %% (base %4.1f %%)  NLL %.2f -> %.2f  control %+.1f %%  %.1f s",
-                source.c_str(), 100 * stats.value("recall", 0.0), 100 * stats.value("recall_before", 0.0),
-                stats.value("nll_before", 0.0), stats.value("nll_after", 0.0), 100 * stats.value("locality", 0.0),
-                stats.value("wall_seconds", 0.0));
+  std::snprintf(
+      text, sizeof text,
+      "%-28.28s recall %5.1f %% (base %4.1f %%)  NLL %.2f -> %.2f  control %+.1f %%  %.1f s",
+      source.c_str(), 100 * stats.value("recall", 0.0), 100 * stats.value("recall_before", 0.0),
+      stats.value("nll_before", 0.0), stats.value("nll_after", 0.0),
+      100 * stats.value("locality", 0.0), stats.value("wall_seconds", 0.0));
   const std::string memory = done.value("memory", "");
   out.clear_status();
   out.line(std::string(text) + "  " + out.coloured(memory, memory));
@@ -85,10 +89,14 @@ Result<json> learn_one(Client& client, const Output& out, const Context& context
                        const LearnOptions& options, const std::string& path) {
   MEMSLOT_TRY(const auto text, read_text_file(path));
   MEMSLOT_TRY(const auto config, config_of(options));
-  const std::string source =
-      options.source.empty() ? slug(path == "-" ? "stdin" : fs::path(path).stem().string()) : options.source;
-  json arguments = {{"text", text}, {"source", source}, {"namespace", context.ns},
-                    {"config", config}, {"watch", !options.detach}};
+  const std::string source = options.source.empty()
+                                 ? slug(path == "-" ? "stdin" : fs::path(path).stem().string())
+                                 : options.source;
+  json arguments = {{"text", text},
+                    {"source", source},
+                    {"namespace", context.ns},
+                    {"config", config},
+                    {"watch", !options.detach}};
   if (!options.id.empty()) arguments["id"] = options.id;
   MEMSLOT_TRY(auto done, client.run("learn", arguments,
                                     [&](const json& event) { show_progress(out, source, event); }));
@@ -100,7 +108,8 @@ Result<json> learn_one(Client& client, const Output& out, const Context& context
   return *done;
 }
 
-Status learn(Client& client, const Output& out, const Context& context, const LearnOptions& options) {
+Status learn(Client& client, const Output& out, const Context& context,
+             const LearnOptions& options) {
   MEMSLOT_TRY(const auto files, files_of(options.paths));
   if (files.size() > 1 && (!options.source.empty() || !options.id.empty())) {
     return invalid("--source and --id", "one file", std::to_string(files.size()) + " files");
@@ -120,25 +129,30 @@ Status learn(Client& client, const Output& out, const Context& context, const Le
 void add_learn(CLI::App& app, Context& context) {
   auto* command = app.add_subcommand("learn", "Update memory: learn files, each as one source");
   auto o = std::make_shared<LearnOptions>();
-  command->add_option("paths", o->paths, "Files, folders of *.txt, or - for standard input")->required();
+  command->add_option("paths", o->paths, "Files, folders of *.txt, or - for standard input")
+      ->required();
   command->add_option("--source", o->source, "Name of the source (default: the file's name)");
   command->add_option("--id", o->id, "Name of the memory (default: from source and kind)");
-  command->add_option("--kind", o->kind, "mlp, lora or delta")->check(CLI::IsMember({"mlp", "lora", "delta"}));
-  command->add_option("--segments", o->segments, "How the text is cut")->check(CLI::IsMember({"overlap", "cumulative"}));
+  command->add_option("--kind", o->kind, "mlp, lora or delta")
+      ->check(CLI::IsMember({"mlp", "lora", "delta"}));
+  command->add_option("--segments", o->segments, "How the text is cut")
+      ->check(CLI::IsMember({"overlap", "cumulative"}));
   command->add_option("--rank", o->rank, "Of a lora memory")->check(CLI::Range(1, 256));
-  command->add_option("--steps", o->steps, "At most so many optimizer steps")->check(CLI::Range(1, 100000));
+  command->add_option("--steps", o->steps, "At most so many optimizer steps")
+      ->check(CLI::Range(1, 100000));
   command->add_option("--lr", o->lr, "Learning rate");
-  command->add_option("--anchor", o->anchor, "Weight that holds the memory to base on other text; 0: none");
-  command->add_option("--target-recall", o->target_recall, "Stop once so much is recalled")->check(CLI::Range(0.0, 1.0));
+  command->add_option("--anchor", o->anchor,
+                      "Weight that holds the memory to base on other text; 0: none");
+  command->add_option("--target-recall", o->target_recall, "Stop once so much is recalled")
+      ->check(CLI::Range(0.0, 1.0));
   command->add_option("--layer", o->layer, "Which slot layer (default: the first)");
   command->add_option("--dtype", o->dtype, "Stored as")->check(CLI::IsMember({"f32", "bf16"}));
   command->add_option("--config", o->config, "More of the learn configuration, as JSON");
   command->add_flag("--detach", o->detach, "Return once the job is accepted");
   command->callback([o, &context] {
     context.run = [o, &context] {
-      return context.with_client([&](Client& client, const Output& out) {
-        return learn(client, out, context, *o);
-      });
+      return context.with_client(
+          [&](Client& client, const Output& out) { return learn(client, out, context, *o); });
     };
   });
 }

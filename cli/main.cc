@@ -21,7 +21,8 @@ void add_common(CLI::App& app, Context& context, double& timeout_s) {
       ->capture_default_str();
   app.add_flag("--json", context.json, "Print one JSON object (with --stream: a line per event)");
   app.add_flag("--stream", context.stream, "Show the output as it comes");
-  app.add_option("--timeout", timeout_s, "Seconds of silence after which the controller is given up")
+  app.add_option("--timeout", timeout_s,
+                 "Seconds of silence after which the controller is given up")
       ->check(CLI::Range(0.1, 3600.0))
       ->capture_default_str();
   app.add_option("--key", context.client.key_file, "Own CURVE key pair (memslot keygen)")

@@ -18,15 +18,15 @@ class Output {
   bool json() const { return json_; }
   bool stream() const { return stream_; }
   bool colour() const { return colour_; }
-  bool progress() const { return progress_; }   // standard error is a terminal
+  bool progress() const { return progress_; }  // standard error is a terminal
 
   // The command's result: printed whole with --json, else not at all (the command prints text).
   void result(const nlohmann::json& value) const;
   // One event, as a line of its own, with --json --stream.
   void event(const nlohmann::json& value) const;
-  void line(std::string_view text) const;        // standard output; silent with --json
-  void text(std::string_view text) const;        // without a newline, flushed
-  void status(std::string_view text) const;      // standard error, replaces the last status line
+  void line(std::string_view text) const;    // standard output; silent with --json
+  void text(std::string_view text) const;    // without a newline, flushed
+  void status(std::string_view text) const;  // standard error, replaces the last status line
   void clear_status() const;
   // Prints the error (JSON with --json) to standard error and returns the exit code for it.
   int fail(const Error& error) const;
