@@ -53,11 +53,14 @@ class SelectionPolicy {
   virtual std::string_view name() const = 0;
   // Identifies parameters; "" for rules. A session stays on the policy it began with.
   virtual std::string_view digest() const = 0;
+  // A memory that must be among the candidates wherever the session may see it; null for none.
+  virtual const MemoryRef* wanted() const { return nullptr; }
   // REQUIRES: candidates not empty, candidates[0].is_base.
   virtual Choice choose(const StepContext& step, std::span<const Candidate> candidates) const = 0;
 };
 
-// What a session asks for: "base", "random", "nearest" or "fixed:<namespace>/<id>[@version]".
+// What a session asks for: "base", "random", "nearest[:<threshold>]" (a cosine in [-1, 1]) or
+// "fixed:<namespace>/<id>[@version]".
 // kInvalidArgument.
 Result<std::shared_ptr<const SelectionPolicy>> make_policy(std::string_view spec);
 

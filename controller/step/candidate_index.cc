@@ -1,0 +1,191 @@
+#include "controller/step/candidate_index.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "shared/base/error.h"
+
+namespace memslot {
+namespace {
+
+std::pair<std::string, std::string> key_of(std::string_view ns, std::string_view id) {
+  return {std::string(ns), std::string(id)};
+}
+
+void normalise(std::vector<float>& v) {
+  const float norm = std::sqrt(dot(v.data(), v.data(), v.size()));
+  for (float& x : v) x = norm > 0 ? x / norm : 0.0f;
+}
+
+}  // namespace
+
+SpaceKey SpaceKey::of(const SlotSignature& s) {
+  return {.model = s.model, .layer = s.layer, .form = s.form, .d_model = s.d_model, .d_ff = s.d_ff};
+}
+
+CandidateIndex::CandidateIndex(Statistics statistics) {
+  for (auto& [key, whitening] : statistics) spaces_[key].whitening = std::move(whitening);
+}
+
+void CandidateIndex::index_keys(KeyShard::Owner owner, Space& space, std::span<const float> keys) {
+  Entry& entry = *entries_[owner];
+  const auto dim = static_cast<std::uint32_t>(entry.memory.version.signature.d_model);
+  entry.keys = dim == 0 ? 0 : static_cast<std::uint32_t>(keys.size() / dim);
+  if (entry.keys == 0) return;
+  if (space.whitening.dim() == 0) space.whitening = Whitening::fit(keys, dim, /*version=*/1);
+  space.keys += entry.keys;
+  const std::uint32_t reduced = space.whitening.reduced_dim();
+  std::vector<float> whitened(std::size_t{entry.keys} * reduced);
+  entry.memory.mean_key.assign(reduced, 0.0f);
+  for (std::uint32_t row = 0; row < entry.keys; ++row) {
+    const auto out = std::span(whitened).subspan(std::size_t{row} * reduced, reduced);
+    space.whitening.apply(keys.subspan(std::size_t{row} * dim, dim), out);
+    for (std::uint32_t j = 0; j < reduced; ++j) entry.memory.mean_key[j] += out[j];
+  }
+  normalise(entry.memory.mean_key);
+  const std::string& ns = entry.memory.version.ref.ns;
+  const auto shard = space.shards.try_emplace(ns, reduced).first;
+  shard->second.set(owner, whitened);
+}
+
+void CandidateIndex::upsert(const MemoryVersion& version, std::span<const float> keys,
+                            const IndexedMemory& like) {
+  erase(version.ref.ns, version.ref.id);
+  KeyShard::Owner owner = static_cast<KeyShard::Owner>(entries_.size());
+  if (free_.empty()) {
+    entries_.emplace_back();
+  } else {
+    owner = free_.back();
+    free_.pop_back();
+  }
+  const SpaceKey key = SpaceKey::of(version.signature);
+  entries_[owner] = std::make_unique<Entry>(Entry{.memory = like, .space = key});
+  IndexedMemory& memory = entries_[owner]->memory;
+  memory.version = version;
+  memory.published = ++publishes_;
+  memory.mean_key.clear();
+  const auto name = key_of(version.ref.ns, version.ref.id);
+  ids_[name] = owner;
+  Space& space = spaces_[key];
+  space.members[name] = owner;
+  index_keys(owner, space, keys);
+}
+
+void CandidateIndex::erase(std::string_view ns, std::string_view id) {
+  const auto found = ids_.find(key_of(ns, id));
+  if (found == ids_.end()) return;
+  const KeyShard::Owner owner = found->second;
+  Space& space = spaces_[entries_[owner]->space];
+  space.keys -= entries_[owner]->keys;
+  space.members.erase(found->first);
+  const auto shard = space.shards.find(ns);
+  if (shard != space.shards.end()) shard->second.erase(owner);
+  ids_.erase(found);
+  entries_[owner].reset();
+  free_.push_back(owner);
+}
+
+const IndexedMemory* CandidateIndex::find(std::string_view ns, std::string_view id) const {
+  const auto found = ids_.find(key_of(ns, id));
+  return found == ids_.end() ? nullptr : &entries_[found->second]->memory;
+}
+
+void CandidateIndex::note_use(std::string_view ns, std::string_view id, const float* net_gain) {
+  const auto found = ids_.find(key_of(ns, id));
+  if (found == ids_.end()) return;
+  IndexedMemory& memory = entries_[found->second]->memory;
+  ++memory.uses;
+  if (net_gain == nullptr) return;
+  ++memory.gains;
+  memory.mean_net_gain += (*net_gain - memory.mean_net_gain) / static_cast<double>(memory.gains);
+}
+
+std::vector<float> CandidateIndex::query(const SpaceKey& space, std::span<const float> hidden) const {
+  const Whitening* whitening = this->whitening(space);
+  if (whitening == nullptr || whitening->dim() != hidden.size()) return {};
+  std::vector<float> out(whitening->reduced_dim());
+  whitening->apply(hidden, out);
+  return out;
+}
+
+CandidateIndex::Hit CandidateIndex::hit(KeyShard::Owner owner, float best,
+                                        std::span<const float> query) const {
+  const IndexedMemory& memory = entries_[owner]->memory;
+  const float mean = memory.mean_key.size() == query.size()
+                         ? dot(memory.mean_key.data(), query.data(), query.size())
+                         : 0.0f;
+  return {&memory, best, mean};
+}
+
+std::vector<CandidateIndex::Hit> CandidateIndex::nearest(const SpaceKey& space,
+                                                         std::span<const std::string> namespaces,
+                                                         std::span<const float> query,
+                                                         std::size_t k) const {
+  std::vector<Hit> out;
+  const auto found = spaces_.find(space);
+  if (found == spaces_.end() || query.empty()) return out;
+  std::vector<KeyShard::Hit> hits;
+  for (const std::string& ns : namespaces) {
+    const auto shard = found->second.shards.find(ns);
+    if (shard != found->second.shards.end()) shard->second.search(query, k, hits);
+  }
+  std::sort(hits.begin(), hits.end(), [](const KeyShard::Hit& a, const KeyShard::Hit& b) {
+    return a.best != b.best ? a.best > b.best : a.owner < b.owner;
+  });
+  hits.resize(std::min(k, hits.size()));
+  out.reserve(hits.size());
+  for (const KeyShard::Hit& h : hits) out.push_back(hit(h.owner, h.best, query));
+  return out;
+}
+
+CandidateIndex::Hit CandidateIndex::score(const IndexedMemory& memory,
+                                          std::span<const float> query) const {
+  const MemoryRef& ref = memory.version.ref;
+  const auto owner = ids_.find(key_of(ref.ns, ref.id));
+  const auto space = spaces_.find(SpaceKey::of(memory.version.signature));
+  MEMSLOT_CHECK(owner != ids_.end() && space != spaces_.end());
+  const auto shard = space->second.shards.find(ref.ns);
+  const bool searchable = shard != space->second.shards.end() &&
+                          query.size() == space->second.whitening.reduced_dim();
+  const float best = searchable ? shard->second.best_key(owner->second, query) : 0.0f;
+  return hit(owner->second, best, query);
+}
+
+std::vector<const IndexedMemory*> CandidateIndex::members(
+    const SpaceKey& space, std::span<const std::string> namespaces) const {
+  std::vector<const IndexedMemory*> out;
+  const auto found = spaces_.find(space);
+  if (found == spaces_.end()) return out;
+  for (const std::string& ns : namespaces) {
+    const auto& members = found->second.members;
+    for (auto it = members.lower_bound({ns, ""}); it != members.end() && it->first.first == ns; ++it) {
+      out.push_back(&entries_[it->second]->memory);
+    }
+  }
+  return out;
+}
+
+bool CandidateIndex::refit_due() const {
+  for (const auto& [key, space] : spaces_) {
+    const std::uint64_t fitted = space.whitening.fitted_rows();
+    if (fitted == 0) continue;
+    const std::uint64_t slack = fitted <= kSmallFit ? std::max<std::uint64_t>(fitted / 4, 1) : fitted;
+    const std::uint64_t floor = fitted <= kSmallFit ? fitted - slack : fitted / 2;
+    if (space.keys >= fitted + slack || (space.keys > 0 && space.keys < floor)) return true;
+  }
+  return false;
+}
+
+std::size_t CandidateIndex::keys() const {
+  std::size_t total = 0;
+  for (const auto& [key, space] : spaces_) total += space.keys;
+  return total;
+}
+
+const Whitening* CandidateIndex::whitening(const SpaceKey& space) const {
+  const auto found = spaces_.find(space);
+  const bool fitted = found != spaces_.end() && found->second.whitening.dim() != 0;
+  return fitted ? &found->second.whitening : nullptr;
+}
+
+}  // namespace memslot

@@ -1,0 +1,110 @@
+#pragma once
+// Which memories of a bank could serve a step: nearest whitened keys, per namespace and slot.
+//
+// A *space* is what makes keys comparable and memories loadable in one place: model, layer and sizes.
+// Each has its own statistics (whitening.h) and, per namespace, its own shard (key_shard.h), so that
+// neither another namespace nor another model ever takes part in a search.
+//
+// The index is derived: keep it by index_keeper.h, which can make it from the bank at any time.
+//
+// Threads: one at a time. Pointers to an IndexedMemory live until the next upsert or erase.
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "controller/step/key_shard.h"
+#include "controller/step/whitening.h"
+#include "shared/memory/record.h"
+
+namespace memslot {
+
+inline constexpr std::size_t kMaxCandidates = 32;  // K, base and the current memory included
+
+struct SpaceKey {
+  Sha256 model;
+  std::int32_t layer = 0;
+  MlpForm form = MlpForm::kSwiGlu;
+  std::int32_t d_model = 0;
+  std::int32_t d_ff = 0;
+  static SpaceKey of(const SlotSignature& signature);
+  friend auto operator<=>(const SpaceKey&, const SpaceKey&) = default;
+};
+
+struct IndexedMemory {
+  MemoryVersion version;            // the head
+  std::uint32_t uses = 0;
+  std::uint64_t gains = 0;          // steps with a measured gain
+  double mean_net_gain = 0;         // nats per token, over `gains`
+  std::uint64_t published = 0;      // how many memories had been published before it
+  std::vector<float> mean_key;      // (R) of the whitened keys, length 1; empty without keys
+};
+
+class CandidateIndex {
+ public:
+  using Statistics = std::map<SpaceKey, Whitening>;
+
+  // A space that `statistics` lacks is fitted on the first keys that come to it.
+  explicit CandidateIndex(Statistics statistics = {});
+
+  // Makes `version` the memory's head, with `keys` (n, D) raw; n may be 0. Counts come from `like`.
+  void upsert(const MemoryVersion& version, std::span<const float> keys,
+              const IndexedMemory& like = {});
+  void erase(std::string_view ns, std::string_view id);
+  const IndexedMemory* find(std::string_view ns, std::string_view id) const;  // null if unknown
+  void note_use(std::string_view ns, std::string_view id, const float* net_gain);  // null: unknown
+
+  struct Hit {
+    const IndexedMemory* memory = nullptr;
+    float best_key = 0;
+    float mean_key = 0;
+  };
+  // Whitened `hidden` (D); empty if the space has no statistics.
+  std::vector<float> query(const SpaceKey& space, std::span<const float> hidden) const;
+  // Up to k memories of these namespaces, nearest first. `query` as query() gave it.
+  std::vector<Hit> nearest(const SpaceKey& space, std::span<const std::string> namespaces,
+                           std::span<const float> query, std::size_t k) const;
+  // Similarities of one memory, exact.
+  Hit score(const IndexedMemory& memory, std::span<const float> query) const;
+  // Memories of these namespaces that fit the space, by namespace and id.
+  std::vector<const IndexedMemory*> members(const SpaceKey& space,
+                                            std::span<const std::string> namespaces) const;
+
+  // True where the keys of a space have outgrown its statistics: a quarter more (or less) than were
+  // fitted up to kSmallFit, twice (or half) above.
+  bool refit_due() const;
+  static constexpr std::uint64_t kSmallFit = 1024;
+
+  std::size_t memories() const { return ids_.size(); }
+  std::size_t keys() const;
+  std::uint64_t publishes() const { return publishes_; }
+  const Whitening* whitening(const SpaceKey& space) const;  // null if unknown
+
+ private:
+  struct Space {
+    Whitening whitening;
+    std::uint64_t keys = 0;
+    std::map<std::string, KeyShard, std::less<>> shards;  // by namespace
+    std::map<std::pair<std::string, std::string>, KeyShard::Owner> members;
+  };
+  struct Entry {
+    IndexedMemory memory;
+    SpaceKey space;
+    std::uint32_t keys = 0;
+  };
+  void index_keys(KeyShard::Owner owner, Space& space, std::span<const float> keys);
+  Hit hit(KeyShard::Owner owner, float best, std::span<const float> query) const;
+
+  std::map<SpaceKey, Space> spaces_;
+  std::vector<std::unique_ptr<Entry>> entries_;  // by owner; null where free
+  std::vector<KeyShard::Owner> free_;
+  std::map<std::pair<std::string, std::string>, KeyShard::Owner, std::less<>> ids_;  // by (ns, id)
+  std::uint64_t publishes_ = 0;
+};
+
+}  // namespace memslot

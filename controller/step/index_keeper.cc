@@ -1,0 +1,162 @@
+#include "controller/step/index_keeper.h"
+
+#include <algorithm>
+
+#include "shared/base/log.h"
+
+namespace memslot {
+namespace {
+
+constexpr auto kReadTime = std::chrono::seconds(30);
+constexpr std::size_t kPage = 1000;
+
+}  // namespace
+
+IndexKeeper::IndexKeeper(MemoryBank& bank, const Clock& clock, std::function<void()> ready)
+    : bank_(bank), clock_(clock), ready_(std::move(ready)), index_(std::make_unique<CandidateIndex>()) {}
+
+IndexKeeper::~IndexKeeper() {
+  stop_ = true;
+  if (builder_.joinable()) builder_.join();
+}
+
+TimePoint IndexKeeper::soon() const { return deadline_in(clock_, kReadTime); }
+
+Result<std::vector<MemoryVersion>> IndexKeeper::read_heads() {
+  std::vector<MemoryVersion> heads;
+  MEMSLOT_TRY(const auto namespaces, bank_.namespaces(soon()));
+  for (const std::string& ns : namespaces) {
+    std::string after;
+    do {
+      MEMSLOT_TRY(auto page, bank_.list(ns, {}, after, kPage, soon()));
+      for (MemoryVersion& head : page.heads) heads.push_back(std::move(head));
+      after = page.next;
+    } while (!after.empty());
+  }
+  // In the order of publishing, as far as a clock can tell: it gives the memories' ages.
+  std::stable_sort(heads.begin(), heads.end(), [](const auto& a, const auto& b) {
+    return a.created_unix_ms < b.created_unix_ms;
+  });
+  return heads;
+}
+
+MemoryKeys IndexKeeper::keys_of(const MemoryVersion& version) {
+  if (version.keys == 0) return {};
+  auto keys = bank_.load_keys(version, soon());
+  const auto dim = static_cast<std::uint32_t>(version.signature.d_model);
+  if (keys && keys.value().dim == dim) return std::move(keys).value();
+  log::warn("{}: not searchable by its keys: {}", version.ref.text(),
+            keys ? "they are of another size" : keys.error().message);
+  return {};
+}
+
+// At most kMaxFittedRows a space, evenly over all of its memories: they are never all in memory.
+Result<CandidateIndex::Statistics> IndexKeeper::fit(const std::vector<MemoryVersion>& heads,
+                                                    std::uint64_t version) {
+  struct Sample {
+    std::uint64_t total = 0, seen = 0;
+    std::vector<float> rows;
+  };
+  std::map<SpaceKey, Sample> samples;
+  for (const MemoryVersion& head : heads) samples[SpaceKey::of(head.signature)].total += head.keys;
+  for (const MemoryVersion& head : heads) {
+    if (stop_) return Error{ErrorCode::kCancelled, "index build: stopped"};
+    Sample& sample = samples[SpaceKey::of(head.signature)];
+    const std::uint64_t stride = sample.total / kMaxFittedRows + 1;
+    const MemoryKeys keys = keys_of(head);
+    for (std::uint32_t row = 0; row < keys.rows(); ++row) {
+      if (sample.seen++ % stride != 0) continue;
+      const auto from = keys.values.begin() + static_cast<std::ptrdiff_t>(row) * keys.dim;
+      sample.rows.insert(sample.rows.end(), from, from + keys.dim);
+    }
+  }
+  CandidateIndex::Statistics out;
+  for (const auto& [space, sample] : samples) {
+    if (sample.rows.empty()) continue;
+    out[space] = Whitening::fit(sample.rows, static_cast<std::uint32_t>(space.d_model), version,
+                                sample.seen);
+  }
+  return out;
+}
+
+void IndexKeeper::put(CandidateIndex& index, const MemoryVersion& head) {
+  IndexedMemory like;
+  if (const auto counts = bank_.statistics(head.ref, soon())) {
+    like.uses = static_cast<std::uint32_t>(counts.value().uses);
+    like.gains = counts.value().gains;
+    like.mean_net_gain = counts.value().mean_net_gain;
+  }
+  index.upsert(head, keys_of(head).values, like);
+}
+
+Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version) {
+  MEMSLOT_TRY(const auto heads, read_heads());
+  MEMSLOT_TRY(auto statistics, fit(heads, version));
+  auto index = std::make_unique<CandidateIndex>(std::move(statistics));
+  for (const MemoryVersion& head : heads) {
+    if (stop_) return Error{ErrorCode::kCancelled, "index build: stopped"};
+    put(*index, head);
+  }
+  return index;
+}
+
+Status IndexKeeper::build() {
+  MEMSLOT_TRY(index_, make_index(++builds_));
+  return ok();
+}
+
+void IndexKeeper::refresh(const MemoryRef& ref) {
+  const auto head = bank_.head(ref, soon());
+  if (head) {
+    put(*index_, head.value());
+  } else if (head.error().code == ErrorCode::kNotFound) {
+    index_->erase(ref.ns, ref.id);
+  } else {
+    log::warn("{}: the index keeps what it knew: {}", ref.text(), head.error().message);
+  }
+}
+
+void IndexKeeper::changed(const MemoryRef& ref) {
+  refresh(ref);
+  if (building_) {
+    changed_.insert({ref.ns, ref.id});
+  } else if (index_->refit_due()) {
+    rebuild();
+  }
+}
+
+void IndexKeeper::rebuild() {
+  if (building_) return;
+  if (builder_.joinable()) builder_.join();
+  building_ = true;
+  changed_.clear();
+  builder_ = std::thread([this, version = ++builds_] {
+    auto made = make_index(version);
+    if (!made) log::warn("index build: {}", made.error().message);
+    {
+      const std::lock_guard lock(mutex_);
+      failed_ = !made;
+      if (made) finished_ = std::move(made).value();
+    }
+    ready_();
+  });
+}
+
+bool IndexKeeper::adopt() {
+  if (!building_) return false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (finished_ == nullptr && !failed_) return false;
+    if (finished_ != nullptr) index_ = std::move(finished_);
+    failed_ = false;
+  }
+  building_ = false;
+  const auto changed = std::move(changed_);
+  changed_.clear();
+  for (const auto& [ns, id] : changed) refresh({.ns = ns, .id = id});
+  // Learning may have gone on meanwhile.
+  if (!changed.empty() && index_->refit_due()) rebuild();
+  return true;
+}
+
+}  // namespace memslot

@@ -1,0 +1,63 @@
+#pragma once
+// Keeps the candidate index equal to the bank: made from it at the start, refreshed memory by memory
+// as heads move, and made anew with fresh statistics, beside the steps, when keys have outgrown them.
+//
+// Operation:   build() at the start; changed() after every publish, rollback or erase; adopt() when
+//              `ready` was called.
+// Concurrency: everything on the owner's thread, but for the build in the background, which has its
+//              own and calls `ready` from it.
+// Lifecycle:   the destructor waits for a build in flight (it stops at the next memory).
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "controller/step/candidate_index.h"
+#include "storage/memory_bank.h"
+
+namespace memslot {
+
+class IndexKeeper {
+ public:
+  // `bank` and `clock` must outlive the keeper.
+  IndexKeeper(MemoryBank& bank, const Clock& clock, std::function<void()> ready);
+  ~IndexKeeper();
+
+  // Reads all heads and keys. A memory whose keys cannot be read is indexed without (and logged).
+  Status build();
+  CandidateIndex& index() { return *index_; }
+
+  // The memory's head moved, appeared or went. Begins a build in the background if one is due.
+  void changed(const MemoryRef& ref);
+  void rebuild();  // on demand, in the background
+  // Takes a finished build over; what changed meanwhile is read again. False if there is none.
+  bool adopt();
+
+ private:
+  using Built = std::unique_ptr<CandidateIndex>;
+  Result<Built> make_index(std::uint64_t version);
+  Result<CandidateIndex::Statistics> fit(const std::vector<MemoryVersion>& heads,
+                                         std::uint64_t version);
+  Result<std::vector<MemoryVersion>> read_heads();
+  MemoryKeys keys_of(const MemoryVersion& version);
+  void put(CandidateIndex& index, const MemoryVersion& head);
+  void refresh(const MemoryRef& ref);
+  TimePoint soon() const;
+
+  MemoryBank& bank_;
+  const Clock& clock_;
+  const std::function<void()> ready_;
+  Built index_;
+  std::uint64_t builds_ = 0;
+  std::thread builder_;
+  bool building_ = false;
+  std::set<std::pair<std::string, std::string>> changed_;  // (ns, id) since the build began
+  std::atomic<bool> stop_ = false;
+  std::mutex mutex_;
+  Built finished_;            // guarded by mutex_
+  bool failed_ = false;       // guarded by mutex_
+};
+
+}  // namespace memslot

@@ -1,0 +1,143 @@
+#include "controller/step/key_shard.h"
+
+#include <hnswlib/hnswlib.h>
+
+#include <algorithm>
+
+#include "controller/step/whitening.h"
+#include "shared/base/error.h"
+
+namespace memslot {
+namespace {
+
+constexpr KeyShard::Owner kGone = ~KeyShard::Owner{0};
+constexpr std::size_t kLinks = 16;            // M of HNSW
+constexpr std::size_t kBuildBreadth = 100;    // ef_construction
+constexpr std::size_t kLeastBreadth = 96;     // ef: proposals looked at by one search
+
+// hnswlib's distance for unit vectors, by our own dot product (its own is fixed at compile time).
+float distance(const void* a, const void* b, const void* dim) {
+  return 1.0f - dot(static_cast<const float*>(a), static_cast<const float*>(b),
+                    *static_cast<const std::size_t*>(dim));
+}
+
+class UnitSpace final : public hnswlib::SpaceInterface<float> {
+ public:
+  explicit UnitSpace(std::size_t dim) : dim_(dim) {}
+  std::size_t get_data_size() override { return dim_ * sizeof(float); }
+  hnswlib::DISTFUNC<float> get_dist_func() override { return distance; }
+  void* get_dist_func_param() override { return &dim_; }
+
+ private:
+  std::size_t dim_;
+};
+
+}  // namespace
+
+struct KeyShard::Graph {
+  Graph(std::size_t dim, std::size_t capacity)
+      : space(dim), nodes(&space, capacity, kLinks, kBuildBreadth, /*random_seed=*/1) {}
+  UnitSpace space;
+  hnswlib::HierarchicalNSW<float> nodes;
+  std::size_t added = 0;
+};
+
+KeyShard::KeyShard(std::uint32_t dim) : dim_(dim) {}
+KeyShard::~KeyShard() = default;
+KeyShard::KeyShard(KeyShard&&) noexcept = default;
+KeyShard& KeyShard::operator=(KeyShard&&) noexcept = default;
+
+void KeyShard::add_row(Owner owner, std::span<const float> row) {
+  rows_of_[owner].push_back(static_cast<std::uint32_t>(owners_.size()));
+  rows_.insert(rows_.end(), row.begin(), row.end());
+  owners_.push_back(owner);
+  ++live_;
+}
+
+void KeyShard::set(Owner owner, std::span<const float> rows) {
+  MEMSLOT_CHECK(owner != kGone);
+  erase(owner);
+  if (dim_ == 0 || rows.empty()) return;
+  MEMSLOT_CHECK(rows.size() % dim_ == 0);
+  for (std::size_t at = 0; at < rows.size(); at += dim_) add_row(owner, rows.subspan(at, dim_));
+  update_graph();
+}
+
+void KeyShard::erase(Owner owner) {
+  const auto found = rows_of_.find(owner);
+  if (found == rows_of_.end()) return;
+  for (const std::uint32_t row : found->second) {
+    owners_[row] = kGone;
+    if (graph_ != nullptr) graph_->nodes.markDelete(row);
+  }
+  live_ -= found->second.size();
+  rows_of_.erase(found);
+  if (owners_.size() > 64 && live_ * 2 < owners_.size()) compact();
+}
+
+void KeyShard::compact() {
+  std::vector<float> rows = std::move(rows_);
+  const std::vector<Owner> owners = std::move(owners_);
+  rows_.clear();
+  owners_.clear();
+  rows_of_.clear();
+  graph_.reset();
+  live_ = 0;
+  for (std::size_t i = 0; i < owners.size(); ++i) {
+    if (owners[i] != kGone) add_row(owners[i], std::span(rows).subspan(i * dim_, dim_));
+  }
+  update_graph();
+}
+
+void KeyShard::update_graph() {
+  if (owners_.size() < kExactKeys) return;
+  if (graph_ == nullptr) graph_ = std::make_unique<Graph>(dim_, owners_.size() * 2);
+  if (owners_.size() > graph_->nodes.max_elements_) graph_->nodes.resizeIndex(owners_.size() * 2);
+  for (; graph_->added < owners_.size(); ++graph_->added) {
+    if (owners_[graph_->added] == kGone) continue;
+    graph_->nodes.addPoint(rows_.data() + graph_->added * dim_, graph_->added);
+  }
+}
+
+float KeyShard::best_key(Owner owner, std::span<const float> query) const {
+  const auto found = rows_of_.find(owner);
+  if (found == rows_of_.end()) return 0;
+  float best = -1;
+  for (const std::uint32_t row : found->second) {
+    best = std::max(best, dot(rows_.data() + std::size_t{row} * dim_, query.data(), dim_));
+  }
+  return best;
+}
+
+void KeyShard::search(std::span<const float> query, std::size_t k, std::vector<Hit>& out) const {
+  if (live_ == 0 || k == 0) return;
+  std::vector<Hit> hits;
+  if (graph_ == nullptr) {
+    hits.reserve(rows_of_.size());
+    for (const auto& [owner, rows] : rows_of_) hits.push_back({owner, best_key(owner, query)});
+  } else {
+    // Neighbouring keys are often of one memory: ask for more keys than memories are wanted.
+    const std::size_t breadth = std::max(kLeastBreadth, 3 * k);
+    graph_->nodes.setEf(breadth);
+    auto found = graph_->nodes.searchKnn(query.data(), breadth);
+    for (; !found.empty(); found.pop()) {
+      hits.push_back({owners_[found.top().second], 1.0f - found.top().first});
+    }
+  }
+  // By owner, best first within; then each owner once; then best first. Ties by number, so that the
+  // order does not depend on the map's.
+  std::sort(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) {
+    return a.owner != b.owner ? a.owner < b.owner : a.best > b.best;
+  });
+  hits.erase(std::unique(hits.begin(), hits.end(),
+                         [](const Hit& a, const Hit& b) { return a.owner == b.owner; }),
+             hits.end());
+  const std::size_t kept = std::min(k, hits.size());
+  std::partial_sort(hits.begin(), hits.begin() + static_cast<std::ptrdiff_t>(kept), hits.end(),
+                    [](const Hit& a, const Hit& b) {
+                      return a.best != b.best ? a.best > b.best : a.owner < b.owner;
+                    });
+  out.insert(out.end(), hits.begin(), hits.begin() + static_cast<std::ptrdiff_t>(kept));
+}
+
+}  // namespace memslot

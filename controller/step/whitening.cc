@@ -1,0 +1,147 @@
+#include "controller/step/whitening.h"
+
+#include <Eigen/Core>
+#include <Eigen/Eigenvalues>
+#include <algorithm>
+#include <cmath>
+
+#include "shared/base/error.h"
+
+namespace memslot {
+namespace {
+
+using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using Vector = Eigen::VectorXf;
+
+// Largest eigenpairs of the rows' covariance; directions are rows of `vectors`.
+struct Spectrum {
+  Vector values;
+  Matrix vectors;
+};
+
+Matrix sampled_rows(std::span<const float> rows, std::uint32_t dim) {
+  const std::size_t n = rows.size() / dim;
+  const std::size_t kept = std::min<std::size_t>(n, kMaxFittedRows);
+  Matrix out(static_cast<Eigen::Index>(kept), static_cast<Eigen::Index>(dim));
+  for (std::size_t i = 0; i < kept; ++i) {
+    const std::size_t from = i * n / kept;
+    std::copy_n(rows.data() + from * dim, dim, out.data() + i * dim);
+  }
+  return out;
+}
+
+// From the (n, n) Gram matrix where rows are few, from the (D, D) covariance otherwise: the same
+// non-zero eigenvalues, and the smaller problem.
+Spectrum spectrum_of(const Matrix& centred, std::uint32_t wanted) {
+  const Eigen::Index n = centred.rows();
+  const Eigen::Index dim = centred.cols();
+  const float scale = 1.0f / static_cast<float>(n);
+  const bool gram = n < dim;
+  const Eigen::Index size = gram ? n : dim;
+  Eigen::MatrixXf square = Eigen::MatrixXf::Zero(size, size);
+  if (gram) {
+    square.selfadjointView<Eigen::Lower>().rankUpdate(centred, scale);
+  } else {
+    square.selfadjointView<Eigen::Lower>().rankUpdate(centred.transpose(), scale);
+  }
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXf> solver(square);
+  MEMSLOT_CHECK(solver.info() == Eigen::Success);
+
+  // Ascending order in the solver. What is nothing but rounding is no direction.
+  const Vector& all = solver.eigenvalues();
+  const float least = 1e-6f * std::max(all[size - 1], 0.0f);
+  Eigen::Index count = 0;
+  while (count < std::min<Eigen::Index>(wanted, size) && all[size - 1 - count] > least) ++count;
+
+  Spectrum out{Vector(count), Matrix(count, dim)};
+  for (Eigen::Index j = 0; j < count; ++j) {
+    const auto column = solver.eigenvectors().col(size - 1 - j);
+    out.values[j] = all[size - 1 - j];
+    if (gram) {
+      out.vectors.row(j) = (centred.transpose() * column).transpose().normalized();
+    } else {
+      out.vectors.row(j) = column.transpose();
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+// Cloned per instruction set: the loader picks one. Sixteen partial sums let the compiler vectorise a
+// reduction without being allowed to reorder it.
+__attribute__((target_clones("avx512f", "avx2", "default"))) float dot(const float* a, const float* b,
+                                                                       std::size_t n) {
+  float sums[16] = {};
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    for (std::size_t lane = 0; lane < 16; ++lane) sums[lane] += a[i + lane] * b[i + lane];
+  }
+  float total = 0;
+  for (; i < n; ++i) total += a[i] * b[i];
+  for (const float sum : sums) total += sum;
+  return total;
+}
+
+Whitening Whitening::fit(std::span<const float> rows, std::uint32_t dim, std::uint64_t version,
+                         std::uint64_t represented) {
+  MEMSLOT_CHECK(dim > 0 && rows.size() % dim == 0);
+  Whitening out;
+  out.dim_ = dim;
+  out.version_ = version;
+  out.fitted_rows_ = represented > 0 ? represented : rows.size() / dim;
+  out.mean_.assign(dim, 0.0f);
+  if (rows.empty()) return out;
+
+  Matrix centred = sampled_rows(rows, dim);
+  const float n = static_cast<float>(centred.rows());
+  const Eigen::RowVectorXf mean = centred.colwise().mean();
+  // One row has no spread: compare about the origin instead of dropping it altogether.
+  const bool about_origin = centred.rows() == 1;
+  if (!about_origin) {
+    centred.rowwise() -= mean;
+    std::copy_n(mean.data(), dim, out.mean_.data());
+  }
+  const float mu = centred.squaredNorm() / (n * static_cast<float>(dim));
+  if (!(mu > 0)) return out;
+
+  const Spectrum spectrum = spectrum_of(centred, kMaxReducedDim);
+  const float rho = static_cast<float>(dim) / (n + static_cast<float>(dim));
+  out.reduced_dim_ = static_cast<std::uint32_t>(spectrum.values.size());
+  out.projection_.resize(std::size_t{out.reduced_dim_} * dim);
+  out.scale_.resize(out.reduced_dim_);
+  for (std::uint32_t j = 0; j < out.reduced_dim_; ++j) {
+    const float shrunk = (1 - rho) * spectrum.values[j] + rho * mu;
+    out.scale_[j] = 1.0f / std::sqrt(shrunk);
+    for (std::uint32_t d = 0; d < dim; ++d) {
+      out.projection_[std::size_t{j} * dim + d] = spectrum.vectors(j, d) * out.scale_[j];
+    }
+  }
+  if (centred.rows() < static_cast<Eigen::Index>(kFewKeys)) out.residual_weight_ = 1.0f / (rho * mu);
+  return out;
+}
+
+void Whitening::apply(std::span<const float> x, std::span<float> out) const {
+  MEMSLOT_CHECK(x.size() == dim_ && out.size() == reduced_dim_);
+  if (reduced_dim_ == 0) return;
+  thread_local std::vector<float> centred;
+  centred.resize(dim_);
+  for (std::uint32_t d = 0; d < dim_; ++d) centred[d] = x[d] - mean_[d];
+
+  float norm2 = 0;
+  float inside = 0;  // squared length within the R directions, before scaling
+  for (std::uint32_t j = 0; j < reduced_dim_; ++j) {
+    out[j] = dot(projection_.data() + std::size_t{j} * dim_, centred.data(), dim_);
+    norm2 += out[j] * out[j];
+    const float plain = out[j] / scale_[j];
+    inside += plain * plain;
+  }
+  if (residual_weight_ > 0) {
+    const float rest = dot(centred.data(), centred.data(), dim_) - inside;
+    norm2 += std::max(rest, 0.0f) * residual_weight_;
+  }
+  const float inverse = norm2 > 0 ? 1.0f / std::sqrt(norm2) : 0.0f;
+  for (std::uint32_t j = 0; j < reduced_dim_; ++j) out[j] *= inverse;
+}
+
+}  // namespace memslot

@@ -1,0 +1,55 @@
+#pragma once
+// The space in which keys and queries are compared. A few huge dimensions dominate raw slot inputs;
+// statistics of the bank's own keys take them away.
+//
+//   S = covariance of the fitted rows (n, D) about their mean m;  mu = tr(S) / D
+//   S' = (1 - rho) S + rho mu I,  rho = D / (n + D)               (shrinkage; more keys, less of it)
+//   w(x) = normalise( (l'_j)^-1/2 * e_j . (x - m), j = 1..R )      e_j, l'_j: largest eigenpairs of S'
+//
+// R = min(96, rank). With fewer than kFewKeys rows the part of x - m outside the R directions counts in
+// the norm (by the weight of the smallest eigenvalue, rho mu), so that a query unlike any key is not
+// blown up into one that is like a few.
+//
+// Threads: immutable after fit(); share freely.
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace memslot {
+
+inline constexpr std::uint32_t kMaxReducedDim = 96;  // R
+inline constexpr std::uint32_t kFewKeys = 64;
+inline constexpr std::uint32_t kMaxFittedRows = 8192;
+
+class Whitening {
+ public:
+  Whitening() = default;  // fits nothing: reduced_dim() is 0
+  // `rows`: (n, dim) row-major, finite; above kMaxFittedRows an even sample of it. n may be 0 or 1.
+  // `version` names these statistics; `represented` is how many rows they stand for (0: n).
+  static Whitening fit(std::span<const float> rows, std::uint32_t dim, std::uint64_t version,
+                       std::uint64_t represented = 0);
+
+  std::uint32_t dim() const { return dim_; }                  // D
+  std::uint32_t reduced_dim() const { return reduced_dim_; }  // R
+  std::uint64_t fitted_rows() const { return fitted_rows_; }  // n, or `represented`
+  std::uint64_t version() const { return version_; }
+
+  // out (R) = w(x), x (D). All zero if x is the mean, or R is 0.
+  // REQUIRES: x.size() == dim(), out.size() == reduced_dim().
+  void apply(std::span<const float> x, std::span<float> out) const;
+
+ private:
+  std::uint32_t dim_ = 0;
+  std::uint32_t reduced_dim_ = 0;
+  std::uint64_t fitted_rows_ = 0;
+  std::uint64_t version_ = 0;
+  float residual_weight_ = 0;      // squared; 0: the rest is dropped
+  std::vector<float> mean_;        // (D)
+  std::vector<float> projection_;  // (R, D): e_j scaled by (l'_j)^-1/2
+  std::vector<float> scale_;       // (R): (l'_j)^-1/2
+};
+
+// Sum of a[i] * b[i], with the widest vectors that this machine has.
+float dot(const float* a, const float* b, std::size_t n);
+
+}  // namespace memslot
