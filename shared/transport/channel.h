@@ -9,8 +9,9 @@
 // Limits:      send() never blocks. Queues are bounded in bytes; over the bound it returns
 //              kOverloaded and the packet is not sent. Incoming packets over the limits of
 //              wire/messages.h are dropped and counted, before any field is read.
+//              What a client end sends before it is connected waits in its queue.
 // Lifecycle:   made open; close() (idempotent, also by the destructor) makes receive() return
-//              kCancelled.
+//              kCancelled. Destroy it only when no call is under way.
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -27,6 +28,15 @@ using PeerId = std::string;  // opaque; "" on a client end
 struct Packet {
   PeerId peer;
   std::vector<SharedBytes> frames;  // envelope first, then its parts
+  std::string user{};               // received only: the peer's CURVE public key (Z85), proven by
+                                    // its handshake; "" on a link without CURVE
+};
+
+struct ChannelStats {
+  std::uint64_t sent = 0;        // packets handed to the link
+  std::uint64_t received = 0;    // packets handed to the caller
+  std::uint64_t overloaded = 0;  // packets refused because a queue was full
+  std::uint64_t dropped = 0;     // incoming packets over a limit
 };
 
 class Channel {
@@ -41,6 +51,7 @@ class Channel {
   virtual void close() = 0;
   // What a peer would connect to, with the real port where 0 was asked for.
   virtual std::string endpoint() const = 0;
+  virtual ChannelStats stats() const = 0;
 };
 
 }  // namespace memslot
