@@ -279,6 +279,7 @@ bool ZmqChannel::take_frame(Message& message, std::size_t index, Packet& out) {
   const std::size_t limit = index == 0 ? wire::kMaxEnvelopeBytes : wire::kMaxPartBytes;
   if (index > wire::kMaxParts || message.size() > limit) return false;
   if (index == 0) out.user = message.property("User-Id");
+  if (zap_ && out.user.empty()) return false;  // never past the doorkeeper without a name
   const auto* begin = reinterpret_cast<const std::byte*>(message.data());
   out.frames.push_back(
       std::make_shared<const std::vector<std::byte>>(begin, begin + message.size()));

@@ -103,8 +103,6 @@ void set_server(zmq::socket_t& socket, const ServerOptions& options) {
   socket.set(opt::curve_server, 1);
   socket.set(opt::curve_secretkey, options.keys->secret_key);
   socket.set(opt::zap_domain, "memslot");
-  const int enforce = 1;  // no handler: nobody gets in; cppzmq does not name this option
-  zmq_setsockopt(socket.handle(), ZMQ_ZAP_ENFORCE_DOMAIN, &enforce, sizeof enforce);
 }
 
 void set_client(zmq::socket_t& socket, const ClientOptions& options, const std::string& identity) {

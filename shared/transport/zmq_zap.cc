@@ -34,20 +34,23 @@ ZapServer::ZapServer(zmq::context_t& context, const std::vector<std::string>& al
 ZapServer::~ZapServer() { thread_.join(); }
 
 void ZapServer::run() {
-  try {
-    while (answer_one()) {
+  // Goes on after any error but the context's end: without a handler ZeroMQ would let everybody in.
+  for (bool running = true; running;) {
+    try {
+      answer_one();
+    } catch (const zmq::error_t& error) {
+      running = error.num() != ETERM;
+      if (running) log::error("authentication: {}", error.what());
     }
-  } catch (const zmq::error_t& error) {
-    if (error.num() != ETERM) log::error("authentication: {}", error.what());
   }
   socket_.close();  // here, as the context's end waits for it
 }
 
-bool ZapServer::answer_one() {
+void ZapServer::answer_one() {
   std::vector<zmq::message_t> frames;
   do {
     frames.emplace_back();
-    if (!socket_.recv(frames.back())) return false;
+    if (!socket_.recv(frames.back())) return;
   } while (frames.back().more());
 
   const std::string key = client_key(frames);
@@ -65,7 +68,6 @@ bool ZapServer::answer_one() {
     const auto flags = i + 1 < reply.size() ? zmq::send_flags::sndmore : zmq::send_flags::none;
     socket_.send(zmq::buffer(reply[i]), flags);
   }
-  return true;
 }
 
 }  // namespace memslot::zmq_internal

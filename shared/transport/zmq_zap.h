@@ -23,7 +23,7 @@ class ZapServer {
 
  private:
   void run();
-  bool answer_one();
+  void answer_one();
 
   std::set<std::string> allowed_;
   zmq::socket_t socket_;
