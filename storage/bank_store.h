@@ -67,7 +67,8 @@ class BankStore {
  public:
   virtual ~BankStore() = default;
 
-  // Immutable: a second put of the same token succeeds if the bytes are equal, else kConflict.
+  // Immutable: a second put of the same token succeeds if the bytes are equal, else kConflict; it
+  // renews put_unix_ms, so that a retry has the whole grace period before it again.
   // Durable on return. kInvalidArgument over kMaxBlobBytes.
   virtual Status put_payload(std::string_view token, std::span<const std::byte> bytes,
                              TimePoint deadline) = 0;
@@ -80,7 +81,8 @@ class BankStore {
 
   // The only compare-and-set. `expected` is the token of the head, "" to create. Durable on return.
   // kConflict: the head is another one (read it with head()); kIndeterminate.
-  // A publish of the token that already is the head succeeds again (a retry).
+  // A publish of the token that already is the head succeeds again (a retry); a token of an older
+  // version of the record is kConflict.
   virtual Result<RecordVersion> publish(std::string_view id, std::string_view expected,
                                         std::string_view token, std::string_view metadata,
                                         TimePoint deadline) = 0;
@@ -90,10 +92,17 @@ class BankStore {
   // Records whose id starts with `prefix`, after the cursor. No snapshot across pages.
   virtual Result<RecordPage> list(std::string_view prefix, std::string_view after, std::size_t limit,
                                   TimePoint deadline) = 0;
-  // Removes head and history; expected "" erases whatever is there. Payloads stay until erased.
+  // Removes head and history; expected "" erases whatever is there. Payloads stay until erased. A
+  // record that is made again under this id goes on counting where this one ended. kNotFound.
   virtual Status erase(std::string_view id, std::string_view expected, TimePoint deadline) = 0;
+  // Drops the oldest history entries so that at most `keep` (1 or more) remain, the head included;
+  // for records that change often and whose past nobody asks for (jobs, statistics). kNotFound.
+  virtual Status trim(std::string_view id, std::size_t keep, TimePoint deadline) = 0;
 
   virtual Result<StoreUsage> usage(TimePoint deadline) = 0;
+  // Gives the disk space of erased payloads and records back, and with it their bytes: afterwards
+  // no file of the store holds them. Rewrites what is live, so it takes seconds per gigabyte.
+  virtual Status compact(TimePoint deadline) = 0;
   // A consistent copy of the whole store into an empty or absent directory, while it is in use.
   virtual Status backup(const std::string& directory, TimePoint deadline) = 0;
 };

@@ -1,0 +1,31 @@
+#pragma once
+// The one place that knows which engines stand behind BankStore.
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "storage/bank_store.h"
+
+namespace memslot {
+
+struct StoreOptions {
+  // Upper bound of the sum of stored payloads, in bytes; 0: none. The engine's own overhead (log,
+  // index, erased bytes that are not compacted yet) comes on top.
+  std::uint64_t quota_bytes = 0;
+  bool create_if_missing = true;
+};
+
+// `location`: "memory:" for the in-memory specification, otherwise the directory of a bank.
+// `clock` must outlive the store.
+// kNotFound: absent and not to be created; kBusy: held by another process; kCorruption;
+// kNotSupported: a bank format that this build does not know; kInvalidArgument: the directory holds
+// something that is not a bank.
+Result<std::unique_ptr<BankStore>> open_store(const std::string& location,
+                                              const StoreOptions& options, const Clock& clock);
+
+// Makes the bank directory `to` (absent or empty) from what BankStore::backup() left in `from`. Every
+// file's checksum is verified before the first byte is written.
+// kNotFound: no backup there; kCorruption; kInvalidArgument: `to` is not empty; kNoSpace; kIo.
+Status restore_store(const std::string& from, const std::string& to);
+
+}  // namespace memslot

@@ -1,0 +1,628 @@
+#include "storage/rocksdb_store.h"
+
+#include <rocksdb/db.h>                        // DB
+#include <rocksdb/table.h>                     // BlockBasedTableOptions
+#include <rocksdb/utilities/backup_engine.h>   // BackupEngine
+#include <rocksdb/write_batch.h>               // WriteBatch
+#include <sys/statvfs.h>
+
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <filesystem>
+#include <mutex>
+
+#include "shared/base/log.h"
+#include "storage/bank_format.h"
+#include "storage/directory_lock.h"
+
+namespace memslot {
+namespace {
+
+namespace fs = std::filesystem;
+namespace bf = bank_format;
+
+constexpr const char* kPayloadFamily = "payload";
+// A flushed memtable becomes one blob file; it is what an unclean shutdown replays at most.
+constexpr std::size_t kPayloadMemtable = std::size_t{64} << 20;
+constexpr std::uint64_t kMinBlobBytes = 1024;  // smaller payloads live in the table itself
+constexpr std::uint64_t kMaxLogBytes = std::uint64_t{256} << 20;
+// Free disk that a write must leave: the engine needs room to flush, and publishing (small) must go
+// on when putting payloads (large) no longer can.
+constexpr std::uint64_t kPayloadReserve = std::uint64_t{8} << 20;
+constexpr std::uint64_t kPublishReserve = std::uint64_t{2} << 20;
+
+Error from_status(const rocksdb::Status& s, std::string_view what) {
+  const std::string message = std::string(what) + ": " + s.ToString();
+  if (s.subcode() == rocksdb::Status::kNoSpace || s.subcode() == rocksdb::Status::kSpaceLimit) {
+    return {ErrorCode::kNoSpace, message};
+  }
+  if (s.IsNotFound()) return {ErrorCode::kNotFound, message};
+  if (s.IsCorruption()) return {ErrorCode::kCorruption, message};
+  if (s.IsTimedOut()) return {ErrorCode::kTimeout, message};
+  if (s.IsBusy() || s.IsShutdownInProgress()) return {ErrorCode::kUnavailable, message};
+  return {ErrorCode::kIo, message};
+}
+
+rocksdb::Slice slice(std::string_view text) { return {text.data(), text.size()}; }
+
+rocksdb::DBOptions db_options() {
+  rocksdb::DBOptions o;
+  o.paranoid_checks = true;
+  // A record cut off by kill -9 is dropped; damage before the end of the log is an error, never a
+  // silent return to an older state.
+  o.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  o.max_total_wal_size = kMaxLogBytes;
+  o.max_background_jobs = 2;
+  o.keep_log_file_num = 3;
+  o.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
+  o.stats_dump_period_sec = 0;
+  return o;
+}
+
+rocksdb::ColumnFamilyOptions family_options() {
+  rocksdb::ColumnFamilyOptions o;
+  rocksdb::BlockBasedTableOptions table;
+  table.checksum = rocksdb::ChecksumType::kXXH3;
+  o.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  o.compression = rocksdb::CompressionType::kNoCompression;  // weights do not compress
+  return o;
+}
+
+rocksdb::ColumnFamilyOptions payload_family_options() {
+  rocksdb::ColumnFamilyOptions o = family_options();
+  o.write_buffer_size = kPayloadMemtable;
+  o.enable_blob_files = true;
+  o.min_blob_size = kMinBlobBytes;
+  o.enable_blob_garbage_collection = true;
+  o.blob_garbage_collection_age_cutoff = 0.25;
+  o.blob_garbage_collection_force_threshold = 0.5;
+  return o;
+}
+
+bool is_absent_or_empty(const std::string& directory) {
+  std::error_code error;
+  return !fs::exists(directory, error) || fs::is_empty(directory, error);
+}
+
+std::uint64_t directory_bytes(const std::string& directory) {
+  std::error_code error;
+  std::uint64_t sum = 0;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    std::error_code vanished;  // the engine deletes files at any time
+    const auto size = entry.file_size(vanished);
+    if (!vanished) sum += size;
+  }
+  return sum;
+}
+
+class RocksdbStore final : public BankStore {
+ public:
+  RocksdbStore(std::string directory, const StoreOptions& options, const Clock& clock,
+               DirectoryLock lock)
+      : directory_(std::move(directory)), quota_bytes_(options.quota_bytes), clock_(clock),
+        lock_(std::move(lock)) {}
+  ~RocksdbStore() override;
+  Status open(bool fresh);
+
+  Status put_payload(std::string_view token, std::span<const std::byte> bytes,
+                     TimePoint deadline) override;
+  Result<std::vector<std::byte>> get_payload(std::string_view token, TimePoint deadline) override;
+  Status erase_payload(std::string_view token, TimePoint deadline) override;
+  Result<PayloadPage> list_payloads(std::string_view after, std::size_t limit,
+                                    TimePoint deadline) override;
+  Result<RecordVersion> publish(std::string_view id, std::string_view expected,
+                                std::string_view token, std::string_view metadata,
+                                TimePoint deadline) override;
+  Result<RecordVersion> head(std::string_view id, TimePoint deadline) override;
+  Result<std::vector<RecordVersion>> history(std::string_view id, TimePoint deadline) override;
+  Result<RecordPage> list(std::string_view prefix, std::string_view after, std::size_t limit,
+                          TimePoint deadline) override;
+  Status erase(std::string_view id, std::string_view expected, TimePoint deadline) override;
+  Status trim(std::string_view id, std::size_t keep, TimePoint deadline) override;
+  Result<StoreUsage> usage(TimePoint deadline) override;
+  Status compact(TimePoint deadline) override;
+  Status backup(const std::string& directory, TimePoint deadline) override;
+
+ private:
+  Status check_deadline(TimePoint deadline) const;
+  rocksdb::ReadOptions read_options(TimePoint deadline) const;
+  std::mutex& stripe(std::string_view name) { return stripes_[std::hash<std::string_view>{}(name) % stripes_.size()]; }
+  Result<std::string> get(const std::string& key, TimePoint deadline);  // kNotFound
+  Status write(rocksdb::WriteBatch& batch, std::string_view what);
+  Status check_space(std::uint64_t bytes, std::uint64_t reserve) const;
+  Status reserve_quota(std::uint64_t bytes);
+  Status check_format_record();
+  Status count_contents();
+  // visit(key, value) -> Result<bool>, for keys in [from, after_prefix(prefix)); false ends it.
+  template <class Visit>
+  Status scan(std::string_view from, std::string_view prefix, TimePoint deadline, Visit visit);
+  Result<std::uint64_t> next_number(std::string_view id, TimePoint deadline);
+
+  const std::string directory_;
+  const std::uint64_t quota_bytes_;
+  const Clock& clock_;
+  const DirectoryLock lock_;
+  std::unique_ptr<rocksdb::DB> db_;
+  rocksdb::ColumnFamilyHandle* default_ = nullptr;  // owned by us, destroyed before db_
+  rocksdb::ColumnFamilyHandle* payload_ = nullptr;
+  std::array<std::mutex, 64> stripes_;  // by record id or payload token: check, then write
+  std::atomic<bool> write_failed_ = false;
+  std::atomic<std::uint64_t> payload_bytes_ = 0;
+  std::atomic<std::uint64_t> records_ = 0;
+};
+
+RocksdbStore::~RocksdbStore() {
+  if (!db_) return;
+  // Everything is in the log already; this makes the next opening fast.
+  for (auto* family : {payload_, default_}) {
+    if (family != nullptr) db_->Flush(rocksdb::FlushOptions(), family).PermitUncheckedError();
+  }
+  for (auto* family : {payload_, default_}) {
+    if (family != nullptr) db_->DestroyColumnFamilyHandle(family).PermitUncheckedError();
+  }
+  db_->Close().PermitUncheckedError();
+}
+
+Status RocksdbStore::open(bool fresh) {
+  rocksdb::DBOptions options = db_options();
+  options.create_if_missing = fresh;
+  options.create_missing_column_families = true;
+  if (!fresh) {
+    std::vector<std::string> families;
+    const auto s = rocksdb::DB::ListColumnFamilies(options, directory_, &families);
+    if (!s.ok()) {
+      return Error{ErrorCode::kCorruption, "bank " + directory_ + ": " + s.ToString()};
+    }
+    for (const auto& name : families) {
+      if (name == rocksdb::kDefaultColumnFamilyName || name == kPayloadFamily) continue;
+      return Error{ErrorCode::kNotSupported,
+                   "bank format: expected column families default and payload, found " + name};
+    }
+  }
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* db = nullptr;
+  const auto s = rocksdb::DB::Open(options, directory_,
+                                   {{rocksdb::kDefaultColumnFamilyName, family_options()},
+                                    {kPayloadFamily, payload_family_options()}},
+                                   &handles, &db);
+  if (!s.ok()) {
+    if (s.ToString().find("lock") != std::string::npos) {
+      return Error{ErrorCode::kBusy, "bank " + directory_ + ": expected it free, found " + s.ToString()};
+    }
+    auto error = from_status(s, "bank " + directory_);
+    // A file that the manifest names and that is gone is damage, not an error of the disk.
+    if (s.IsPathNotFound() || s.IsNotFound() || s.IsInvalidArgument()) error.code = ErrorCode::kCorruption;
+    return error;
+  }
+  db_.reset(db);
+  default_ = handles[0];
+  payload_ = handles[1];
+  MEMSLOT_TRY(check_format_record());
+  return count_contents();
+}
+
+Status RocksdbStore::check_format_record() {
+  auto value = get(std::string(bf::kFormatKey), TimePoint::max());
+  if (value) return bf::check_format(value.value());
+  if (value.error().code != ErrorCode::kNotFound) return value.error();
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions(), default_));
+  it->SeekToFirst();
+  if (it->Valid()) return corrupt("bank format record", "one", "none in a bank that has records");
+  rocksdb::WriteBatch batch;
+  batch.Put(default_, slice(bf::kFormatKey), bf::encode_format(clock_.unix_ms()));
+  return write(batch, "bank format record");
+}
+
+Status RocksdbStore::count_contents() {
+  std::uint64_t bytes = 0, records = 0;
+  MEMSLOT_TRY(scan("p", "p", TimePoint::max(), [&](auto, auto value) -> Result<bool> {
+    MEMSLOT_TRY(const auto entry, bf::decode_payload_entry(value));
+    bytes += entry.bytes;
+    return true;
+  }));
+  MEMSLOT_TRY(scan("h", "h", TimePoint::max(), [&](auto, auto) -> Result<bool> {
+    ++records;
+    return true;
+  }));
+  payload_bytes_ = bytes;
+  records_ = records;
+  return ok();
+}
+
+Status RocksdbStore::check_deadline(TimePoint deadline) const {
+  if (clock_.now() > deadline) return bf::past_deadline("bank");
+  return ok();
+}
+
+rocksdb::ReadOptions RocksdbStore::read_options(TimePoint deadline) const {
+  rocksdb::ReadOptions o;
+  const auto now = clock_.now();
+  // RocksDB counts from the system clock's epoch; a far deadline is none.
+  if (deadline > now && deadline - now < std::chrono::hours(1)) {
+    const auto left = std::chrono::duration_cast<std::chrono::microseconds>(deadline - now);
+    o.deadline = std::chrono::microseconds(db_->GetEnv()->NowMicros()) + left;
+  }
+  return o;
+}
+
+Result<std::string> RocksdbStore::get(const std::string& key, TimePoint deadline) {
+  std::string value;
+  const auto s = db_->Get(read_options(deadline), default_, key, &value);
+  if (!s.ok()) return from_status(s, "bank read");
+  return value;
+}
+
+template <class Visit>
+Status RocksdbStore::scan(std::string_view from, std::string_view prefix, TimePoint deadline,
+                          Visit visit) {
+  auto options = read_options(deadline);
+  const std::string bound = bf::after_prefix(prefix);
+  const auto bound_slice = slice(bound);
+  if (!bound.empty()) options.iterate_upper_bound = &bound_slice;
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options, default_));
+  for (it->Seek(slice(from)); it->Valid(); it->Next()) {
+    MEMSLOT_TRY(const bool more, visit(it->key().ToStringView(), it->value().ToStringView()));
+    if (!more) return ok();
+  }
+  if (!it->status().ok()) return from_status(it->status(), "bank scan");
+  return ok();
+}
+
+Status RocksdbStore::check_space(std::uint64_t bytes, std::uint64_t reserve) const {
+  struct statvfs disk {};
+  if (::statvfs(directory_.c_str(), &disk) != 0) return ok();  // then the write itself will tell
+  std::uint64_t unflushed = 0;
+  std::uint64_t one = 0;
+  for (auto* family : {default_, payload_}) {
+    if (db_->GetIntProperty(family, "rocksdb.size-all-mem-tables", &one)) unflushed += one;
+  }
+  const std::uint64_t free = std::uint64_t{disk.f_bavail} * disk.f_frsize;
+  if (free >= bytes + unflushed + reserve) return ok();
+  return Error{ErrorCode::kNoSpace, "bank " + directory_ + ": expected " +
+                                        std::to_string(bytes + unflushed + reserve) +
+                                        " bytes free on disk, found " + std::to_string(free)};
+}
+
+Status RocksdbStore::reserve_quota(std::uint64_t bytes) {
+  std::uint64_t used = payload_bytes_;
+  do {
+    if (quota_bytes_ != 0 && (used > quota_bytes_ || bytes > quota_bytes_ - used)) {
+      return bf::over_quota(quota_bytes_, used, bytes);
+    }
+  } while (!payload_bytes_.compare_exchange_weak(used, used + bytes));
+  return ok();
+}
+
+Status RocksdbStore::write(rocksdb::WriteBatch& batch, std::string_view what) {
+  if (write_failed_) {
+    // After a failed log write the engine is read-only until told that the cause is gone.
+    const auto resumed = db_->Resume();
+    if (!resumed.ok()) return from_status(resumed, what);
+    write_failed_ = false;
+    log::info("bank {}: writing again", directory_);
+  }
+  rocksdb::WriteOptions options;
+  options.sync = true;
+  const auto s = db_->Write(options, &batch);
+  if (s.ok()) return ok();
+  write_failed_ = true;
+  log::warn("bank {}: {}: {}", directory_, what, s.ToString());
+  return from_status(s, what);
+}
+
+Status RocksdbStore::put_payload(std::string_view token, std::span<const std::byte> bytes,
+                                 TimePoint deadline) {
+  MEMSLOT_TRY(bf::check_token(token));
+  if (bytes.size() > kMaxBlobBytes) return invalid("payload bytes", "at most 67108864", bytes.size());
+  MEMSLOT_TRY(check_deadline(deadline));
+  const std::string key = bf::payload_key(token);
+  const bf::PayloadEntry entry{bytes.size(), clock_.unix_ms(), xxh128(bytes)};
+  rocksdb::WriteBatch batch;
+  batch.Put(default_, key, bf::encode_payload_entry(entry));
+  const std::lock_guard lock(stripe(key));
+  MEMSLOT_TRY(check_deadline(deadline));
+  if (auto old = get(key, deadline)) {
+    MEMSLOT_TRY(const auto stored, bf::decode_payload_entry(old.value()));
+    if (stored.bytes != entry.bytes || stored.digest != entry.digest) {
+      return Error{ErrorCode::kConflict, "payload " + std::string(token) +
+                                             ": expected the bytes already stored, found others"};
+    }
+    return write(batch, "renew payload");
+  } else if (old.error().code != ErrorCode::kNotFound) {
+    return old.error();
+  }
+  MEMSLOT_TRY(check_space(bytes.size(), kPayloadReserve));
+  MEMSLOT_TRY(reserve_quota(bytes.size()));
+  batch.Put(payload_, slice(token), {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  auto written = write(batch, "put payload");
+  if (!written) payload_bytes_ -= bytes.size();
+  return written;
+}
+
+Result<std::vector<std::byte>> RocksdbStore::get_payload(std::string_view token, TimePoint deadline) {
+  MEMSLOT_TRY(bf::check_token(token));
+  MEMSLOT_TRY(check_deadline(deadline));
+  const std::string key = bf::payload_key(token);
+  const auto raw = get(key, deadline);
+  if (!raw && raw.error().code == ErrorCode::kNotFound) return bf::payload_missing(token);
+  if (!raw) return raw.error();
+  MEMSLOT_TRY(const auto entry, bf::decode_payload_entry(raw.value()));
+  auto options = read_options(deadline);
+  options.verify_checksums = false;  // our own digest is checked below, at ten times the speed
+  rocksdb::PinnableSlice value;
+  const auto s = db_->Get(options, payload_, slice(token), &value);
+  const std::string what = "payload " + std::string(token);
+  if (s.IsNotFound()) {
+    if (!get(key, deadline)) return bf::payload_missing(token);  // erased in between
+    return corrupt(what, std::to_string(entry.bytes) + " bytes", "none");
+  }
+  if (!s.ok()) return from_status(s, what);
+  const auto bytes = bytes_of(value.ToStringView());
+  if (bytes.size() != entry.bytes) return corrupt(what + " bytes", entry.bytes, bytes.size());
+  const auto digest = xxh128(bytes);
+  if (digest != entry.digest) return corrupt(what + " XXH3-128", entry.digest.hex(), digest.hex());
+  return std::vector<std::byte>(bytes.begin(), bytes.end());
+}
+
+Status RocksdbStore::erase_payload(std::string_view token, TimePoint deadline) {
+  MEMSLOT_TRY(bf::check_token(token));
+  MEMSLOT_TRY(check_deadline(deadline));
+  const std::string key = bf::payload_key(token);
+  const std::lock_guard lock(stripe(key));
+  const auto raw = get(key, deadline);
+  if (!raw) return raw.error().code == ErrorCode::kNotFound ? ok() : Status(raw.error());
+  MEMSLOT_TRY(const auto entry, bf::decode_payload_entry(raw.value()));
+  rocksdb::WriteBatch batch;
+  batch.Delete(default_, key);
+  batch.Delete(payload_, slice(token));
+  MEMSLOT_TRY(write(batch, "erase payload"));
+  payload_bytes_ -= entry.bytes;
+  return ok();
+}
+
+Result<PayloadPage> RocksdbStore::list_payloads(std::string_view after, std::size_t limit,
+                                                TimePoint deadline) {
+  MEMSLOT_TRY(bf::check_page(limit));
+  MEMSLOT_TRY(check_deadline(deadline));
+  PayloadPage page;
+  MEMSLOT_TRY(scan(bf::payload_key(after), "p", deadline, [&](auto key, auto value) -> Result<bool> {
+    const auto token = key.substr(1);
+    if (token == after) return true;
+    if (page.entries.size() == limit) {
+      page.next = page.entries.back().token;
+      return false;
+    }
+    MEMSLOT_TRY(const auto entry, bf::decode_payload_entry(value));
+    page.entries.push_back({std::string(token), entry.bytes, entry.put_unix_ms});
+    return true;
+  }));
+  return page;
+}
+
+Result<RecordVersion> RocksdbStore::head(std::string_view id, TimePoint deadline) {
+  MEMSLOT_TRY(bf::check_record_id(id));
+  MEMSLOT_TRY(check_deadline(deadline));
+  const auto raw = get(bf::head_key(id), deadline);
+  if (!raw && raw.error().code == ErrorCode::kNotFound) return bf::record_missing(id);
+  if (!raw) return raw.error();
+  return bf::decode_version(raw.value());
+}
+
+Result<std::uint64_t> RocksdbStore::next_number(std::string_view id, TimePoint deadline) {
+  const auto raw = get(bf::last_number_key(id), deadline);
+  if (!raw && raw.error().code == ErrorCode::kNotFound) return std::uint64_t{1};
+  if (!raw) return raw.error();
+  MEMSLOT_TRY(const auto last, bf::decode_number(raw.value()));
+  return last + 1;
+}
+
+Result<RecordVersion> RocksdbStore::publish(std::string_view id, std::string_view expected,
+                                            std::string_view token, std::string_view metadata,
+                                            TimePoint deadline) {
+  MEMSLOT_TRY(bf::check_publish(id, expected, token, metadata));
+  const std::lock_guard lock(stripe(id));
+  auto current = head(id, deadline);
+  if (!current && current.error().code != ErrorCode::kNotFound) return current.error();
+  const bool exists = current.has_value();
+  if (exists && current.value().token == token) return current;
+  const std::string found = exists ? current.value().token : "";
+  if (found != expected) return bf::head_moved(id, expected, found);
+  if (exists && get(bf::used_key(id, token), deadline)) return bf::head_moved(id, token, found);
+
+  RecordVersion next{std::string(token), found, 0, std::string(metadata)};
+  if (exists) {
+    next.number = current.value().number + 1;
+  } else {
+    MEMSLOT_TRY(next.number, next_number(id, deadline));
+  }
+  MEMSLOT_TRY(check_space(2 * metadata.size(), kPublishReserve));
+  const std::string encoded = bf::encode_version(next);
+  rocksdb::WriteBatch batch;  // all of it or nothing
+  batch.Put(default_, bf::head_key(id), encoded);
+  batch.Put(default_, bf::version_key(id, next.number), encoded);
+  batch.Put(default_, bf::used_key(id, token), bf::encode_number(next.number));
+  const auto written = write(batch, "publish");
+  if (!written) {
+    // A log write that failed for another reason than space may or may not be on disk.
+    auto error = written.error();
+    if (error.code != ErrorCode::kNoSpace) error.code = ErrorCode::kIndeterminate;
+    return error;
+  }
+  if (!exists) ++records_;
+  return next;
+}
+
+Result<std::vector<RecordVersion>> RocksdbStore::history(std::string_view id, TimePoint deadline) {
+  MEMSLOT_TRY(bf::check_record_id(id));
+  MEMSLOT_TRY(check_deadline(deadline));
+  std::vector<RecordVersion> versions;
+  const std::string prefix = bf::version_prefix(id);
+  MEMSLOT_TRY(scan(prefix, prefix, deadline, [&](auto, auto value) -> Result<bool> {
+    MEMSLOT_TRY(auto version, bf::decode_version(value));
+    versions.push_back(std::move(version));
+    return true;
+  }));
+  if (versions.empty()) return bf::record_missing(id);
+  return versions;
+}
+
+Result<RecordPage> RocksdbStore::list(std::string_view prefix, std::string_view after,
+                                      std::size_t limit, TimePoint deadline) {
+  MEMSLOT_TRY(bf::check_page(limit));
+  MEMSLOT_TRY(check_deadline(deadline));
+  RecordPage page;
+  const auto from = bf::head_key(std::max(prefix, after));
+  MEMSLOT_TRY(scan(from, bf::head_key(prefix), deadline, [&](auto key, auto value) -> Result<bool> {
+    const auto id = key.substr(1);
+    if (id == after) return true;
+    if (page.entries.size() == limit) {
+      page.next = page.entries.back().id;
+      return false;
+    }
+    MEMSLOT_TRY(auto version, bf::decode_version(value));
+    page.entries.push_back({std::string(id), std::move(version)});
+    return true;
+  }));
+  return page;
+}
+
+Status RocksdbStore::erase(std::string_view id, std::string_view expected, TimePoint deadline) {
+  const std::lock_guard lock(stripe(id));
+  MEMSLOT_TRY(const auto current, head(id, deadline));
+  if (!expected.empty() && current.token != expected) {
+    return bf::head_moved(id, expected, current.token);
+  }
+  rocksdb::WriteBatch batch;
+  const auto remove = [&](auto key, auto) -> Result<bool> {
+    batch.Delete(default_, slice(key));
+    return true;
+  };
+  MEMSLOT_TRY(scan(bf::version_prefix(id), bf::version_prefix(id), deadline, remove));
+  MEMSLOT_TRY(scan(bf::used_prefix(id), bf::used_prefix(id), deadline, remove));
+  batch.Delete(default_, bf::head_key(id));
+  batch.Put(default_, bf::last_number_key(id), bf::encode_number(current.number));
+  MEMSLOT_TRY(write(batch, "erase record"));
+  --records_;
+  return ok();
+}
+
+Status RocksdbStore::trim(std::string_view id, std::size_t keep, TimePoint deadline) {
+  if (keep == 0) return invalid("versions to keep", "1 or more", keep);
+  const std::lock_guard lock(stripe(id));
+  MEMSLOT_TRY(const auto current, head(id, deadline));
+  rocksdb::WriteBatch batch;
+  const std::string prefix = bf::version_prefix(id);
+  // Numbers are consecutive, so the oldest to keep is known without counting.
+  MEMSLOT_TRY(scan(prefix, prefix, deadline, [&](auto key, auto value) -> Result<bool> {
+    MEMSLOT_TRY(const auto version, bf::decode_version(value));
+    if (version.number + keep > current.number) return false;
+    batch.Delete(default_, slice(key));
+    batch.Delete(default_, bf::used_key(id, version.token));
+    return true;
+  }));
+  return batch.Count() == 0 ? ok() : write(batch, "trim record");
+}
+
+Result<StoreUsage> RocksdbStore::usage(TimePoint deadline) {
+  MEMSLOT_TRY(check_deadline(deadline));
+  return StoreUsage{payload_bytes_, directory_bytes(directory_), quota_bytes_, records_};
+}
+
+Status RocksdbStore::compact(TimePoint deadline) {
+  MEMSLOT_TRY(check_deadline(deadline));
+  // Flushing both families retires the log that holds the erased bytes; compaction then rewrites
+  // every blob file that has garbage.
+  const auto flushed = db_->Flush(rocksdb::FlushOptions(), {default_, payload_});
+  if (!flushed.ok()) return from_status(flushed, "compact: flush");
+  rocksdb::CompactRangeOptions options;
+  options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+  options.blob_garbage_collection_policy = rocksdb::BlobGarbageCollectionPolicy::kForce;
+  options.blob_garbage_collection_age_cutoff = 1.0;
+  for (auto* family : {default_, payload_}) {
+    const auto s = db_->CompactRange(options, family, nullptr, nullptr);
+    if (!s.ok()) return from_status(s, "compact");
+  }
+  return ok();
+}
+
+Status RocksdbStore::backup(const std::string& directory, TimePoint deadline) {
+  MEMSLOT_TRY(check_deadline(deadline));
+  if (!is_absent_or_empty(directory)) {
+    return invalid("backup directory", "an empty or absent one", directory + " with files in it");
+  }
+  std::error_code error;
+  fs::create_directories(directory, error);
+  if (error) return Error{ErrorCode::kIo, "backup: cannot make " + directory + ": " + error.message()};
+  rocksdb::BackupEngine* opened = nullptr;
+  rocksdb::Status s = rocksdb::BackupEngine::Open(rocksdb::BackupEngineOptions(directory),
+                                                  rocksdb::Env::Default(), &opened);
+  const std::unique_ptr<rocksdb::BackupEngine> engine(opened);
+  if (s.ok()) s = engine->CreateNewBackup(rocksdb::CreateBackupOptions(), db_.get());
+  if (!s.ok()) return from_status(s, "backup to " + directory);
+  return ok();
+}
+
+// Files that a bank being created may leave behind if the process dies in between.
+bool is_engine_file(const std::string& name) {
+  for (const std::string_view prefix : {"LOG", "LOCK", "IDENTITY", "MANIFEST-", "OPTIONS-", "memslot.lock"}) {
+    if (name.starts_with(prefix)) return true;
+  }
+  return name.ends_with(".log") || name.ends_with(".dbtmp");
+}
+
+// kNotFound, kInvalidArgument; true if the bank is to be made.
+Result<bool> is_fresh(const std::string& directory, bool create) {
+  std::error_code error;
+  if (fs::exists(directory + "/CURRENT", error)) return false;
+  if (fs::exists(directory, error) && !fs::is_directory(directory, error)) {
+    return invalid("bank location", "a directory", "a file, " + directory);
+  }
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    const auto name = entry.path().filename().string();
+    if (!is_engine_file(name)) return invalid("bank directory " + directory, "a bank or nothing", name);
+  }
+  if (!create) return Error{ErrorCode::kNotFound, "bank: expected one in " + directory + ", found none"};
+  fs::create_directories(directory, error);
+  if (error) return Error{ErrorCode::kIo, "bank: cannot make " + directory + ": " + error.message()};
+  return true;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<BankStore>> open_rocksdb_store(const std::string& directory,
+                                                      const StoreOptions& options,
+                                                      const Clock& clock) {
+  MEMSLOT_TRY(is_fresh(directory, options.create_if_missing));
+  MEMSLOT_TRY(auto lock, DirectoryLock::take(directory));
+  // Again, now that nobody else can be making it.
+  MEMSLOT_TRY(const bool fresh, is_fresh(directory, options.create_if_missing));
+  auto store = std::make_unique<RocksdbStore>(directory, options, clock, std::move(lock));
+  MEMSLOT_TRY(store->open(fresh));
+  return std::unique_ptr<BankStore>(std::move(store));
+}
+
+Status restore_rocksdb_store(const std::string& from, const std::string& to) {
+  if (!fs::exists(from + "/meta")) {
+    return Error{ErrorCode::kNotFound, "restore: expected a backup in " + from + ", found none"};
+  }
+  if (!is_absent_or_empty(to)) {
+    return invalid("restore target", "an empty or absent directory", to + " with files in it");
+  }
+  rocksdb::BackupEngineReadOnly* opened = nullptr;
+  auto s = rocksdb::BackupEngineReadOnly::Open(rocksdb::Env::Default(),
+                                               rocksdb::BackupEngineOptions(from), &opened);
+  const std::unique_ptr<rocksdb::BackupEngineReadOnly> engine(opened);
+  if (!s.ok()) return from_status(s, "restore from " + from);
+  rocksdb::BackupInfo latest;
+  rocksdb::Status checked = engine->GetLatestBackupInfo(&latest);
+  if (checked.ok()) checked = engine->VerifyBackup(latest.backup_id, /*verify_with_checksum=*/true);
+  if (!checked.ok()) {
+    return Error{ErrorCode::kCorruption, "restore from " + from + ": " + checked.ToString()};
+  }
+  const rocksdb::Status restored = engine->RestoreDBFromLatestBackup(to, to);
+  if (!restored.ok()) return from_status(restored, "restore to " + to);
+  return ok();
+}
+
+}  // namespace memslot
