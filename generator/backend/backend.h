@@ -102,8 +102,9 @@ class Backend {
   virtual void matmul_tn(ConstMatrix a, ConstMatrix b, Matrix c, bool accumulate) = 0;
 
   // --- forward ---
-  // y = table[ids], f32; table f32 or bf16 [V, D].
-  virtual void embed(ConstMatrix table, std::span<const std::int32_t> ids, Matrix y) = 0;
+  // y = table[ids], f32. `table` is the packed [V, D] map (so that an output map which is tied to the
+  // embedding is held once).
+  virtual void embed(const PackedWeight& table, std::span<const std::int32_t> ids, Matrix y) = 0;
   // y = x / sqrt(mean(x^2) + eps) * weight. Zhang & Sennrich 2019. y f32 or bf16.
   virtual void rms_norm(ConstMatrix x, const float* weight, float eps, Matrix y) = 0;
   // y = (x - mean) / sqrt(var + eps) * weight + bias; biased variance.

@@ -40,7 +40,7 @@ class CpuBackend final : public Backend {
               bool accumulate) override;
   void matmul_tn(ConstMatrix a, ConstMatrix b, Matrix c, bool accumulate) override;
 
-  void embed(ConstMatrix table, std::span<const std::int32_t> ids, Matrix y) override;
+  void embed(const PackedWeight& table, std::span<const std::int32_t> ids, Matrix y) override;
   void rms_norm(ConstMatrix x, const float* weight, float eps, Matrix y) override;
   void layer_norm(ConstMatrix x, const float* weight, const float* bias, float eps,
                   Matrix y) override;

@@ -81,8 +81,7 @@ class Gpt {
   const GptOptions& options() const;
   Backend& backend() const;
   const LayerWeights& layer(int l) const;
-  const PackedWeight& output() const;
-  ConstMatrix embedding() const;               // [V, D], f32 or bf16
+  const PackedWeight& output() const;          // [V, D]; the token embedding too where tied
   const Buffer& final_norm() const;
   const Buffer& final_norm_bias() const;
   MemoryReport memory() const;

@@ -1,0 +1,324 @@
+// Attention of one tile: some query rows of the heads that share one key/value head, over all blocks
+// of 64 positions up to the last row's own. Milakov & Gimelshein 2018 (online softmax); Dao et al.
+// 2022 (tiles).
+//
+// For every row and block:  s = scale q K^T;  m' = max(m, max s);  p = exp(s - m');
+//                           l = l exp(m - m') + sum p;  acc = acc exp(m - m') + p V
+//
+// Bits: a row's sums run over whole blocks in order, its own masked positions adding p = 0; rows of a
+// tile share loads, never sums. So neither the tile nor the batch changes a row.
+// Packing: operands are u32 words, one f32 or a pair of bf16 that multiply together. K is transposed,
+// so that one vector holds as many positions; V's pairs are two positions of one column.
+// Include inside foreach_target files, after simd-inl.h.
+#if defined(MEMSLOT_CPU_ATTENTION_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef MEMSLOT_CPU_ATTENTION_INL_H_
+#undef MEMSLOT_CPU_ATTENTION_INL_H_
+#else
+#define MEMSLOT_CPU_ATTENTION_INL_H_
+#endif
+
+#include <immintrin.h>
+
+#include "generator/cpu/attention_tile.h"
+#include "generator/cpu/simd-inl.h"
+#include "generator/kernels/attention_block.h"
+#include "hwy/contrib/math/math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+#if HWY_TARGET == HWY_AVX3
+#pragma GCC push_options
+#pragma GCC target("avx512bf16")
+#endif
+namespace memslot::cpu::HWY_NAMESPACE {
+
+using DU = hn::RebindToUnsigned<DF>;
+using VU = hn::Vec<DU>;
+
+constexpr std::size_t kKeys = static_cast<std::size_t>(kernels::kAttentionBlock);
+
+// What one u32 word holds, and acc += a * b on it.
+struct WordF32 {
+  using Element = float;
+  static constexpr std::size_t kPair = 1;
+  static HWY_INLINE VF multiply_add(VU a, VU b, VF acc) {
+    const DF d;
+    return hn::MulAdd(hn::BitCast(d, a), hn::BitCast(d, b), acc);
+  }
+};
+
+struct WordBf16 {
+  using Element = std::uint16_t;
+  static constexpr std::size_t kPair = 2;
+  static HWY_INLINE VF multiply_add(VU a, VU b, VF acc) {
+    const DF d;
+    const DU du;
+    const auto high = hn::Set(du, 0xffff0000U);
+    const auto low = hn::MulAdd(hn::BitCast(d, hn::ShiftLeft<16>(a)),
+                                hn::BitCast(d, hn::ShiftLeft<16>(b)), acc);
+    return hn::MulAdd(hn::BitCast(d, hn::And(a, high)), hn::BitCast(d, hn::And(b, high)), low);
+  }
+};
+
+#if HWY_TARGET == HWY_AVX3
+struct WordNativeBf16 : WordBf16 {
+  static HWY_INLINE VF multiply_add(VU a, VU b, VF acc) {
+    return VF{_mm512_dpbf16_ps(acc.raw, (__m512bh)a.raw, (__m512bh)b.raw)};
+  }
+};
+#else
+using WordNativeBf16 = WordBf16;
+#endif
+
+// c[R][vectors * N] = c * alpha[R] + a[R][depth] b[depth][...]; alpha null: c is not read.
+template <class Word, int kRows, int kVectors>
+HWY_INLINE void product(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b,
+                        std::size_t b_stride, float* c, std::size_t c_stride, const float* alpha,
+                        std::size_t depth) {
+  const DF d;
+  const DU du;
+  const std::size_t lanes = hn::Lanes(d);
+  VF sum[kRows][kVectors];
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) {
+      const float* from = c + static_cast<std::size_t>(r) * c_stride + static_cast<std::size_t>(v) * lanes;
+      sum[r][v] = alpha == nullptr ? hn::Zero(d) : hn::Mul(load(d, from), hn::Set(d, alpha[r]));
+    }
+  }
+  for (std::size_t k = 0; k < depth; ++k) {
+    VU column[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      column[v] = hn::LoadU(du, b + k * b_stride + static_cast<std::size_t>(v) * lanes);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const auto word = hn::Set(du, a[static_cast<std::size_t>(r) * a_stride + k]);
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = Word::multiply_add(word, column[v], sum[r][v]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) {
+      store(d, sum[r][v], c + static_cast<std::size_t>(r) * c_stride + static_cast<std::size_t>(v) * lanes);
+    }
+  }
+}
+
+template <class Word, int kRows>
+HWY_INLINE void product_columns(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b,
+                                std::size_t b_stride, float* c, std::size_t c_stride,
+                                const float* alpha, std::size_t depth, std::size_t columns) {
+  const std::size_t lanes = hn::Lanes(DF());
+  std::size_t i = 0;
+  for (; i + 4 * lanes <= columns; i += 4 * lanes) {
+    product<Word, kRows, 4>(a, a_stride, b + i, b_stride, c + i, c_stride, alpha, depth);
+  }
+  for (; i < columns; i += lanes) {
+    product<Word, kRows, 1>(a, a_stride, b + i, b_stride, c + i, c_stride, alpha, depth);
+  }
+}
+
+// As many rows at a time as the registers hold beside their sums' operands: 6 * 4 of 32, 2 * 4 of 16.
+template <class Word>
+HWY_NOINLINE void product_rows(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b,
+                               std::size_t b_stride, float* c, std::size_t c_stride,
+                               const float* alpha, std::size_t depth, std::size_t columns,
+                               std::size_t rows) {
+  const auto run = [&]<int kRows>(std::size_t r) {
+    product_columns<Word, kRows>(a + r * a_stride, a_stride, b, b_stride, c + r * c_stride, c_stride,
+                                 alpha == nullptr ? nullptr : alpha + r, depth, columns);
+  };
+  std::size_t r = 0;
+#if HWY_TARGET == HWY_AVX3
+  for (; r + 6 <= rows; r += 6) run.template operator()<6>(r);
+  for (; r + 3 <= rows; r += 3) run.template operator()<3>(r);
+#else
+  for (; r + 2 <= rows; r += 2) run.template operator()<2>(r);
+#endif
+  for (; r < rows; ++r) run.template operator()<1>(r);
+}
+
+// to[w][0..4) = from[0..4)[w] for all words.
+HWY_INLINE void transpose_four(const std::uint32_t* from, std::size_t words, std::uint32_t* to) {
+  std::size_t w = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::Full128<std::uint32_t> d4;
+  const hn::Full128<std::uint64_t> d2;
+  for (; w + 4 <= words; w += 4) {
+    const auto r0 = hn::LoadU(d4, from + w), r1 = hn::LoadU(d4, from + words + w);
+    const auto r2 = hn::LoadU(d4, from + 2 * words + w), r3 = hn::LoadU(d4, from + 3 * words + w);
+    const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d4, r0, r1));
+    const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d4, r0, r1));
+    const auto low23 = hn::BitCast(d2, hn::InterleaveLower(d4, r2, r3));
+    const auto high23 = hn::BitCast(d2, hn::InterleaveUpper(d4, r2, r3));
+    std::uint32_t* out = to + w * kKeys;
+    hn::StoreU(hn::BitCast(d4, hn::InterleaveLower(d2, low01, low23)), d4, out);
+    hn::StoreU(hn::BitCast(d4, hn::InterleaveUpper(d2, low01, low23)), d4, out + kKeys);
+    hn::StoreU(hn::BitCast(d4, hn::InterleaveLower(d2, high01, high23)), d4, out + 2 * kKeys);
+    hn::StoreU(hn::BitCast(d4, hn::InterleaveUpper(d2, high01, high23)), d4, out + 3 * kKeys);
+  }
+#endif
+  for (; w < words; ++w) {
+    for (std::size_t i = 0; i < 4; ++i) to[w * kKeys + i] = from[i * words + w];
+  }
+}
+
+// to[w][j] = from[j][w] for j < 64; rows j >= valid are zero. `words` per row of `from`.
+HWY_INLINE void transpose_keys(const std::uint32_t* from, std::size_t words, std::size_t valid,
+                               std::uint32_t* to) {
+  std::size_t j = 0;
+  for (; j + 4 <= valid; j += 4) transpose_four(from + j * words, words, to + j);
+  for (; j < kKeys; ++j) {
+    for (std::size_t w = 0; w < words; ++w) to[w * kKeys + j] = j < valid ? from[j * words + w] : 0;
+  }
+}
+
+// One f32 row per position, padded with zeros to `width`; rows from `valid` on are zero.
+HWY_INLINE void pack_values(const float* from, std::size_t d_head, std::size_t width,
+                            std::size_t valid, std::uint32_t* to) {
+  const DF d;
+  const DU du;
+  for (std::size_t j = 0; j < kKeys; ++j) {
+    for (std::size_t i = 0; i < width; i += hn::Lanes(d)) {
+      const std::size_t count = j < valid && i < d_head ? d_head - i : 0;
+      hn::StoreU(hn::BitCast(du, load_part(d, from + j * d_head + i, count)), du, to + j * width + i);
+    }
+  }
+}
+
+// The same in pairs of positions: word = value[2j] | value[2j + 1] << 16.
+HWY_INLINE void pack_values(const std::uint16_t* from, std::size_t d_head, std::size_t width,
+                            std::size_t valid, std::uint32_t* to) {
+  const DF d;
+  const DU du;
+  for (std::size_t j = 0; j < kKeys; j += 2) {
+    for (std::size_t i = 0; i < width; i += hn::Lanes(d)) {
+      const std::size_t left = i < d_head ? d_head - i : 0;
+      // load() shifts up by 16; the even position goes back down.
+      const auto even = hn::BitCast(du, load_part(d, from + j * d_head + i, j < valid ? left : 0));
+      const auto odd =
+          hn::BitCast(du, load_part(d, from + (j + 1) * d_head + i, j + 1 < valid ? left : 0));
+      hn::StoreU(hn::Or(hn::ShiftRight<16>(even), odd), du, to + j / 2 * width + i);
+    }
+  }
+}
+
+HWY_INLINE VF keep_probability(DF d, VF p, float* to) {
+  store(d, p, to);
+  return p;
+}
+
+// Rounded before it is summed, so that the weights applied to V add up to the l that divides them.
+HWY_INLINE VF keep_probability(DF d, VF p, std::uint16_t* to) {
+  const hn::Rebind<std::uint16_t, DF> dh;
+  const hn::RebindToSigned<DF> di;
+  const auto upper = rounded_bf16(d, p);
+  hn::StoreU(hn::DemoteTo(dh, hn::BitCast(di, upper)), dh, to);
+  return hn::BitCast(d, hn::ShiftLeft<16>(upper));
+}
+
+// One row's block of scores s (64, unscaled) to probabilities p; updates m and l, answers
+// exp(m_old - m_new). `valid` positions count, 1 to 64.
+template <class T>
+HWY_INLINE float soften(const float* s, float scale, std::size_t valid, float& m, float& l, T* p) {
+  const DF d;
+  const std::size_t lanes = hn::Lanes(d);
+  const auto by = hn::Set(d, scale), low = hn::Set(d, -3.0e38f);
+  VF top = low;
+  for (std::size_t i = 0; i < kKeys; i += lanes) {
+    const auto in = hn::FirstN(d, valid > i ? valid - i : 0);
+    top = hn::Max(top, hn::IfThenElse(in, hn::Mul(load(d, s + i), by), low));
+  }
+  const float highest = std::max(m, max_lanes(d, top));
+  const auto shift = hn::Set(d, highest);
+  VF sum = hn::Zero(d);
+  for (std::size_t i = 0; i < kKeys; i += lanes) {
+    const auto in = hn::FirstN(d, valid > i ? valid - i : 0);
+    const auto z = hn::Sub(hn::Mul(load(d, s + i), by), shift);
+    const auto e = hn::Exp(d, hn::IfThenElseZero(in, z));
+    sum = hn::Add(sum, keep_probability(d, hn::IfThenElseZero(in, e), p + i));
+  }
+  const float alpha = hn::GetLane(hn::Exp(d, hn::Set(d, std::max(m - highest, -200.0f))));
+  m = highest;
+  l = l * alpha + sum_lanes(d, sum);
+  return alpha;
+}
+
+template <class Word>
+HWY_INLINE void attend_tile(const AttentionTile& tile, TileScratch& scratch) {
+  using T = typename Word::Element;
+  const DF d;
+  const std::size_t d_head = tile.head_dim, words = scratch.key_words, width = scratch.width;
+  const std::size_t rows = tile.rows * tile.group, p_words = kKeys / Word::kPair;
+  for (std::size_t r = 0; r < rows; ++r) {
+    const float* q = tile.query + (r / tile.group) * tile.query_stride + (r % tile.group) * d_head;
+    T* to = reinterpret_cast<T*>(scratch.query + r * words);
+    for_vectors(d_head, [&](std::size_t i, std::size_t count) {
+      store_part(d, load_part(d, q + i, count), to + i, count);
+    });
+    scratch.highest[r] = -3.0e38f;
+    scratch.sum[r] = 0;
+  }
+  std::fill(scratch.out, scratch.out + rows * width, 0.0f);
+  const T* keys = static_cast<const T*>(tile.keys);
+  const T* values = static_cast<const T*>(tile.values);
+  const std::size_t end = tile.position + tile.rows;  // positions that the last row sees
+  for (std::size_t block = 0; block < end; block += kKeys) {
+    const std::size_t valid = std::min(kKeys, end - block);
+    transpose_keys(reinterpret_cast<const std::uint32_t*>(keys + block * d_head), words, valid,
+                   scratch.keys);
+    pack_values(values + block * d_head, d_head, width, valid, scratch.values);
+    // Rows that lie before this block take no part in it.
+    const std::size_t skip = block > tile.position ? (block - tile.position) * tile.group : 0;
+    const std::size_t active = rows - skip;
+    product_rows<Word>(scratch.query + skip * words, words, scratch.keys, kKeys,
+                       scratch.scores + skip * kKeys, kKeys, nullptr, words, kKeys, active);
+    for (std::size_t r = skip; r < rows; ++r) {
+      const std::size_t seen = tile.position + r / tile.group + 1 - block;
+      scratch.alpha[r] = soften(scratch.scores + r * kKeys, tile.scale, std::min(kKeys, seen),
+                                scratch.highest[r], scratch.sum[r],
+                                reinterpret_cast<T*>(scratch.weights + r * p_words));
+    }
+    product_rows<Word>(scratch.weights + skip * p_words, p_words, scratch.values, width,
+                       scratch.out + skip * width, width, scratch.alpha + skip, p_words, width,
+                       active);
+  }
+}
+
+template <class T>
+HWY_INLINE void finish_row(const float* out, float sum, T* y, std::size_t n) {
+  const DF d;
+  const auto by = hn::Set(d, 1.0f / sum);
+  for_vectors(n, [&](std::size_t i, std::size_t count) {
+    // + 0 turns a negative zero, whose sign masked positions could change, into zero.
+    store_part(d, hn::Add(hn::Mul(load_part(d, out + i, count), by), hn::Zero(d)), y + i, count);
+  });
+}
+
+void finish_tile(const AttentionTile& tile, const TileScratch& scratch) {
+  for (std::size_t r = 0; r < tile.rows * tile.group; ++r) {
+    const std::size_t at = (r / tile.group) * tile.out_stride + (r % tile.group) * tile.head_dim;
+    const float* out = scratch.out + r * scratch.width;
+    if (tile.out_dtype == DType::kBF16) {
+      finish_row(out, scratch.sum[r], static_cast<std::uint16_t*>(tile.out) + at, tile.head_dim);
+    } else {
+      finish_row(out, scratch.sum[r], static_cast<float*>(tile.out) + at, tile.head_dim);
+    }
+  }
+}
+
+void attend(const AttentionTile& tile, TileScratch& scratch) {
+  if (tile.kv_dtype == DType::kF32) {
+    attend_tile<WordF32>(tile, scratch);
+  } else if (tile.native_bf16) {
+    attend_tile<WordNativeBf16>(tile, scratch);
+  } else {
+    attend_tile<WordBf16>(tile, scratch);
+  }
+  finish_tile(tile, scratch);
+}
+
+}  // namespace memslot::cpu::HWY_NAMESPACE
+#if HWY_TARGET == HWY_AVX3
+#pragma GCC pop_options
+#endif
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
