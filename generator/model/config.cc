@@ -14,7 +14,8 @@ Status in_range(std::string_view what, int value, int most) {
 }
 
 Status check_heads(const ModelConfig& c) {
-  if (c.heads % c.kv_heads != 0) return corrupt("kv_heads", "a divisor of heads " + std::to_string(c.heads), c.kv_heads);
+  if (c.heads % c.kv_heads != 0)
+    return corrupt("kv_heads", "a divisor of heads " + std::to_string(c.heads), c.kv_heads);
   if (c.family == ModelConfig::Family::kLlama) {
     if (c.head_dim % 2 != 0) return corrupt("head_dim", "an even number", c.head_dim);
     return ok();
@@ -37,10 +38,14 @@ Status check_config(const ModelConfig& c) {
   MEMSLOT_TRY(in_range("vocab", c.vocab, kMaxVocab));
   MEMSLOT_TRY(in_range("context", c.context, kMaxContext));
   MEMSLOT_TRY(check_heads(c));
-  if (!(c.norm_eps > 0.0f && c.norm_eps < 1.0f)) return corrupt("norm_eps", "between 0 and 1", c.norm_eps);
-  if (!(c.rope_theta > 1.0f && c.rope_theta < 1e12f)) return corrupt("rope_theta", "between 1 and 1e12", c.rope_theta);
-  if (c.bos < -1 || c.bos >= c.vocab) return corrupt("bos id", "-1 to " + std::to_string(c.vocab - 1), c.bos);
-  if (c.eos < -1 || c.eos >= c.vocab) return corrupt("eos id", "-1 to " + std::to_string(c.vocab - 1), c.eos);
+  if (!(c.norm_eps > 0.0f && c.norm_eps < 1.0f))
+    return corrupt("norm_eps", "between 0 and 1", c.norm_eps);
+  if (!(c.rope_theta > 1.0f && c.rope_theta < 1e12f))
+    return corrupt("rope_theta", "between 1 and 1e12", c.rope_theta);
+  if (c.bos < -1 || c.bos >= c.vocab)
+    return corrupt("bos id", "-1 to " + std::to_string(c.vocab - 1), c.bos);
+  if (c.eos < -1 || c.eos >= c.vocab)
+    return corrupt("eos id", "-1 to " + std::to_string(c.vocab - 1), c.eos);
   return ok();
 }
 

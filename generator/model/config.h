@@ -21,21 +21,21 @@ struct ModelConfig {
   };
 
   Family family = Family::kLlama;
-  int layers = 0;             // L
-  int d_model = 0;            // D
-  int d_ff = 0;               // F
-  int heads = 0;              // H, query heads
-  int kv_heads = 0;           // key/value heads; each serves heads / kv_heads query heads
-  int head_dim = 0;           // columns per head
-  int vocab = 0;              // V
-  int context = 0;            // tokens
-  float norm_eps = 1e-5f;     // added to the variance (LayerNorm) or mean square (RMSNorm)
+  int layers = 0;               // L
+  int d_model = 0;              // D
+  int d_ff = 0;                 // F
+  int heads = 0;                // H, query heads
+  int kv_heads = 0;             // key/value heads; each serves heads / kv_heads query heads
+  int head_dim = 0;             // columns per head
+  int vocab = 0;                // V
+  int context = 0;              // tokens
+  float norm_eps = 1e-5f;       // added to the variance (LayerNorm) or mean square (RMSNorm)
   float rope_theta = 10000.0f;  // rotary base; kLlama only
-  bool tied_output = true;    // logits use the token embedding
+  bool tied_output = true;      // logits use the token embedding
   MlpForm mlp_form = MlpForm::kSwiGlu;
-  int bos = -1;               // token ids, -1 if the file names none
+  int bos = -1;  // token ids, -1 if the file names none
   int eos = -1;
-  std::string name;           // for people
+  std::string name;  // for people
 
   int q_width() const { return heads * head_dim; }
   int kv_width() const { return kv_heads * head_dim; }

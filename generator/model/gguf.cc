@@ -13,8 +13,19 @@ constexpr std::uint64_t kMaxEntries = 65'536;
 constexpr std::int64_t kDefaultAlignment = 32;
 
 enum class ValueType : std::uint32_t {  // values are in the files
-  kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8,
-  kArray = 9, kU64 = 10, kI64 = 11, kF64 = 12,
+  kU8 = 0,
+  kI8 = 1,
+  kU16 = 2,
+  kI16 = 3,
+  kU32 = 4,
+  kI32 = 5,
+  kF32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kU64 = 10,
+  kI64 = 11,
+  kF64 = 12,
 };
 
 // Reads forward; every read checks what is left.
@@ -36,15 +47,16 @@ class Cursor {
   Result<std::string> string() {
     MEMSLOT_TRY(const auto size, read<std::uint64_t>());
     if (left() < size) return short_by(size);
-    std::string out(reinterpret_cast<const char*>(bytes_.data() + at_), static_cast<std::size_t>(size));
+    std::string out(reinterpret_cast<const char*>(bytes_.data() + at_),
+                    static_cast<std::size_t>(size));
     at_ += static_cast<std::size_t>(size);
     return out;
   }
 
  private:
   Error short_by(std::uint64_t wanted) const {
-    return corrupt("gguf header at byte " + std::to_string(at_), std::to_string(wanted) + " more bytes",
-                   std::to_string(left()));
+    return corrupt("gguf header at byte " + std::to_string(at_),
+                   std::to_string(wanted) + " more bytes", std::to_string(left()));
   }
 
   std::span<const std::byte> bytes_;
@@ -73,7 +85,10 @@ Result<std::int64_t> read_integer(Cursor& cursor, ValueType type) {
     case ValueType::kU64: return read_integer<std::uint64_t>(cursor);
     case ValueType::kI64: return read_integer<std::int64_t>(cursor);
     case ValueType::kBool: return read_integer<std::uint8_t>(cursor);
-    case ValueType::kF32: case ValueType::kF64: case ValueType::kString: case ValueType::kArray: break;
+    case ValueType::kF32:
+    case ValueType::kF64:
+    case ValueType::kString:
+    case ValueType::kArray: break;
   }
   return corrupt("gguf value type", "an integer type", static_cast<std::uint32_t>(type));
 }
@@ -85,10 +100,12 @@ Result<double> read_real(Cursor& cursor, ValueType type) {
 }
 
 template <class T, class Read>
-Result<GgufValue> read_elements(std::uint64_t count, std::size_t least_bytes, Cursor& cursor, Read one) {
+Result<GgufValue> read_elements(std::uint64_t count, std::size_t least_bytes, Cursor& cursor,
+                                Read one) {
   // Before reserving: each element takes at least `least_bytes` of what is left.
   if (count > cursor.left() / least_bytes) {
-    return corrupt("gguf array elements", "at most " + std::to_string(cursor.left() / least_bytes), count);
+    return corrupt("gguf array elements", "at most " + std::to_string(cursor.left() / least_bytes),
+                   count);
   }
   std::vector<T> out;
   out.reserve(static_cast<std::size_t>(count));
@@ -104,14 +121,25 @@ Result<GgufValue> read_array(Cursor& cursor) {
   MEMSLOT_TRY(const auto count, cursor.read<std::uint64_t>());
   const auto type = static_cast<ValueType>(raw);
   switch (type) {
-    case ValueType::kString: return read_elements<std::string>(count, 8, cursor, [&] { return cursor.string(); });
-    case ValueType::kF32: return read_elements<double>(count, 4, cursor, [&] { return read_real(cursor, type); });
-    case ValueType::kF64: return read_elements<double>(count, 8, cursor, [&] { return read_real(cursor, type); });
-    case ValueType::kU8: case ValueType::kI8: case ValueType::kBool: case ValueType::kU16:
-    case ValueType::kI16: case ValueType::kU32: case ValueType::kI32: case ValueType::kU64:
+    case ValueType::kString:
+      return read_elements<std::string>(count, 8, cursor, [&] { return cursor.string(); });
+    case ValueType::kF32:
+      return read_elements<double>(count, 4, cursor, [&] { return read_real(cursor, type); });
+    case ValueType::kF64:
+      return read_elements<double>(count, 8, cursor, [&] { return read_real(cursor, type); });
+    case ValueType::kU8:
+    case ValueType::kI8:
+    case ValueType::kBool:
+    case ValueType::kU16:
+    case ValueType::kI16:
+    case ValueType::kU32:
+    case ValueType::kI32:
+    case ValueType::kU64:
     case ValueType::kI64:
-      return read_elements<std::int64_t>(count, 1, cursor, [&] { return read_integer(cursor, type); });
-    case ValueType::kArray: return Error{ErrorCode::kNotSupported, "gguf array: expected plain elements, found arrays"};
+      return read_elements<std::int64_t>(count, 1, cursor,
+                                         [&] { return read_integer(cursor, type); });
+    case ValueType::kArray:
+      return Error{ErrorCode::kNotSupported, "gguf array: expected plain elements, found arrays"};
   }
   return corrupt("gguf array type", "0 to 12", raw);
 }
@@ -120,7 +148,8 @@ Result<GgufValue> read_value(Cursor& cursor) {
   MEMSLOT_TRY(const auto raw, cursor.read<std::uint32_t>());
   const auto type = static_cast<ValueType>(raw);
   switch (type) {
-    case ValueType::kF32: case ValueType::kF64: {
+    case ValueType::kF32:
+    case ValueType::kF64: {
       MEMSLOT_TRY(const auto value, read_real(cursor, type));
       return GgufValue(value);
     }
@@ -133,8 +162,14 @@ Result<GgufValue> read_value(Cursor& cursor) {
       return GgufValue(std::move(value));
     }
     case ValueType::kArray: return read_array(cursor);
-    case ValueType::kU8: case ValueType::kI8: case ValueType::kU16: case ValueType::kI16:
-    case ValueType::kU32: case ValueType::kI32: case ValueType::kU64: case ValueType::kI64: {
+    case ValueType::kU8:
+    case ValueType::kI8:
+    case ValueType::kU16:
+    case ValueType::kI16:
+    case ValueType::kU32:
+    case ValueType::kI32:
+    case ValueType::kU64:
+    case ValueType::kI64: {
       MEMSLOT_TRY(const auto value, read_integer(cursor, type));
       return GgufValue(value);
     }
@@ -170,10 +205,12 @@ Result<GgufEntry> read_entry(Cursor& cursor) {
   const auto info = ggml_type_info(entry.type);
   const auto columns = static_cast<std::size_t>(dims.back());
   if (columns % info.block_elements != 0) {
-    return corrupt("columns of " + std::string(info.name), "a multiple of " + std::to_string(info.block_elements), columns);
+    return corrupt("columns of " + std::string(info.name),
+                   "a multiple of " + std::to_string(info.block_elements), columns);
   }
   entry.begin = static_cast<std::size_t>(offset);
-  entry.end = static_cast<std::size_t>(entry.shape.elements()) / info.block_elements * info.block_bytes;
+  entry.end =
+      static_cast<std::size_t>(entry.shape.elements()) / info.block_elements * info.block_bytes;
   return entry;
 }
 
@@ -206,10 +243,14 @@ Status place_tensors(GgufIndex& index, std::size_t header_end, std::size_t file_
   std::vector<std::pair<std::size_t, std::size_t>> ranges;
   for (auto& [name, entry] : index.tensors) {
     const std::size_t offset = entry.begin, bytes = entry.end;
-    if (offset % align != 0) return corrupt("offset of tensor '" + name.substr(0, 80) + "'", "a multiple of " + std::to_string(align), offset);
+    if (offset % align != 0)
+      return corrupt("offset of tensor '" + name.substr(0, 80) + "'",
+                     "a multiple of " + std::to_string(align), offset);
     if (offset > room || bytes > room - offset) {
-      return corrupt("file bytes for tensor '" + name.substr(0, 80) + "'",
-                     "at least " + std::to_string(data_begin + offset) + " + " + std::to_string(bytes), file_size);
+      return corrupt(
+          "file bytes for tensor '" + name.substr(0, 80) + "'",
+          "at least " + std::to_string(data_begin + offset) + " + " + std::to_string(bytes),
+          file_size);
     }
     entry.begin = data_begin + offset;
     entry.end = entry.begin + bytes;
@@ -218,7 +259,8 @@ Status place_tensors(GgufIndex& index, std::size_t header_end, std::size_t file_
   std::sort(ranges.begin(), ranges.end());
   for (std::size_t i = 1; i < ranges.size(); ++i) {
     if (ranges[i].first < ranges[i - 1].second) {
-      return corrupt("tensor at byte " + std::to_string(ranges[i].first), "no overlap", "bytes of another tensor");
+      return corrupt("tensor at byte " + std::to_string(ranges[i].first), "no overlap",
+                     "bytes of another tensor");
     }
   }
   return ok();
@@ -241,7 +283,8 @@ Result<GgufIndex> GgufIndex::parse(std::span<const std::byte> file) {
   MEMSLOT_TRY([[maybe_unused]] const auto magic, cursor.read<std::uint32_t>());
   MEMSLOT_TRY(index.version, cursor.read<std::uint32_t>());
   if (index.version != 2 && index.version != 3) {
-    return Error{ErrorCode::kNotSupported, "gguf version: expected 2 or 3, found " + std::to_string(index.version)};
+    return Error{ErrorCode::kNotSupported,
+                 "gguf version: expected 2 or 3, found " + std::to_string(index.version)};
   }
   MEMSLOT_TRY(const auto tensors, cursor.read<std::uint64_t>());
   MEMSLOT_TRY(const auto pairs, cursor.read<std::uint64_t>());
@@ -289,7 +332,8 @@ const GgufEntry* GgufFile::find(std::string_view name) const {
 Result<HostTensor> GgufFile::tensor(std::string_view name) const {
   const auto* entry = find(name);
   if (entry == nullptr) {
-    return Error{ErrorCode::kNotFound, path() + ": expected tensor '" + std::string(name) + "', found none"};
+    return Error{ErrorCode::kNotFound,
+                 path() + ": expected tensor '" + std::string(name) + "', found none"};
   }
   auto out = read_f32(file_.bytes(), *entry);
   file_.drop_pages(file_.bytes().subspan(entry->begin, entry->end - entry->begin));

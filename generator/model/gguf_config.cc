@@ -4,12 +4,14 @@ namespace memslot {
 namespace {
 
 Error unsupported(const std::string& key, const std::string& expected, const std::string& found) {
-  return {ErrorCode::kNotSupported, "gguf key '" + key + "': expected " + expected + ", found " + found};
+  return {ErrorCode::kNotSupported,
+          "gguf key '" + key + "': expected " + expected + ", found " + found};
 }
 
 Result<int> small(const GgufIndex& index, const std::string& key) {
   MEMSLOT_TRY(const auto value, index.integer(key));
-  if (value < INT32_MIN || value > INT32_MAX) return corrupt("gguf key '" + key + "'", "a 32-bit integer", value);
+  if (value < INT32_MIN || value > INT32_MAX)
+    return corrupt("gguf key '" + key + "'", "a 32-bit integer", value);
   return static_cast<int>(value);
 }
 
@@ -23,12 +25,19 @@ Status refuse_variants(const GgufIndex& index, int head_dim) {
   MEMSLOT_TRY(const auto experts, small_or(index, "llama.expert_count", 0));
   if (experts != 0) return unsupported("llama.expert_count", "0", std::to_string(experts));
   MEMSLOT_TRY(const auto rotated, small_or(index, "llama.rope.dimension_count", head_dim));
-  if (rotated != head_dim) return unsupported("llama.rope.dimension_count", std::to_string(head_dim), std::to_string(rotated));
+  if (rotated != head_dim)
+    return unsupported("llama.rope.dimension_count", std::to_string(head_dim),
+                       std::to_string(rotated));
   MEMSLOT_TRY(const auto value_length, small_or(index, "llama.attention.value_length", head_dim));
-  if (value_length != head_dim) return unsupported("llama.attention.value_length", std::to_string(head_dim), std::to_string(value_length));
+  if (value_length != head_dim)
+    return unsupported("llama.attention.value_length", std::to_string(head_dim),
+                       std::to_string(value_length));
   const auto* scaling = index.find<std::string>("llama.rope.scaling.type");
-  if (scaling != nullptr && *scaling != "none") return unsupported("llama.rope.scaling.type", "none", *scaling);
-  if (index.tensors.contains("rope_freqs.weight")) return Error{ErrorCode::kNotSupported, "gguf: expected plain rope, found tensor 'rope_freqs.weight'"};
+  if (scaling != nullptr && *scaling != "none")
+    return unsupported("llama.rope.scaling.type", "none", *scaling);
+  if (index.tensors.contains("rope_freqs.weight"))
+    return Error{ErrorCode::kNotSupported,
+                 "gguf: expected plain rope, found tensor 'rope_freqs.weight'"};
   return ok();
 }
 
@@ -59,7 +68,8 @@ Status read_pre(const GgufIndex& index, TokenizerSpec& spec) {
     return unsupported("tokenizer.ggml.pre", "smollm, gpt-2 or default", *pre);
   }
   const auto* space = index.find<bool>("tokenizer.ggml.add_space_prefix");
-  if (space != nullptr && *space) return unsupported("tokenizer.ggml.add_space_prefix", "false", "true");
+  if (space != nullptr && *space)
+    return unsupported("tokenizer.ggml.add_space_prefix", "false", "true");
   return ok();
 }
 
@@ -80,7 +90,8 @@ Result<ModelConfig> config_from_gguf(const GgufIndex& index) {
   MEMSLOT_TRY(c.context, small(index, "llama.context_length"));
   MEMSLOT_TRY(const auto eps, index.real("llama.attention.layer_norm_rms_epsilon"));
   c.norm_eps = static_cast<float>(eps);
-  if (const auto* theta = index.find<double>("llama.rope.freq_base")) c.rope_theta = static_cast<float>(*theta);
+  if (const auto* theta = index.find<double>("llama.rope.freq_base"))
+    c.rope_theta = static_cast<float>(*theta);
   c.tied_output = !index.tensors.contains("output.weight");
   MEMSLOT_TRY(c.bos, small_or(index, "tokenizer.ggml.bos_token_id", -1));
   MEMSLOT_TRY(c.eos, small_or(index, "tokenizer.ggml.eos_token_id", -1));
@@ -99,15 +110,18 @@ Result<TokenizerSpec> tokenizer_from_gguf(const GgufIndex& index) {
   spec.tokens = *tokens;
   spec.types.assign(tokens->size(), TokenType::kNormal);
   if (const auto* types = index.find<std::vector<std::int64_t>>("tokenizer.ggml.token_type")) {
-    if (types->size() != tokens->size()) return corrupt("token types", tokens->size(), types->size());
+    if (types->size() != tokens->size())
+      return corrupt("token types", tokens->size(), types->size());
     for (std::size_t i = 0; i < types->size(); ++i) {
       const auto type = (*types)[i];
-      if (type < 1 || type > 6) return corrupt("type of token " + std::to_string(i), "1 to 6", type);
+      if (type < 1 || type > 6)
+        return corrupt("type of token " + std::to_string(i), "1 to 6", type);
       spec.types[i] = static_cast<TokenType>(type);
     }
   }
   const auto* merges = index.find<std::vector<std::string>>("tokenizer.ggml.merges");
-  if (merges == nullptr) return corrupt("gguf key 'tokenizer.ggml.merges'", "a list of text", "none");
+  if (merges == nullptr)
+    return corrupt("gguf key 'tokenizer.ggml.merges'", "a list of text", "none");
   spec.merges = *merges;
   return spec;
 }

@@ -43,7 +43,8 @@ void dequantise_q4_1(const std::byte* block, float* out) {
 
 template <class F>
 void each_block(std::span<const std::byte> blocks, std::size_t bytes, std::span<float> out, F one) {
-  for (std::size_t i = 0; i < out.size() / kBlock; ++i) one(blocks.data() + i * bytes, out.data() + i * kBlock);
+  for (std::size_t i = 0; i < out.size() / kBlock; ++i)
+    one(blocks.data() + i * bytes, out.data() + i * kBlock);
 }
 
 }  // namespace
@@ -66,7 +67,8 @@ Result<GgmlType> parse_ggml_type(std::uint32_t type) {
     if (static_cast<std::uint32_t>(known) == type) return known;
   }
   return Error{ErrorCode::kNotSupported,
-               "quantisation: expected F32, F16, BF16, Q8_0, Q4_0 or Q4_1, found ggml type " + std::to_string(type)};
+               "quantisation: expected F32, F16, BF16, Q8_0, Q4_0 or Q4_1, found ggml type " +
+                   std::to_string(type)};
 }
 
 void dequantise(GgmlType type, std::span<const std::byte> blocks, std::span<float> out) {
@@ -78,10 +80,12 @@ void dequantise(GgmlType type, std::span<const std::byte> blocks, std::span<floa
       if (!out.empty()) std::memcpy(out.data(), blocks.data(), blocks.size());
       return;
     case GgmlType::kF16:
-      for (std::size_t i = 0; i < out.size(); ++i) out[i] = f16_to_f32(load16(blocks.data() + 2 * i));
+      for (std::size_t i = 0; i < out.size(); ++i)
+        out[i] = f16_to_f32(load16(blocks.data() + 2 * i));
       return;
     case GgmlType::kBF16:
-      for (std::size_t i = 0; i < out.size(); ++i) out[i] = bf16_to_f32(load16(blocks.data() + 2 * i));
+      for (std::size_t i = 0; i < out.size(); ++i)
+        out[i] = bf16_to_f32(load16(blocks.data() + 2 * i));
       return;
     case GgmlType::kQ8_0: return each_block(blocks, info.block_bytes, out, dequantise_q8_0);
     case GgmlType::kQ4_0: return each_block(blocks, info.block_bytes, out, dequantise_q4_0);

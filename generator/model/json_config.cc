@@ -7,11 +7,14 @@ namespace {
 
 using Json = nlohmann::json;
 
-bool present(const Json& json, const char* key) { return json.contains(key) && !json[key].is_null(); }
+bool present(const Json& json, const char* key) {
+  return json.contains(key) && !json[key].is_null();
+}
 
 Error unsupported(const char* key, const std::string& expected, const Json& found) {
-  return {ErrorCode::kNotSupported, std::string("config.json ") + key + ": expected " + expected + ", found " +
-                                        found.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 80)};
+  return {ErrorCode::kNotSupported,
+          std::string("config.json ") + key + ": expected " + expected + ", found " +
+              found.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 80)};
 }
 
 Result<int> integer(const Json& json, const char* key) {
@@ -20,7 +23,8 @@ Result<int> integer(const Json& json, const char* key) {
   if (!json[key].is_number_integer()) return corrupt(what, "an integer", json[key].type_name());
   const bool huge = json[key].is_number_unsigned() && json[key].get<std::uint64_t>() > INT32_MAX;
   const auto value = huge ? std::int64_t{INT32_MAX} + 1 : json[key].get<std::int64_t>();
-  if (value < INT32_MIN || value > INT32_MAX) return corrupt(what, "a 32-bit integer", "a larger one");
+  if (value < INT32_MIN || value > INT32_MAX)
+    return corrupt(what, "a 32-bit integer", "a larger one");
   return static_cast<int>(value);
 }
 
@@ -31,13 +35,15 @@ Result<int> integer_or(const Json& json, const char* key, int otherwise) {
 
 Result<float> real_or(const Json& json, const char* key, float otherwise) {
   if (!present(json, key)) return otherwise;
-  if (!json[key].is_number()) return corrupt(std::string("config.json ") + key, "a number", json[key].type_name());
+  if (!json[key].is_number())
+    return corrupt(std::string("config.json ") + key, "a number", json[key].type_name());
   return json[key].get<float>();
 }
 
 Result<bool> flag_or(const Json& json, const char* key, bool otherwise) {
   if (!present(json, key)) return otherwise;
-  if (!json[key].is_boolean()) return corrupt(std::string("config.json ") + key, "true or false", json[key].type_name());
+  if (!json[key].is_boolean())
+    return corrupt(std::string("config.json ") + key, "true or false", json[key].type_name());
   return json[key].get<bool>();
 }
 
@@ -50,7 +56,8 @@ Result<int> token_id(const Json& json, const char* key) {
   return integer_or(json, key, -1);
 }
 
-Status require_text(const Json& json, const char* key, std::initializer_list<const char*> accepted) {
+Status require_text(const Json& json, const char* key,
+                    std::initializer_list<const char*> accepted) {
   if (!present(json, key)) return ok();
   std::string expected;
   for (const char* value : accepted) {
@@ -71,7 +78,8 @@ Status read_rope(const Json& json, ModelConfig& c) {
   MEMSLOT_TRY(c.rope_theta, real_or(json, "rope_theta", 10000.0f));
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     if (!present(json, key)) continue;
-    if (!json[key].is_object()) return corrupt(std::string("config.json ") + key, "an object", json[key].type_name());
+    if (!json[key].is_object())
+      return corrupt(std::string("config.json ") + key, "an object", json[key].type_name());
     MEMSLOT_TRY(require_text(json[key], "rope_type", {"default"}));
     MEMSLOT_TRY(require_text(json[key], "type", {"default"}));
     MEMSLOT_TRY(c.rope_theta, real_or(json[key], "rope_theta", c.rope_theta));
@@ -84,12 +92,14 @@ Status read_common(const Json& json, bool tied_by_default, ModelConfig& c) {
   MEMSLOT_TRY(c.tied_output, flag_or(json, "tie_word_embeddings", tied_by_default));
   MEMSLOT_TRY(c.bos, token_id(json, "bos_token_id"));
   MEMSLOT_TRY(c.eos, token_id(json, "eos_token_id"));
-  if (present(json, "_name_or_path") && json["_name_or_path"].is_string()) c.name = json["_name_or_path"].get<std::string>();
+  if (present(json, "_name_or_path") && json["_name_or_path"].is_string())
+    c.name = json["_name_or_path"].get<std::string>();
   return ok();
 }
 
 Result<int> head_width(int d_model, int heads) {
-  if (heads < 1 || d_model % heads != 0) return corrupt("config.json heads", "a divisor of the width " + std::to_string(d_model), heads);
+  if (heads < 1 || d_model % heads != 0)
+    return corrupt("config.json heads", "a divisor of the width " + std::to_string(d_model), heads);
   return d_model / heads;
 }
 
@@ -126,7 +136,8 @@ Result<ModelConfig> gpt2(const Json& json) {
   MEMSLOT_TRY(require_flag(json, "add_cross_attention", false, false));
   MEMSLOT_TRY(c.layers, integer(json, "n_layer"));
   MEMSLOT_TRY(c.d_model, integer(json, "n_embd"));
-  if (c.d_model < 1 || c.d_model > INT32_MAX / 4) return corrupt("config.json n_embd", "1 to 2^20", c.d_model);
+  if (c.d_model < 1 || c.d_model > INT32_MAX / 4)
+    return corrupt("config.json n_embd", "1 to 2^20", c.d_model);
   MEMSLOT_TRY(c.d_ff, integer_or(json, "n_inner", 4 * c.d_model));
   MEMSLOT_TRY(c.heads, integer(json, "n_head"));
   c.kv_heads = c.heads;
@@ -138,7 +149,8 @@ Result<ModelConfig> gpt2(const Json& json) {
 }
 
 Result<ModelConfig> by_family(const Json& json) {
-  if (!present(json, "model_type")) return corrupt("config.json model_type", "llama or gpt2", "none");
+  if (!present(json, "model_type"))
+    return corrupt("config.json model_type", "llama or gpt2", "none");
   if (json["model_type"] == "llama") return llama(json);
   if (json["model_type"] == "gpt2") return gpt2(json);
   return unsupported("model_type", "llama or gpt2", json["model_type"]);
@@ -148,7 +160,9 @@ Result<ModelConfig> by_family(const Json& json) {
 
 Result<ModelConfig> config_from_json(std::string_view text) {
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return corrupt("config.json", "a JSON object", json.is_discarded() ? "no JSON" : json.type_name());
+  if (!json.is_object())
+    return corrupt("config.json", "a JSON object",
+                   json.is_discarded() ? "no JSON" : json.type_name());
   MEMSLOT_TRY(auto config, by_family(json));
   auto checked = check_config(config);
   if (!checked) return checked.error().with_context("config.json");

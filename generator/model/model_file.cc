@@ -34,17 +34,22 @@ namespace {
 
 Status check_tokenizer_fits(const ModelConfig& config, const TokenizerSpec& spec) {
   if (spec.tokens.size() <= static_cast<std::size_t>(config.vocab)) return ok();
-  return corrupt("tokenizer tokens", "at most the vocabulary " + std::to_string(config.vocab), spec.tokens.size());
+  return corrupt("tokenizer tokens", "at most the vocabulary " + std::to_string(config.vocab),
+                 spec.tokens.size());
 }
 
 Result<std::vector<std::string>> safetensors_in(const std::string& folder) {
   std::vector<std::string> paths;
   std::error_code failed;
-  for (std::filesystem::directory_iterator it(folder, failed), end; !failed && it != end; it.increment(failed)) {
+  for (std::filesystem::directory_iterator it(folder, failed), end; !failed && it != end;
+       it.increment(failed)) {
     if (it->path().extension() == ".safetensors") paths.push_back(it->path().string());
   }
-  if (failed) return Error{ErrorCode::kIo, folder + ": expected a readable folder, found " + failed.message()};
-  if (paths.empty()) return Error{ErrorCode::kNotFound, folder + ": expected *.safetensors, found none"};
+  if (failed)
+    return Error{ErrorCode::kIo,
+                 folder + ": expected a readable folder, found " + failed.message()};
+  if (paths.empty())
+    return Error{ErrorCode::kNotFound, folder + ": expected *.safetensors, found none"};
   std::sort(paths.begin(), paths.end());
   return paths;
 }
@@ -53,7 +58,8 @@ Status check_no_tensor_twice(const std::vector<SafetensorsFile>& shards) {
   for (std::size_t i = 1; i < shards.size(); ++i) {
     for (std::size_t j = 0; j < i; ++j) {
       for (const auto& [name, entry] : shards[i].index().tensors) {
-        if (shards[j].find(name) != nullptr) return corrupt("tensor '" + name + "'", "in one shard", "in two");
+        if (shards[j].find(name) != nullptr)
+          return corrupt("tensor '" + name + "'", "in one shard", "in two");
       }
     }
   }
@@ -63,7 +69,8 @@ Status check_no_tensor_twice(const std::vector<SafetensorsFile>& shards) {
 }  // namespace
 
 std::optional<TensorSource> ModelFile::Impl::source(TensorRole role, int layer) const {
-  auto source = tensor_source(gguf ? FileFormat::kGguf : FileFormat::kSafetensors, config, role, layer);
+  auto source =
+      tensor_source(gguf ? FileFormat::kGguf : FileFormat::kSafetensors, config, role, layer);
   if (source && role != TensorRole::kOutput) source->name = prefix + source->name;
   return source;
 }
@@ -93,12 +100,15 @@ Status ModelFile::Impl::check_tensor(const TensorSource& source) const {
     if (!source.required) return ok();
     return corrupt("tensor '" + source.name + "'", "shape " + source.stored.text(), "none");
   }
-  if (*found != source.stored) return corrupt("shape of tensor '" + source.name + "'", source.stored.text(), found->text());
+  if (*found != source.stored)
+    return corrupt("shape of tensor '" + source.name + "'", source.stored.text(), found->text());
   for (const auto& shard : shards) {
     const auto* entry = shard.find(source.name);
-    if (entry != nullptr && entry->dtype != "F32" && entry->dtype != "F16" && entry->dtype != "BF16") {
-      return Error{ErrorCode::kNotSupported,
-                   "dtype of tensor '" + source.name + "': expected F32, F16 or BF16, found " + entry->dtype};
+    if (entry != nullptr && entry->dtype != "F32" && entry->dtype != "F16" &&
+        entry->dtype != "BF16") {
+      return Error{ErrorCode::kNotSupported, "dtype of tensor '" + source.name +
+                                                 "': expected F32, F16 or BF16, found " +
+                                                 entry->dtype};
     }
   }
   return ok();
@@ -119,7 +129,8 @@ Status ModelFile::Impl::check_all() const {
 
 namespace {
 
-Status open_gguf(const std::string& path, ModelConfig& config, TokenizerSpec& tokenizer, std::optional<GgufFile>& gguf) {
+Status open_gguf(const std::string& path, ModelConfig& config, TokenizerSpec& tokenizer,
+                 std::optional<GgufFile>& gguf) {
   MEMSLOT_TRY(gguf, GgufFile::open(path));
   auto sizes = config_from_gguf(gguf->index());
   if (!sizes) return sizes.error().with_context(path);
@@ -156,7 +167,8 @@ Result<ModelFile> ModelFile::open(const std::string& path) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) {
     MEMSLOT_TRY(open_folder(path, impl->config, impl->tokenizer, impl->shards));
-    if (impl->config.family == ModelConfig::Family::kGpt2 && impl->stored_shape("transformer.wte.weight") != nullptr) {
+    if (impl->config.family == ModelConfig::Family::kGpt2 &&
+        impl->stored_shape("transformer.wte.weight") != nullptr) {
       impl->prefix = "transformer.";
     }
   } else {
@@ -199,8 +211,9 @@ bool ModelFile::has(TensorRole role, int layer) const {
 
 Result<HostTensor> ModelFile::tensor(TensorRole role, int layer) const {
   if (!has(role, layer)) {
-    return Error{ErrorCode::kNotFound, impl_->path + ": expected tensor " + std::string(tensor_role_name(role)) +
-                                           " of layer " + std::to_string(layer) + ", found none"};
+    return Error{ErrorCode::kNotFound, impl_->path + ": expected tensor " +
+                                           std::string(tensor_role_name(role)) + " of layer " +
+                                           std::to_string(layer) + ", found none"};
   }
   const auto source = impl_->source(role, layer);
   MEMSLOT_TRY(auto stored, impl_->stored(source->name));

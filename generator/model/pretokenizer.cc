@@ -10,11 +10,13 @@ namespace {
 
 // Written out, since PCRE2's own \s has U+180E as well, which is no White_Space since Unicode 6.3.
 constexpr const char* kSpaces =
-    "\\x09-\\x0D\\x20\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}";
+    "\\x09-\\x0D\\x20\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}"
+    "\\x{3000}";
 
 std::string gpt2_pattern() {
   const std::string s = kSpaces;
-  return "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" + s + "\\p{L}\\p{N}]+|[" + s + "]+(?![^" + s + "])|[" + s + "]+";
+  return "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" + s + "\\p{L}\\p{N}]+|[" + s +
+         "]+(?![^" + s + "])|[" + s + "]+";
 }
 
 constexpr const char* kDigitPattern = "\\p{N}|\\P{N}+";
@@ -25,8 +27,8 @@ class Pattern {
   explicit Pattern(const std::string& text) {
     int error = 0;
     PCRE2_SIZE offset = 0;
-    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), PCRE2_UTF | PCRE2_UCP,
-                              &error, &offset, nullptr));
+    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
+                              PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr));
     MEMSLOT_CHECK(code_ != nullptr);
     // Without JIT (some hardened systems) matching is only slower.
     pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);
@@ -37,8 +39,9 @@ class Pattern {
     const Match match(pcre2_match_data_create_from_pattern(code_.get(), nullptr));
     MEMSLOT_CHECK(match != nullptr);
     for (std::size_t at = 0; at < text.size();) {
-      const int count = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
-                                    PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED, match.get(), nullptr);
+      const int count =
+          pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
+                      PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED, match.get(), nullptr);
       MEMSLOT_CHECK(count > 0);  // the alternatives leave no gap
       const std::size_t end = pcre2_get_ovector_pointer(match.get())[1];
       MEMSLOT_CHECK(end > at);
@@ -77,7 +80,8 @@ void WordSplitter::split(std::string_view text, std::vector<std::string_view>& w
   switch (impl_->rule) {
     case PreTokenizer::kGpt2: return impl_->words.each_match(text, add);
     case PreTokenizer::kSmolLm:
-      return impl_->digits.each_match(text, [&](std::string_view part) { impl_->words.each_match(part, add); });
+      return impl_->digits.each_match(
+          text, [&](std::string_view part) { impl_->words.each_match(part, add); });
   }
 }
 

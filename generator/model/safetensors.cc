@@ -13,9 +13,22 @@ using Json = nlohmann::json;
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
 
 std::size_t element_bytes(std::string_view dtype) {  // 0: unknown
-  static constexpr std::array<std::pair<std::string_view, std::size_t>, 15> kSizes{{
-      {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"F64", 8}, {"U64", 8}, {"U32", 4},
-      {"I16", 2}, {"U16", 2}, {"I8", 1}, {"U8", 1}, {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}}};
+  static constexpr std::array<std::pair<std::string_view, std::size_t>, 15> kSizes{
+      {{"F32", 4},
+       {"F16", 2},
+       {"BF16", 2},
+       {"I64", 8},
+       {"I32", 4},
+       {"F64", 8},
+       {"U64", 8},
+       {"U32", 4},
+       {"I16", 2},
+       {"U16", 2},
+       {"I8", 1},
+       {"U8", 1},
+       {"BOOL", 1},
+       {"F8_E4M3", 1},
+       {"F8_E5M2", 1}}};
   for (const auto& [name, bytes] : kSizes) {
     if (name == dtype) return bytes;
   }
@@ -33,20 +46,26 @@ bool read_list(const Json& json, std::vector<std::int64_t>& out) {
   return true;
 }
 
-Result<SafetensorsEntry> parse_entry(const Json& json, std::size_t data_begin, std::size_t file_size) {
+Result<SafetensorsEntry> parse_entry(const Json& json, std::size_t data_begin,
+                                     std::size_t file_size) {
   std::vector<std::int64_t> dims, offsets;
   if (!json.is_object() || !json.contains("dtype") || !json["dtype"].is_string() ||
-      !json.contains("shape") || !read_list(json["shape"], dims) || !json.contains("data_offsets") ||
-      !read_list(json["data_offsets"], offsets) || offsets.size() != 2) {
-    return corrupt("header entry", "dtype, shape and data_offsets", json.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 120));
+      !json.contains("shape") || !read_list(json["shape"], dims) ||
+      !json.contains("data_offsets") || !read_list(json["data_offsets"], offsets) ||
+      offsets.size() != 2) {
+    return corrupt("header entry", "dtype, shape and data_offsets",
+                   json.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 120));
   }
   SafetensorsEntry entry;
   entry.dtype = json["dtype"].get<std::string>();
   const std::size_t width = element_bytes(entry.dtype);
-  if (width == 0) return Error{ErrorCode::kNotSupported, "dtype: expected a safetensors dtype, found '" + entry.dtype + "'"};
+  if (width == 0)
+    return Error{ErrorCode::kNotSupported,
+                 "dtype: expected a safetensors dtype, found '" + entry.dtype + "'"};
   MEMSLOT_TRY(entry.shape, Shape::make(dims));
 
-  const auto begin = static_cast<std::size_t>(offsets[0]), end = static_cast<std::size_t>(offsets[1]);
+  const auto begin = static_cast<std::size_t>(offsets[0]),
+             end = static_cast<std::size_t>(offsets[1]);
   const std::size_t data_size = file_size - data_begin;
   if (begin > end || end > data_size) {
     return corrupt("data_offsets", "begin <= end <= " + std::to_string(data_size),
@@ -59,7 +78,8 @@ Result<SafetensorsEntry> parse_entry(const Json& json, std::size_t data_begin, s
   return entry;
 }
 
-Status check_coverage(const SafetensorsIndex& index, std::size_t data_begin, std::size_t file_size) {
+Status check_coverage(const SafetensorsIndex& index, std::size_t data_begin,
+                      std::size_t file_size) {
   std::vector<std::pair<std::size_t, std::size_t>> ranges;
   for (const auto& [name, entry] : index.tensors) ranges.emplace_back(entry.begin, entry.end);
   std::sort(ranges.begin(), ranges.end());
@@ -75,7 +95,8 @@ Status check_coverage(const SafetensorsIndex& index, std::size_t data_begin, std
 Status parse_metadata(const Json& json, std::map<std::string, std::string>& out) {
   if (!json.is_object()) return corrupt("__metadata__", "an object", json.type_name());
   for (const auto& [key, value] : json.items()) {
-    if (!value.is_string()) return corrupt("__metadata__ value of '" + key + "'", "text", value.type_name());
+    if (!value.is_string())
+      return corrupt("__metadata__ value of '" + key + "'", "text", value.type_name());
     out[key] = value.get<std::string>();
   }
   return ok();
@@ -87,11 +108,16 @@ Result<SafetensorsIndex> SafetensorsIndex::parse(std::span<const std::byte> file
   if (file.size() < 8) return corrupt("safetensors bytes", "at least 8", file.size());
   std::uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, file.data(), 8);
-  if (header_bytes > kMaxHeaderBytes) return corrupt("safetensors header bytes", "at most 100000000", header_bytes);
-  if (header_bytes > file.size() - 8) return corrupt("safetensors header bytes", "at most " + std::to_string(file.size() - 8), header_bytes);
+  if (header_bytes > kMaxHeaderBytes)
+    return corrupt("safetensors header bytes", "at most 100000000", header_bytes);
+  if (header_bytes > file.size() - 8)
+    return corrupt("safetensors header bytes", "at most " + std::to_string(file.size() - 8),
+                   header_bytes);
   const auto* text = reinterpret_cast<const char*>(file.data() + 8);
   const Json header = Json::parse(text, text + header_bytes, nullptr, /*allow_exceptions=*/false);
-  if (!header.is_object()) return corrupt("safetensors header", "a JSON object", header.is_discarded() ? "no JSON" : header.type_name());
+  if (!header.is_object())
+    return corrupt("safetensors header", "a JSON object",
+                   header.is_discarded() ? "no JSON" : header.type_name());
 
   SafetensorsIndex index;
   const std::size_t data_begin = 8 + static_cast<std::size_t>(header_bytes);
@@ -116,7 +142,9 @@ Result<HostTensor> read_f32(std::span<const std::byte> file, const SafetensorsEn
     return out;
   }
   const bool bf16 = entry.dtype == "BF16";
-  if (!bf16 && entry.dtype != "F16") return Error{ErrorCode::kNotSupported, "dtype: expected F32, F16 or BF16, found " + entry.dtype};
+  if (!bf16 && entry.dtype != "F16")
+    return Error{ErrorCode::kNotSupported,
+                 "dtype: expected F32, F16 or BF16, found " + entry.dtype};
   for (std::size_t i = 0; i < out.values.size(); ++i) {
     std::uint16_t half = 0;  // by memcpy: offsets need not be aligned
     std::memcpy(&half, from + 2 * i, 2);
@@ -133,7 +161,8 @@ Result<std::vector<std::int64_t>> read_i64(std::span<const std::byte> file,
     if (!out.empty()) std::memcpy(out.data(), from, entry.end - entry.begin);
     return out;
   }
-  if (entry.dtype != "I32") return Error{ErrorCode::kNotSupported, "dtype: expected I64 or I32, found " + entry.dtype};
+  if (entry.dtype != "I32")
+    return Error{ErrorCode::kNotSupported, "dtype: expected I64 or I32, found " + entry.dtype};
   for (std::size_t i = 0; i < out.size(); ++i) {
     std::int32_t value = 0;
     std::memcpy(&value, from + 4 * i, 4);
@@ -156,7 +185,8 @@ const SafetensorsEntry* SafetensorsFile::find(std::string_view name) const {
 
 Result<const SafetensorsEntry*> SafetensorsFile::require(std::string_view name) const {
   if (const auto* entry = find(name)) return entry;
-  return Error{ErrorCode::kNotFound, path() + ": expected tensor '" + std::string(name) + "', found none"};
+  return Error{ErrorCode::kNotFound,
+               path() + ": expected tensor '" + std::string(name) + "', found none"};
 }
 
 Result<HostTensor> SafetensorsFile::tensor(std::string_view name) const {

@@ -5,8 +5,8 @@
 //   JSON: { "name": {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, ...,
 //           "__metadata__": {"key": "text", ...} }       offsets count from the start of data
 //
-// parse() accepts a file only if every byte of data belongs to exactly one tensor and every tensor's
-// bytes equal its shape times its element size.
+// parse() accepts a file only if every byte of data belongs to exactly one tensor and every
+// tensor's bytes equal its shape times its element size.
 //
 // Errors:  kCorruption (truncated, not JSON, wrong fields, offsets, sizes), kNotSupported (unknown
 //          dtype), kNotFound (no tensor of that name), kInvalidArgument (rank or elements beyond
@@ -28,7 +28,7 @@
 namespace memslot {
 
 struct SafetensorsEntry {
-  std::string dtype;      // as written: "F32", "F16", "BF16", "I64", "U8", ...
+  std::string dtype;  // as written: "F32", "F16", "BF16", "I64", "U8", ...
   Shape shape;
   std::size_t begin = 0;  // in the whole file
   std::size_t end = 0;

@@ -13,7 +13,8 @@ using Form = TensorSource::Form;
 std::string named(std::string_view pattern, int layer) {
   const auto at = pattern.find('#');
   if (at == std::string_view::npos) return std::string(pattern);
-  return std::string(pattern.substr(0, at)) + std::to_string(layer) + std::string(pattern.substr(at + 1));
+  return std::string(pattern.substr(0, at)) + std::to_string(layer) +
+         std::string(pattern.substr(at + 1));
 }
 
 struct LlamaNames {
@@ -26,38 +27,56 @@ LlamaNames llama_names(TensorRole role) {
     case TensorRole::kTokenEmbedding: return {"token_embd.weight", "model.embed_tokens.weight"};
     case TensorRole::kOutput: return {"output.weight", "lm_head.weight"};
     case TensorRole::kFinalNorm: return {"output_norm.weight", "model.norm.weight"};
-    case TensorRole::kAttnNorm: return {"blk.#.attn_norm.weight", "model.layers.#.input_layernorm.weight"};
+    case TensorRole::kAttnNorm:
+      return {"blk.#.attn_norm.weight", "model.layers.#.input_layernorm.weight"};
     case TensorRole::kQ: return {"blk.#.attn_q.weight", "model.layers.#.self_attn.q_proj.weight"};
     case TensorRole::kK: return {"blk.#.attn_k.weight", "model.layers.#.self_attn.k_proj.weight"};
     case TensorRole::kV: return {"blk.#.attn_v.weight", "model.layers.#.self_attn.v_proj.weight"};
     case TensorRole::kQBias: return {"blk.#.attn_q.bias", "model.layers.#.self_attn.q_proj.bias"};
     case TensorRole::kKBias: return {"blk.#.attn_k.bias", "model.layers.#.self_attn.k_proj.bias"};
     case TensorRole::kVBias: return {"blk.#.attn_v.bias", "model.layers.#.self_attn.v_proj.bias"};
-    case TensorRole::kAttnOut: return {"blk.#.attn_output.weight", "model.layers.#.self_attn.o_proj.weight"};
-    case TensorRole::kAttnOutBias: return {"blk.#.attn_output.bias", "model.layers.#.self_attn.o_proj.bias"};
-    case TensorRole::kMlpNorm: return {"blk.#.ffn_norm.weight", "model.layers.#.post_attention_layernorm.weight"};
+    case TensorRole::kAttnOut:
+      return {"blk.#.attn_output.weight", "model.layers.#.self_attn.o_proj.weight"};
+    case TensorRole::kAttnOutBias:
+      return {"blk.#.attn_output.bias", "model.layers.#.self_attn.o_proj.bias"};
+    case TensorRole::kMlpNorm:
+      return {"blk.#.ffn_norm.weight", "model.layers.#.post_attention_layernorm.weight"};
     case TensorRole::kGate: return {"blk.#.ffn_gate.weight", "model.layers.#.mlp.gate_proj.weight"};
     case TensorRole::kUp: return {"blk.#.ffn_up.weight", "model.layers.#.mlp.up_proj.weight"};
     case TensorRole::kDown: return {"blk.#.ffn_down.weight", "model.layers.#.mlp.down_proj.weight"};
-    case TensorRole::kPositionEmbedding: case TensorRole::kFinalNormBias: case TensorRole::kAttnNormBias:
-    case TensorRole::kMlpNormBias: case TensorRole::kUpBias: case TensorRole::kDownBias: break;
+    case TensorRole::kPositionEmbedding:
+    case TensorRole::kFinalNormBias:
+    case TensorRole::kAttnNormBias:
+    case TensorRole::kMlpNormBias:
+    case TensorRole::kUpBias:
+    case TensorRole::kDownBias: break;
   }
   return {nullptr, nullptr};
 }
 
 Shape llama_shape(const ModelConfig& c, TensorRole role) {
   switch (role) {
-    case TensorRole::kTokenEmbedding: case TensorRole::kOutput: return {c.vocab, c.d_model};
+    case TensorRole::kTokenEmbedding:
+    case TensorRole::kOutput: return {c.vocab, c.d_model};
     case TensorRole::kQ: return {c.q_width(), c.d_model};
-    case TensorRole::kK: case TensorRole::kV: return {c.kv_width(), c.d_model};
+    case TensorRole::kK:
+    case TensorRole::kV: return {c.kv_width(), c.d_model};
     case TensorRole::kQBias: return {c.q_width()};
-    case TensorRole::kKBias: case TensorRole::kVBias: return {c.kv_width()};
+    case TensorRole::kKBias:
+    case TensorRole::kVBias: return {c.kv_width()};
     case TensorRole::kAttnOut: return {c.d_model, c.q_width()};
-    case TensorRole::kGate: case TensorRole::kUp: return {c.d_ff, c.d_model};
+    case TensorRole::kGate:
+    case TensorRole::kUp: return {c.d_ff, c.d_model};
     case TensorRole::kDown: return {c.d_model, c.d_ff};
-    case TensorRole::kFinalNorm: case TensorRole::kAttnNorm: case TensorRole::kMlpNorm:
-    case TensorRole::kAttnOutBias: case TensorRole::kPositionEmbedding: case TensorRole::kFinalNormBias:
-    case TensorRole::kAttnNormBias: case TensorRole::kMlpNormBias: case TensorRole::kUpBias:
+    case TensorRole::kFinalNorm:
+    case TensorRole::kAttnNorm:
+    case TensorRole::kMlpNorm:
+    case TensorRole::kAttnOutBias:
+    case TensorRole::kPositionEmbedding:
+    case TensorRole::kFinalNormBias:
+    case TensorRole::kAttnNormBias:
+    case TensorRole::kMlpNormBias:
+    case TensorRole::kUpBias:
     case TensorRole::kDownBias: break;
   }
   return {c.d_model};
@@ -68,7 +87,8 @@ bool is_attention_bias(TensorRole role) {
          role == TensorRole::kAttnOutBias;
 }
 
-std::optional<TensorSource> llama_source(FileFormat format, const ModelConfig& c, TensorRole role, int layer) {
+std::optional<TensorSource> llama_source(FileFormat format, const ModelConfig& c, TensorRole role,
+                                         int layer) {
   const auto names = llama_names(role);
   if (names.hf == nullptr || (role == TensorRole::kOutput && c.tied_output)) return std::nullopt;
   TensorSource source;
@@ -88,7 +108,8 @@ TensorSource gpt2_vector(const char* pattern, int layer, int size, int part = 0,
   return {named(pattern, layer), Shape{size * parts}, Form::kAsStored, 0, part, parts};
 }
 
-TensorSource gpt2_matrix(const char* pattern, int layer, int in, int out, int part = 0, int parts = 1) {
+TensorSource gpt2_matrix(const char* pattern, int layer, int in, int out, int part = 0,
+                         int parts = 1) {
   return {named(pattern, layer), Shape{in, out * parts}, Form::kTransposed, 0, part, parts};
 }
 
@@ -140,12 +161,15 @@ HostTensor half_rotation(int heads, HostTensor stored) {
 
 // Part `part` of `parts` of the last dimension, turned from (in, out) to (out, in).
 HostTensor transposed_part(const TensorSource& source, const HostTensor& stored) {
-  const auto in = static_cast<std::size_t>(stored.shape[0]), joined = static_cast<std::size_t>(stored.shape[1]);
+  const auto in = static_cast<std::size_t>(stored.shape[0]),
+             joined = static_cast<std::size_t>(stored.shape[1]);
   const std::size_t out_rows = joined / static_cast<std::size_t>(source.parts);
   const std::size_t first = out_rows * static_cast<std::size_t>(source.part);
-  HostTensor out{Shape{static_cast<std::int64_t>(out_rows), stored.shape[0]}, std::vector<float>(in * out_rows)};
+  HostTensor out{Shape{static_cast<std::int64_t>(out_rows), stored.shape[0]},
+                 std::vector<float>(in * out_rows)};
   for (std::size_t i = 0; i < in; ++i) {
-    for (std::size_t o = 0; o < out_rows; ++o) out.values[o * in + i] = stored.values[i * joined + first + o];
+    for (std::size_t o = 0; o < out_rows; ++o)
+      out.values[o * in + i] = stored.values[i * joined + first + o];
   }
   return out;
 }
@@ -160,18 +184,35 @@ HostTensor vector_part(const TensorSource& source, HostTensor stored) {
 }  // namespace
 
 std::string_view tensor_role_name(TensorRole role) {
-  static constexpr std::array<std::string_view, kTensorRoles> kNames{
-      "token_embedding", "position_embedding", "output",   "final_norm",    "final_norm_bias", "attn_norm",
-      "attn_norm_bias",  "q",                  "k",        "v",             "q_bias",          "k_bias",
-      "v_bias",          "attn_out",           "attn_out_bias", "mlp_norm", "mlp_norm_bias",   "gate",
-      "up",              "down",               "up_bias",  "down_bias"};
+  static constexpr std::array<std::string_view, kTensorRoles> kNames{"token_embedding",
+                                                                     "position_embedding",
+                                                                     "output",
+                                                                     "final_norm",
+                                                                     "final_norm_bias",
+                                                                     "attn_norm",
+                                                                     "attn_norm_bias",
+                                                                     "q",
+                                                                     "k",
+                                                                     "v",
+                                                                     "q_bias",
+                                                                     "k_bias",
+                                                                     "v_bias",
+                                                                     "attn_out",
+                                                                     "attn_out_bias",
+                                                                     "mlp_norm",
+                                                                     "mlp_norm_bias",
+                                                                     "gate",
+                                                                     "up",
+                                                                     "down",
+                                                                     "up_bias",
+                                                                     "down_bias"};
   return kNames[static_cast<std::size_t>(role)];
 }
 
 bool is_layer_role(TensorRole role) { return role >= TensorRole::kAttnNorm; }
 
-std::optional<TensorSource> tensor_source(FileFormat format, const ModelConfig& config, TensorRole role,
-                                          int layer) {
+std::optional<TensorSource> tensor_source(FileFormat format, const ModelConfig& config,
+                                          TensorRole role, int layer) {
   switch (config.family) {
     case ModelConfig::Family::kLlama: return llama_source(format, config, role, layer);
     case ModelConfig::Family::kGpt2: return gpt2_source(config, role, layer);

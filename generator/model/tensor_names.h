@@ -16,14 +16,15 @@ enum class FileFormat { kGguf, kSafetensors };
 struct TensorSource {
   enum class Form {
     kAsStored,
-    kInterleavedHeads,  // GGUF q, k: in each head, row 2i is row i and row 2i+1 is row i + head_dim/2
+    kInterleavedHeads,  // GGUF q, k: in each head, row 2i is row i and row 2i+1 is row i +
+                        // head_dim/2
     kTransposed,        // GPT-2 Conv1D: (in, out)
   };
   std::string name;
-  Shape stored;       // what the file must have
+  Shape stored;  // what the file must have
   Form form = Form::kAsStored;
-  int heads = 0;      // for kInterleavedHeads
-  int part = 0;       // of `parts` equal parts of the last stored dimension (GPT-2's joined q, k, v)
+  int heads = 0;  // for kInterleavedHeads
+  int part = 0;   // of `parts` equal parts of the last stored dimension (GPT-2's joined q, k, v)
   int parts = 1;
   bool required = true;
 };

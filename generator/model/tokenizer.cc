@@ -14,7 +14,9 @@ namespace {
 
 struct TextHash {
   using is_transparent = void;
-  std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
+  std::size_t operator()(std::string_view text) const {
+    return std::hash<std::string_view>{}(text);
+  }
 };
 template <class T>
 using TextMap = std::unordered_map<std::string, T, TextHash, std::equal_to<>>;
@@ -30,7 +32,8 @@ constexpr std::int32_t kJoined = -1;   // a symbol that is part of the one befor
 constexpr std::int32_t kNoToken = -2;  // a byte that the vocabulary cannot spell
 
 std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
-  return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
+  return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 |
+         static_cast<std::uint32_t>(right);
 }
 
 // The bytes a spelling stands for; a spelling outside the alphabet (a special) is its own bytes.
@@ -76,7 +79,9 @@ class WordMerger {
     int left;  // position; the leftmost of equal ranks goes first
     std::uint64_t pair;
     std::int32_t joined;
-    bool operator<(const Candidate& o) const { return rank != o.rank ? rank > o.rank : left > o.left; }
+    bool operator<(const Candidate& o) const {
+      return rank != o.rank ? rank > o.rank : left > o.left;
+    }
   };
 
   static std::size_t index(int i) { return static_cast<std::size_t>(i); }
@@ -151,7 +156,11 @@ struct Tokenizer::Impl {
   mutable WordCache cache;
 
   explicit Impl(const TokenizerSpec& spec)
-      : splitter(spec.pre), types(spec.types), add_bos(spec.add_bos), bos(spec.bos), eos(spec.eos) {}
+      : splitter(spec.pre),
+        types(spec.types),
+        add_bos(spec.add_bos),
+        bos(spec.bos),
+        eos(spec.eos) {}
 
   Status index_tokens(const TokenizerSpec& spec, TextMap<std::int32_t>& ids);
   Status index_merges(const TokenizerSpec& spec, const TextMap<std::int32_t>& ids);
@@ -167,7 +176,8 @@ Status Tokenizer::Impl::index_tokens(const TokenizerSpec& spec, TextMap<std::int
     const bool whole = type == TokenType::kControl || type == TokenType::kUserDefined;
     bytes.push_back(whole ? token : bytes_of_spelling(token));
     if (type == TokenType::kUnused) continue;
-    if (token.empty()) return corrupt("spelling of token " + std::to_string(i), "at least one byte", "none");
+    if (token.empty())
+      return corrupt("spelling of token " + std::to_string(i), "at least one byte", "none");
     const auto id = static_cast<std::int32_t>(i);
     if (!ids.emplace(token, id).second) return corrupt("token '" + token + "'", "once", "twice");
     if (whole) specials[static_cast<unsigned char>(token[0])].push_back(id);
@@ -202,15 +212,18 @@ Status Tokenizer::Impl::index_merges(const TokenizerSpec& spec, const TextMap<st
     const auto right = ids.find(std::string_view(line).substr(space + 1));
     const auto joined = ids.find(line.substr(0, space) + line.substr(space + 1));
     if (left == ids.end() || right == ids.end() || joined == ids.end()) {
-      return corrupt(what(), "both spellings and their join among the tokens", "'" + line.substr(0, 80) + "'");
+      return corrupt(what(), "both spellings and their join among the tokens",
+                     "'" + line.substr(0, 80) + "'");
     }
-    merges.emplace(pair_key(left->second, right->second), Merge{static_cast<std::int32_t>(rank), joined->second});
+    merges.emplace(pair_key(left->second, right->second),
+                   Merge{static_cast<std::int32_t>(rank), joined->second});
   }
   return ok();
 }
 
 // The longest special token that starts at `at`, -1 if none.
-std::int32_t Tokenizer::Impl::special_at(std::string_view text, std::size_t at, bool control) const {
+std::int32_t Tokenizer::Impl::special_at(std::string_view text, std::size_t at,
+                                         bool control) const {
   for (const auto id : specials[static_cast<unsigned char>(text[at])]) {
     const auto i = static_cast<std::size_t>(id);
     if (!control && types[i] == TokenType::kControl) continue;
@@ -237,12 +250,16 @@ void Tokenizer::Impl::encode_plain(std::string_view text, Ids& out) const {
 
 Result<Tokenizer> Tokenizer::make(const TokenizerSpec& spec) {
   if (spec.tokens.empty()) {
-    return Error{ErrorCode::kNotFound, "tokenizer: expected tokens and merges in the model's files, found none"};
+    return Error{ErrorCode::kNotFound,
+                 "tokenizer: expected tokens and merges in the model's files, found none"};
   }
-  if (spec.types.size() != spec.tokens.size()) return corrupt("token types", spec.tokens.size(), spec.types.size());
+  if (spec.types.size() != spec.tokens.size())
+    return corrupt("token types", spec.tokens.size(), spec.types.size());
   const int vocab = static_cast<int>(spec.tokens.size());
-  if (spec.bos < -1 || spec.bos >= vocab) return corrupt("bos id", "below " + std::to_string(vocab), spec.bos);
-  if (spec.eos < -1 || spec.eos >= vocab) return corrupt("eos id", "below " + std::to_string(vocab), spec.eos);
+  if (spec.bos < -1 || spec.bos >= vocab)
+    return corrupt("bos id", "below " + std::to_string(vocab), spec.bos);
+  if (spec.eos < -1 || spec.eos >= vocab)
+    return corrupt("eos id", "below " + std::to_string(vocab), spec.eos);
   auto impl = std::make_unique<Impl>(spec);
   TextMap<std::int32_t> ids;
   ids.reserve(spec.tokens.size());
@@ -256,7 +273,8 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-Result<std::vector<std::int32_t>> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
+Result<std::vector<std::int32_t>> Tokenizer::encode(std::string_view text,
+                                                    EncodeOptions options) const {
   if (const auto bad = first_invalid_utf8(text)) {
     return invalid("text at byte " + std::to_string(*bad), "UTF-8",
                    "byte " + std::to_string(static_cast<unsigned char>(text[*bad])));
@@ -282,7 +300,8 @@ Result<std::vector<std::int32_t>> Tokenizer::encode(std::string_view text, Encod
 Result<std::string> Tokenizer::decode(std::span<const std::int32_t> ids) const {
   std::string out;
   for (const auto id : ids) {
-    if (id < 0 || id >= vocab()) return invalid("token id", "0 to " + std::to_string(vocab() - 1), id);
+    if (id < 0 || id >= vocab())
+      return invalid("token id", "0 to " + std::to_string(vocab() - 1), id);
     out += impl_->bytes[static_cast<std::size_t>(id)];
   }
   return out;
@@ -290,7 +309,8 @@ Result<std::string> Tokenizer::decode(std::span<const std::int32_t> ids) const {
 
 int Tokenizer::vocab() const { return static_cast<int>(impl_->bytes.size()); }
 bool Tokenizer::is_control(std::int32_t id) const {
-  return id >= 0 && id < vocab() && impl_->types[static_cast<std::size_t>(id)] == TokenType::kControl;
+  return id >= 0 && id < vocab() &&
+         impl_->types[static_cast<std::size_t>(id)] == TokenType::kControl;
 }
 int Tokenizer::bos() const { return impl_->bos; }
 int Tokenizer::eos() const { return impl_->eos; }

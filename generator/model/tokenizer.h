@@ -5,8 +5,8 @@
 // alphabet (unicode.h) and the adjacent pair with the lowest merge rank is joined until none is
 // left.                                             Sennrich et al. 2016; Radford et al. 2019.
 //
-// A vocabulary need not spell all 256 bytes (SmolLM2's lacks rare control bytes). Such a byte is left
-// out, and nothing is joined across it, as llama.cpp does; all other text decodes to itself.
+// A vocabulary need not spell all 256 bytes (SmolLM2's lacks rare control bytes). Such a byte is
+// left out, and nothing is joined across it, as llama.cpp does; all other text decodes to itself.
 //
 // Threads:  Tokenizer is immutable but for a locked word cache: any thread. A StreamDecoder belongs
 //           to one thread and must not outlive its Tokenizer.
@@ -41,8 +41,8 @@ struct TokenizerSpec {
   std::vector<TokenType> types;     // one per token
   std::vector<std::string> merges;  // "left right", best first
   PreTokenizer pre = PreTokenizer::kGpt2;
-  bool add_bos = false;             // the model expects bos in front of a text
-  int bos = -1;                     // ids, -1 if there is none
+  bool add_bos = false;  // the model expects bos in front of a text
+  int bos = -1;          // ids, -1 if there is none
   int eos = -1;
 };
 

@@ -13,8 +13,9 @@ using Json = nlohmann::json;
 constexpr std::int64_t kMaxTokens = 1 << 22;
 
 Error unsupported(const std::string& what, const std::string& expected, const Json& found) {
-  return {ErrorCode::kNotSupported, what + ": expected " + expected + ", found " +
-                                        found.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 120)};
+  return {ErrorCode::kNotSupported,
+          what + ": expected " + expected + ", found " +
+              found.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 120)};
 }
 
 const Json& field(const Json& json, const char* key) {
@@ -35,7 +36,8 @@ Status place(TokenizerSpec& spec, const std::string& token, const Json& id, Toke
     spec.types.resize(i + 1, TokenType::kUnused);
   }
   if (spec.types[i] != TokenType::kUnused && spec.tokens[i] != token) {
-    return corrupt("token of id " + std::to_string(i), "'" + spec.tokens[i] + "'", "'" + token + "'");
+    return corrupt("token of id " + std::to_string(i), "'" + spec.tokens[i] + "'",
+                   "'" + token + "'");
   }
   spec.tokens[i] = token;
   spec.types[i] = type;
@@ -43,7 +45,8 @@ Status place(TokenizerSpec& spec, const std::string& token, const Json& id, Toke
 }
 
 Status read_vocab(const Json& vocab, TokenizerSpec& spec) {
-  if (!vocab.is_object()) return corrupt("vocabulary", "an object of spelling and id", vocab.type_name());
+  if (!vocab.is_object())
+    return corrupt("vocabulary", "an object of spelling and id", vocab.type_name());
   for (const auto& [token, id] : vocab.items()) {
     MEMSLOT_TRY(place(spec, token, id, TokenType::kNormal));
   }
@@ -56,10 +59,12 @@ Status read_merges(const Json& merges, TokenizerSpec& spec) {
   for (const auto& merge : merges) {
     if (merge.is_string()) {
       spec.merges.push_back(merge.get<std::string>());
-    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
+               merge[1].is_string()) {
       spec.merges.push_back(merge[0].get<std::string>() + " " + merge[1].get<std::string>());
     } else {
-      return corrupt("merge " + std::to_string(spec.merges.size()), "two spellings", merge.type_name());
+      return corrupt("merge " + std::to_string(spec.merges.size()), "two spellings",
+                     merge.type_name());
     }
   }
   return ok();
@@ -74,13 +79,16 @@ bool is_byte_level(const Json& pre) {
 Result<PreTokenizer> read_pre(const Json& pre) {
   if (is_byte_level(pre)) return PreTokenizer::kGpt2;
   const Json& parts = field(pre, "pretokenizers");
-  if (field(pre, "type") == "Sequence" && parts.is_array() && !parts.empty() && is_byte_level(parts.back())) {
+  if (field(pre, "type") == "Sequence" && parts.is_array() && !parts.empty() &&
+      is_byte_level(parts.back())) {
     if (parts.size() == 1) return PreTokenizer::kGpt2;
-    if (parts.size() == 2 && field(parts[0], "type") == "Digits" && is_true(field(parts[0], "individual_digits"))) {
+    if (parts.size() == 2 && field(parts[0], "type") == "Digits" &&
+        is_true(field(parts[0], "individual_digits"))) {
       return PreTokenizer::kSmolLm;
     }
   }
-  return unsupported("tokenizer.json pre_tokenizer", "ByteLevel, or Digits (individual) and ByteLevel", pre);
+  return unsupported("tokenizer.json pre_tokenizer",
+                     "ByteLevel, or Digits (individual) and ByteLevel", pre);
 }
 
 Status read_added(const Json& added, TokenizerSpec& spec) {
@@ -88,11 +96,14 @@ Status read_added(const Json& added, TokenizerSpec& spec) {
   if (!added.is_array()) return corrupt("tokenizer.json added_tokens", "a list", added.type_name());
   for (const auto& token : added) {
     const Json& content = field(token, "content");
-    if (!content.is_string()) return corrupt("tokenizer.json added token", "content", content.type_name());
+    if (!content.is_string())
+      return corrupt("tokenizer.json added token", "content", content.type_name());
     for (const char* key : {"single_word", "lstrip", "rstrip"}) {
-      if (is_true(field(token, key))) return unsupported(std::string("tokenizer.json added token's ") + key, "false", token);
+      if (is_true(field(token, key)))
+        return unsupported(std::string("tokenizer.json added token's ") + key, "false", token);
     }
-    const auto type = is_true(field(token, "special")) ? TokenType::kControl : TokenType::kUserDefined;
+    const auto type =
+        is_true(field(token, "special")) ? TokenType::kControl : TokenType::kUserDefined;
     MEMSLOT_TRY(place(spec, content.get<std::string>(), field(token, "id"), type));
   }
   return ok();
@@ -100,7 +111,8 @@ Status read_added(const Json& added, TokenizerSpec& spec) {
 
 Result<Json> parse_object(std::string_view text, const char* what) {
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return corrupt(what, "a JSON object", json.is_discarded() ? "no JSON" : json.type_name());
+  if (!json.is_object())
+    return corrupt(what, "a JSON object", json.is_discarded() ? "no JSON" : json.type_name());
   return json;
 }
 
@@ -136,10 +148,14 @@ Result<TokenizerSpec> tokenizer_from_json(std::string_view tokenizer_json) {
   MEMSLOT_TRY(const auto json, parse_object(tokenizer_json, "tokenizer.json"));
   const Json& model = field(json, "model");
   const Json& type = field(model, "type");  // absent in old files, which were all BPE
-  if (!type.is_null() && type != "BPE") return unsupported("tokenizer.json model type", "BPE", type);
-  if (is_true(field(model, "byte_fallback"))) return unsupported("tokenizer.json byte_fallback", "false", true);
-  if (is_true(field(model, "ignore_merges"))) return unsupported("tokenizer.json ignore_merges", "false", true);
-  if (!field(json, "normalizer").is_null()) return unsupported("tokenizer.json normalizer", "none", json["normalizer"]);
+  if (!type.is_null() && type != "BPE")
+    return unsupported("tokenizer.json model type", "BPE", type);
+  if (is_true(field(model, "byte_fallback")))
+    return unsupported("tokenizer.json byte_fallback", "false", true);
+  if (is_true(field(model, "ignore_merges")))
+    return unsupported("tokenizer.json ignore_merges", "false", true);
+  if (!field(json, "normalizer").is_null())
+    return unsupported("tokenizer.json normalizer", "none", json["normalizer"]);
   TokenizerSpec spec;
   MEMSLOT_TRY(spec.pre, read_pre(field(json, "pre_tokenizer")));
   MEMSLOT_TRY(read_vocab(field(model, "vocab"), spec));
@@ -148,7 +164,8 @@ Result<TokenizerSpec> tokenizer_from_json(std::string_view tokenizer_json) {
   return spec;
 }
 
-Result<TokenizerSpec> tokenizer_from_vocab(std::string_view vocab_json, std::string_view merges_txt) {
+Result<TokenizerSpec> tokenizer_from_vocab(std::string_view vocab_json,
+                                           std::string_view merges_txt) {
   MEMSLOT_TRY(const auto vocab, parse_object(vocab_json, "vocab.json"));
   TokenizerSpec spec;
   MEMSLOT_TRY(read_vocab(vocab, spec));

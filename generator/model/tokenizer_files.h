@@ -22,7 +22,8 @@ namespace memslot {
 Result<TokenizerSpec> tokenizer_from_folder(const std::string& folder, const ModelConfig& config);
 
 Result<TokenizerSpec> tokenizer_from_json(std::string_view tokenizer_json);
-Result<TokenizerSpec> tokenizer_from_vocab(std::string_view vocab_json, std::string_view merges_txt);
+Result<TokenizerSpec> tokenizer_from_vocab(std::string_view vocab_json,
+                                           std::string_view merges_txt);
 
 // A whole file as text. kNotFound, kIo.
 Result<std::string> read_text_file(const std::string& path);

@@ -12,14 +12,15 @@ constexpr bool stands_for_itself(unsigned byte) {
 constexpr std::array<char32_t, 256> make_symbols() {
   std::array<char32_t, 256> symbols{};
   char32_t next = 0x100;
-  for (unsigned b = 0; b < 256; ++b) symbols[b] = stands_for_itself(b) ? static_cast<char32_t>(b) : next++;
+  for (unsigned b = 0; b < 256; ++b)
+    symbols[b] = stands_for_itself(b) ? static_cast<char32_t>(b) : next++;
   return symbols;
 }
 constexpr auto kSymbols = make_symbols();
 static_assert(kSymbols[' '] == 0x120 && kSymbols['\n'] == 0x10A && kSymbols[173] == 0x143);
 
 struct Lead {
-  std::size_t bytes;  // 0: not a lead byte
+  std::size_t bytes;   // 0: not a lead byte
   unsigned low, high;  // bounds of the second byte (Unicode 15, table 3-7)
 };
 
@@ -39,7 +40,9 @@ constexpr Lead lead_of(unsigned b) {
 }  // namespace
 
 Utf8Char utf8_at(std::string_view text, std::size_t at) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned>(static_cast<unsigned char>(text[at + i])); };
+  const auto byte = [&](std::size_t i) {
+    return static_cast<unsigned>(static_cast<unsigned char>(text[at + i]));
+  };
   const Lead lead = lead_of(byte(0));
   if (lead.bytes == 0) return {};
   if (lead.bytes == 1) return {Utf8Char::Kind::kWhole, 1, static_cast<char32_t>(byte(0))};
@@ -74,7 +77,9 @@ std::string to_valid_utf8(std::string_view text) {
 }
 
 void append_utf8(char32_t code, std::string& out) {
-  const auto put = [&](char32_t byte) { out.push_back(static_cast<char>(static_cast<unsigned char>(byte))); };
+  const auto put = [&](char32_t byte) {
+    out.push_back(static_cast<char>(static_cast<unsigned char>(byte)));
+  };
   if (code < 0x80) {
     put(code);
   } else if (code < 0x800) {
@@ -95,7 +100,8 @@ void append_utf8(char32_t code, std::string& out) {
 char32_t byte_symbol(std::uint8_t byte) { return kSymbols[byte]; }
 
 int symbol_byte(char32_t code) {
-  if (code < 256) return stands_for_itself(static_cast<unsigned>(code)) ? static_cast<int>(code) : -1;
+  if (code < 256)
+    return stands_for_itself(static_cast<unsigned>(code)) ? static_cast<int>(code) : -1;
   if (code >= 0x144) return -1;
   for (unsigned b = 0; b < 256; ++b) {  // 68 symbols, looked up only when a tokenizer is made
     if (kSymbols[b] == code) return static_cast<int>(b);

@@ -1,8 +1,8 @@
 #pragma once
 // UTF-8, and the alphabet in which byte-level BPE spells bytes.
 //
-// GPT-2's alphabet: the printable bytes 33-126, 161-172, 174-255 stand for themselves; the other 68,
-// in rising order, are U+0100, U+0101, ... (so a space is U+0120).
+// GPT-2's alphabet: the printable bytes 33-126, 161-172, 174-255 stand for themselves; the other
+// 68, in rising order, are U+0100, U+0101, ... (so a space is U+0120).
 //
 // Threads: pure functions.
 #include <array>
@@ -17,7 +17,7 @@ namespace memslot {
 struct Utf8Char {
   enum class Kind { kWhole, kUnfinished, kInvalid };
   Kind kind = Kind::kInvalid;
-  std::size_t bytes = 1;    // kInvalid: the bytes that one U+FFFD replaces (the maximal subpart)
+  std::size_t bytes = 1;  // kInvalid: the bytes that one U+FFFD replaces (the maximal subpart)
   char32_t code = 0xFFFD;
 };
 

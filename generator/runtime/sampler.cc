@@ -15,8 +15,8 @@ namespace {
 struct Softmax {
   std::int32_t argmax = 0;
   double max = 0;
-  double log_sum = 0;   // log sum exp(z_i)
-  double entropy = 0;   // log_sum - sum p_i z_i
+  double log_sum = 0;  // log sum exp(z_i)
+  double entropy = 0;  // log_sum - sum p_i z_i
 
   double log_prob(double logit) const { return logit - max - log_sum; }
 };
@@ -48,7 +48,8 @@ Result<Softmax> softmax(std::span<const float> logits) {
 }
 
 Sampled answer(std::span<const float> logits, const Softmax& s, std::int32_t token) {
-  return {token, s.log_prob(static_cast<double>(logits[static_cast<std::size_t>(token)])), s.entropy};
+  return {token, s.log_prob(static_cast<double>(logits[static_cast<std::size_t>(token)])),
+          s.entropy};
 }
 
 // Ids from most to least likely, ties by id: the first top_k, or as many as can matter for top_p.
@@ -62,7 +63,9 @@ std::vector<std::int32_t> ranked(std::span<const float> logits, const SamplingSe
     const float x = logits[static_cast<std::size_t>(a)], y = logits[static_cast<std::size_t>(b)];
     return x != y ? x > y : a < b;
   };
-  const auto k = settings.top_k == 0 ? ids.size() : std::min(ids.size(), static_cast<std::size_t>(settings.top_k));
+  const auto k = settings.top_k == 0
+                     ? ids.size()
+                     : std::min(ids.size(), static_cast<std::size_t>(settings.top_k));
   const auto middle = ids.begin() + static_cast<std::ptrdiff_t>(k);
   if (k < ids.size()) {
     std::partial_sort(ids.begin(), middle, ids.end(), before);
@@ -74,19 +77,21 @@ std::vector<std::int32_t> ranked(std::span<const float> logits, const SamplingSe
 }
 
 // Weights exp((logit - max) / temperature) of the ids, cut where their mass reaches top_p.
-std::vector<double> nucleus(std::span<const float> logits, const SamplingSettings& settings, double max,
-                            std::span<const std::int32_t> ids) {
+std::vector<double> nucleus(std::span<const float> logits, const SamplingSettings& settings,
+                            double max, std::span<const std::int32_t> ids) {
   std::vector<double> weights;
   weights.reserve(ids.size());
   double total = 0;
   for (const auto id : ids) {
-    weights.push_back(std::exp((static_cast<double>(logits[static_cast<std::size_t>(id)]) - max) / settings.temperature));
+    weights.push_back(std::exp((static_cast<double>(logits[static_cast<std::size_t>(id)]) - max) /
+                               settings.temperature));
     total += weights.back();
   }
   if (settings.top_p >= 1.0) return weights;
   double mass = 0;
   std::size_t kept = 0;
-  while (kept < weights.size() && (kept == 0 || mass < settings.top_p * total)) mass += weights[kept++];
+  while (kept < weights.size() && (kept == 0 || mass < settings.top_p * total))
+    mass += weights[kept++];
   weights.resize(kept);
   return weights;
 }
@@ -108,14 +113,15 @@ std::size_t draw(std::span<const double> weights, double u) {
 }  // namespace
 
 Status check_sampling(const SamplingSettings& s) {
-  if (!(s.temperature >= 0) || std::isinf(s.temperature)) return invalid("temperature", "0 or more", s.temperature);
+  if (!(s.temperature >= 0) || std::isinf(s.temperature))
+    return invalid("temperature", "0 or more", s.temperature);
   if (s.top_k < 0) return invalid("top_k", "0 (off) or more", s.top_k);
   if (!(s.top_p > 0 && s.top_p <= 1)) return invalid("top_p", "above 0, at most 1", s.top_p);
   return ok();
 }
 
-Result<Sampled> sample(std::span<const float> logits, const SamplingSettings& settings, std::uint64_t stream,
-                       std::uint64_t position) {
+Result<Sampled> sample(std::span<const float> logits, const SamplingSettings& settings,
+                       std::uint64_t stream, std::uint64_t position) {
   MEMSLOT_TRY(check_sampling(settings));
   MEMSLOT_TRY(const auto s, softmax(logits));
   if (settings.temperature == 0) return answer(logits, s, s.argmax);

@@ -5,8 +5,8 @@
 //   greedy (temperature 0):  argmax, ties -> lowest id
 //   otherwise: q = softmax(logits / temperature); keep the top_k most likely (ties -> lowest id),
 //   of these the shortest prefix by falling probability whose mass reaches top_p (at least one);
-//   renormalise; draw by inverse CDF with u = uniform01(seed, stream, position), in that order, or by
-//   rising id where neither cut is on.
+//   renormalise; draw by inverse CDF with u = uniform01(seed, stream, position), in that order, or
+//   by rising id where neither cut is on.
 //
 // A draw depends on nothing but its arguments, so it can be repeated after a restart.
 // Sums are f64, in a fixed order.

@@ -17,10 +17,12 @@ std::size_t partial_match(std::string_view text, std::string_view stop) {
 }  // namespace
 
 Result<StopMatcher> StopMatcher::make(std::vector<std::string> stops) {
-  if (stops.size() > kMaxStops) return invalid("stop strings", "at most " + std::to_string(kMaxStops), stops.size());
+  if (stops.size() > kMaxStops)
+    return invalid("stop strings", "at most " + std::to_string(kMaxStops), stops.size());
   for (const auto& stop : stops) {
     if (stop.empty() || stop.size() > kMaxStopBytes) {
-      return invalid("bytes of a stop string", "1 to " + std::to_string(kMaxStopBytes), stop.size());
+      return invalid("bytes of a stop string", "1 to " + std::to_string(kMaxStopBytes),
+                     stop.size());
     }
   }
   return StopMatcher(std::move(stops));
@@ -32,7 +34,8 @@ std::string StopMatcher::push(std::string_view text) {
   std::size_t first = std::string::npos, first_end = std::string::npos, keep = 0;
   for (std::size_t i = 0; i < stops_.size(); ++i) {
     const auto at = held_.find(stops_[i]);
-    if (at != std::string::npos && std::pair(at + stops_[i].size(), at) < std::pair(first_end, first)) {
+    if (at != std::string::npos &&
+        std::pair(at + stops_[i].size(), at) < std::pair(first_end, first)) {
       first = at;
       first_end = at + stops_[i].size();
       match_ = static_cast<int>(i);

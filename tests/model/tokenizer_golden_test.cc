@@ -73,8 +73,11 @@ TEST_P(TokenizerGolden, StreamsTheSameTextTokenByToken) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, TokenizerGolden, testing::Values("tokenizer.jsonl", "tokenizer_digits.jsonl"),
-                         [](const auto& c) { return std::string(c.index == 0 ? "Texts" : "Digits"); });
+INSTANTIATE_TEST_SUITE_P(Files, TokenizerGolden,
+                         testing::Values("tokenizer.jsonl", "tokenizer_digits.jsonl"),
+                         [](const auto& c) {
+                           return std::string(c.index == 0 ? "Texts" : "Digits");
+                         });
 
 TEST(TokenizerGolden, TakesAMegabyteOfOneLetterInLessThanSeconds) {
   MEMSLOT_MODEL_OR_SKIP(path);
@@ -91,7 +94,8 @@ TEST(TokenizerGolden, TakesAMegabyteOfOneLetterInLessThanSeconds) {
     ASSERT_TRUE(ids);
     EXPECT_EQ(tokenizer.value().decode(ids.value()).value(), text);
     EXPECT_LT(took.count(), 5.0) << "piece '" << piece << "'";
-    RecordProperty(std::string("seconds_") + std::to_string(static_cast<unsigned char>(piece[0])), std::to_string(took.count()));
+    RecordProperty(std::string("seconds_") + std::to_string(static_cast<unsigned char>(piece[0])),
+                   std::to_string(took.count()));
   }
 }
 

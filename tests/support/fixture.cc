@@ -26,7 +26,8 @@ T require(Result<T> result) {
 
 double as_number(const Json& json, const std::string& key) {
   if (json.is_boolean()) return json.get<bool>() ? 1 : 0;
-  if (!json.is_number()) throw std::runtime_error("metadata " + key + ": expected a number, found " + json.dump());
+  if (!json.is_number())
+    throw std::runtime_error("metadata " + key + ": expected a number, found " + json.dump());
   return json.get<double>();
 }
 
@@ -60,11 +61,14 @@ Fixture Fixture::open(const std::string& path) {
 std::string Fixture::name() const { return std::filesystem::path(path_).stem().string(); }
 bool Fixture::has(const std::string& tensor) const { return file_->find(tensor) != nullptr; }
 HostTensor Fixture::tensor(const std::string& name) const { return require(file_->tensor(name)); }
-std::vector<std::int64_t> Fixture::ids(const std::string& name) const { return require(file_->ids(name)); }
+std::vector<std::int64_t> Fixture::ids(const std::string& name) const {
+  return require(file_->ids(name));
+}
 
 Shape Fixture::shape(const std::string& name) const {
   const auto* entry = file_->find(name);
-  if (entry == nullptr) throw std::runtime_error(path_ + ": expected tensor " + name + ", found none");
+  if (entry == nullptr)
+    throw std::runtime_error(path_ + ": expected tensor " + name + ", found none");
   return entry->shape;
 }
 
@@ -74,12 +78,15 @@ std::vector<std::string> Fixture::tensors() const {
   return out;
 }
 
-const std::map<std::string, std::string>& Fixture::metadata() const { return file_->index().metadata; }
+const std::map<std::string, std::string>& Fixture::metadata() const {
+  return file_->index().metadata;
+}
 bool Fixture::has_meta(const std::string& key) const { return metadata().contains(key); }
 
 std::string Fixture::meta(const std::string& key) const {
   const auto it = metadata().find(key);
-  if (it == metadata().end()) throw std::runtime_error(path_ + ": expected metadata " + key + ", found none");
+  if (it == metadata().end())
+    throw std::runtime_error(path_ + ": expected metadata " + key + ", found none");
   return it->second;
 }
 
@@ -89,14 +96,15 @@ double Fixture::number(const std::string& key) const {
 
 std::vector<double> Fixture::numbers(const std::string& key) const {
   const Json list = Json::parse(meta(key), nullptr, /*allow_exceptions=*/false);
-  if (!list.is_array()) throw std::runtime_error("metadata " + key + ": expected a list, found " + meta(key));
+  if (!list.is_array())
+    throw std::runtime_error("metadata " + key + ": expected a list, found " + meta(key));
   std::vector<double> out;
   for (const auto& item : list) out.push_back(as_number(item, key));
   return out;
 }
 
-double expect_close(std::span<const float> got, std::span<const float> want, double tol_abs, double tol_rel,
-                    const std::string& what) {
+double expect_close(std::span<const float> got, std::span<const float> want, double tol_abs,
+                    double tol_rel, const std::string& what) {
   EXPECT_EQ(got.size(), want.size()) << what;
   if (got.size() != want.size()) return std::numeric_limits<double>::infinity();
   std::size_t out = 0, worst = 0;
@@ -106,15 +114,16 @@ double expect_close(std::span<const float> got, std::span<const float> want, dou
     const double allowed = tol_abs + tol_rel * std::abs(double{want[i]});
     largest = std::max(largest, difference);
     if (difference <= allowed) continue;
-    const double excess = std::isnan(difference) ? std::numeric_limits<double>::infinity() : difference / allowed;
+    const double excess =
+        std::isnan(difference) ? std::numeric_limits<double>::infinity() : difference / allowed;
     if (out++ == 0 || excess > worst_excess) {
       worst = i;
       worst_excess = excess;
     }
   }
-  EXPECT_EQ(out, 0U) << what << ": " << out << " of " << got.size() << " values out of tolerance " << tol_abs
-                     << " + " << tol_rel << " |want|; worst at " << worst << ": got " << (out ? got[worst] : 0)
-                     << ", want " << (out ? want[worst] : 0);
+  EXPECT_EQ(out, 0U) << what << ": " << out << " of " << got.size() << " values out of tolerance "
+                     << tol_abs << " + " << tol_rel << " |want|; worst at " << worst << ": got "
+                     << (out ? got[worst] : 0) << ", want " << (out ? want[worst] : 0);
   return largest;
 }
 

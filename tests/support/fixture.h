@@ -32,17 +32,17 @@ class Fixture {
   ~Fixture();
 
   const std::string& path() const { return path_; }
-  std::string name() const;                                 // file name without extension
+  std::string name() const;  // file name without extension
   bool has(const std::string& tensor) const;
-  HostTensor tensor(const std::string& name) const;         // f32, f16 or bf16 as f32
+  HostTensor tensor(const std::string& name) const;              // f32, f16 or bf16 as f32
   std::vector<std::int64_t> ids(const std::string& name) const;  // i64 or i32
   Shape shape(const std::string& name) const;
-  std::vector<std::string> tensors() const;                 // names, sorted
+  std::vector<std::string> tensors() const;  // names, sorted
 
   const std::map<std::string, std::string>& metadata() const;
   bool has_meta(const std::string& key) const;
-  std::string meta(const std::string& key) const;           // the text as stored
-  double number(const std::string& key) const;              // JSON number, or true/false as 1/0
+  std::string meta(const std::string& key) const;             // the text as stored
+  double number(const std::string& key) const;                // JSON number, or true/false as 1/0
   std::vector<double> numbers(const std::string& key) const;  // JSON list of numbers
 
   double tol_abs() const { return number("tol_abs"); }

