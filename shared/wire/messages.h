@@ -60,18 +60,22 @@ struct Hello {
   std::string model_name;
   std::vector<SlotInfo> slots;
   std::uint32_t learn_workers = 0; // learn jobs that it takes at once
+  friend bool operator==(const Hello&, const Hello&) = default;
 };
 struct HelloReply {
   std::uint64_t incarnation = 0;
   std::string build;
   std::uint32_t heartbeat_ms = 0;  // a peer that is silent for four of them is lost
+  friend bool operator==(const HelloReply&, const HelloReply&) = default;
 };
 struct Heartbeat {
   std::uint64_t incarnation = 0;
+  friend bool operator==(const Heartbeat&, const Heartbeat&) = default;
 };
 struct ErrorReply {
   ErrorCode code = ErrorCode::kInternal;
   std::string message;
+  friend bool operator==(const ErrorReply&, const ErrorReply&) = default;
 };
 
 // --- sessions and steps --------------------------------------------------------------------------
@@ -88,11 +92,13 @@ struct OpenSession {
   SelectMode select = SelectMode::kSync;
   KvMode kv = KvMode::kActivated;
   std::string sampling;            // JSON, for the record
+  friend bool operator==(const OpenSession&, const OpenSession&) = default;
 };
 struct OpenSessionReply {
   std::uint64_t session = 0;
   std::string policy;
   std::string policy_digest;
+  friend bool operator==(const OpenSessionReply&, const OpenSessionReply&) = default;
 };
 
 enum class ActiveReason : std::uint8_t {
@@ -123,6 +129,7 @@ struct ResidentDelta {
   std::uint64_t base_epoch = 0;
   std::vector<Resident> added;
   std::vector<Resident> removed;
+  friend bool operator==(const ResidentDelta&, const ResidentDelta&) = default;
 };
 
 struct Observation {
@@ -137,6 +144,7 @@ struct Observation {
   bool sampled = false;            // the generator sampled them
   std::vector<ActiveMemory> active;
   ResidentDelta residents;
+  friend bool operator==(const Observation&, const Observation&) = default;
 };
 
 enum class ActionKind : std::uint8_t { kKeep = 1, kBase = 2, kUse = 3 };
@@ -146,6 +154,7 @@ struct SlotAction {
   MemoryRef ref;                   // for kUse, with its version
   Sha256 sha256;                   // of the payload, for kUse
   std::int32_t part = -1;          // index of the payload among the message's parts; -1: resident
+  friend bool operator==(const SlotAction&, const SlotAction&) = default;
 };
 struct Directive {
   std::uint64_t session = 0;
@@ -154,16 +163,19 @@ struct Directive {
   float log_prob = 0;
   std::uint32_t candidates = 0;    // how many were considered
   bool need_residents = false;     // the controller lost the resident set: send it whole
+  friend bool operator==(const Directive&, const Directive&) = default;
 };
 
 // A memory that the generator lacks: pinned by the user, or gone before the directive came.
 struct FetchMemory {
   std::uint64_t session = 0;
   MemoryRef ref;
+  friend bool operator==(const FetchMemory&, const FetchMemory&) = default;
 };
 struct MemoryReply {               // parts[0] is the payload
   std::uint64_t session = 0;
   MemoryVersion version;
+  friend bool operator==(const MemoryReply&, const MemoryReply&) = default;
 };
 
 struct WriteBack {                 // parts[0] is the payload
@@ -171,18 +183,22 @@ struct WriteBack {                 // parts[0] is the payload
   std::uint64_t step = 0;
   std::string expected;            // token of the head that the state was made from
   MemoryVersion version;           // token: the retry nonce, chosen by the generator
+  friend bool operator==(const WriteBack&, const WriteBack&) = default;
 };
 struct WriteBackReply {
   bool conflict = false;           // kept as a branch
   MemoryVersion version;           // as stored
+  friend bool operator==(const WriteBackReply&, const WriteBackReply&) = default;
 };
 
 struct CloseSession {
   std::uint64_t session = 0;
   Observation last;                // the outcome of the last step
+  friend bool operator==(const CloseSession&, const CloseSession&) = default;
 };
 struct CloseSessionReply {
   std::uint64_t session = 0;
+  friend bool operator==(const CloseSessionReply&, const CloseSessionReply&) = default;
 };
 
 // --- learning ------------------------------------------------------------------------------------
@@ -196,6 +212,7 @@ struct AssignLearn {
   std::string config;              // JSON, learn/config.h
   MemoryRef target;                // the memory to make or to continue
   std::string expected;            // token of the head to replace, "" for a new memory
+  friend bool operator==(const AssignLearn&, const AssignLearn&) = default;
 };
 struct LearnProgress {
   std::string job;
@@ -205,27 +222,32 @@ struct LearnProgress {
   float loss = 0;                  // nats per token
   float recall = 0;
   std::string phase;               // "queued", "reading", "training", "measuring", "storing"
+  friend bool operator==(const LearnProgress&, const LearnProgress&) = default;
 };
 struct LearnResult {               // parts[0] payload, parts[1] keys (f32, rows x d_model)
   std::string job;
   std::uint64_t lease = 0;
   MemoryVersion version;           // token: "<job>:<lease>"
+  friend bool operator==(const LearnResult&, const LearnResult&) = default;
 };
 struct LearnFailed {
   std::string job;
   std::uint64_t lease = 0;
   ErrorCode code = ErrorCode::kInternal;
   std::string message;
+  friend bool operator==(const LearnFailed&, const LearnFailed&) = default;
 };
 struct LearnAck {                  // answers LearnResult and LearnFailed
   std::string job;
   std::uint64_t lease = 0;
   bool accepted = false;           // false: the lease was fenced off; drop the result
   std::string message;
+  friend bool operator==(const LearnAck&, const LearnAck&) = default;
 };
 struct CancelLearn {
   std::string job;
   std::uint64_t lease = 0;
+  friend bool operator==(const CancelLearn&, const CancelLearn&) = default;
 };
 
 // --- tasks and administration --------------------------------------------------------------------
@@ -235,28 +257,34 @@ struct CancelLearn {
 struct SubmitTask {
   std::string kind;
   std::string arguments;
+  friend bool operator==(const SubmitTask&, const SubmitTask&) = default;
 };
 struct AssignTask {
   std::uint64_t task = 0;          // the controller's number
   std::string kind;
   std::string arguments;
+  friend bool operator==(const AssignTask&, const AssignTask&) = default;
 };
 struct TaskEvent {
   std::uint64_t task = 0;          // 0 towards clients, who know it by request id
   std::string event;               // JSON object with "type"
   bool final = false;
   std::optional<ErrorReply> error; // only with final
+  friend bool operator==(const TaskEvent&, const TaskEvent&) = default;
 };
 struct CancelTask {
   std::uint64_t task = 0;          // towards a generator
   std::uint64_t request = 0;       // from a client: the request id of its SubmitTask
+  friend bool operator==(const CancelTask&, const CancelTask&) = default;
 };
 struct AdminRequest {              // parts[0]: a file's bytes, for bank.import
   std::string verb;                // "bank.ls", "bank.show", ... : docs/formats/wire.md
   std::string arguments;           // JSON object
+  friend bool operator==(const AdminRequest&, const AdminRequest&) = default;
 };
 struct AdminReply {                // parts[0]: a file's bytes, for bank.export
   std::string result;              // JSON
+  friend bool operator==(const AdminReply&, const AdminReply&) = default;
 };
 
 using Body =
