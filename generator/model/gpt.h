@@ -61,8 +61,8 @@ struct Sequence {
 
 struct GptOptions {
   DType weights = DType::kBF16;            // f32 or bf16
-  std::vector<int> slot_layers;            // ascending, distinct
-  std::function<void(int done, int total)> progress;
+  std::vector<int> slot_layers{};          // ascending, distinct
+  std::function<void(int done, int total)> progress{};
 };
 
 struct MemoryReport {
