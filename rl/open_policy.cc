@@ -43,7 +43,7 @@ Result<PolicyPtr> make_policy(std::string_view spec) {
   }
   if (name == "nearest") return make_nearest(spec, rest);
   if (name == "fixed" && !plain) return make_fixed(rest);
-  return invalid("policy", kForms, "'" + std::string(spec) + "'");
+  return invalid("policy", kForms, spec.empty() ? std::string_view("nothing") : spec);
 }
 
 }  // namespace memslot

@@ -36,7 +36,7 @@ struct StepContext {
   float entropy = 0;           // nats
   float surprise = 0;          // nats
   std::uint32_t steps_since_swap = 0;
-  std::span<const float> query;  // whitened, reduced, normalised; empty before the first summary
+  std::span<const float> query{};  // whitened, reduced, normalised; empty before the first summary
   bool explore = false;        // sample; otherwise argmax
 };
 
