@@ -36,6 +36,7 @@ class ComputeGate {
   friend class Hold;
   void acquire(Work work);
   void release(Work work);
+  bool may_learn(TimePoint now);
 
   const Clock& clock_;
   const double learn_share_;

@@ -40,6 +40,8 @@ struct LearnConfig {
   float warmup_share = 0.1f;
   float target_recall = 0.99f;          // stop once reached (checked every few steps)
   float anchor = -1;                    // weight; negative: the kind's default; 0: none
+  float alone_share = -1;               // of a step's tokens: windows read without what precedes them,
+                                        // as a prompt is; negative: the layout's default
   float weight_decay = 0;
   DType dtype = DType::kBF16;           // of the stored payload
   std::uint64_t seed = 1;

@@ -1,0 +1,37 @@
+#pragma once
+// A learner's hold on the compute gate, given back and taken again every few tens of milliseconds.
+//
+//   GateSlices slices(gate);        // takes the gate
+//   ...operation...; slices.breathe();   ...operation...; slices.breathe();
+//
+// Threads: one.
+#include <chrono>
+#include <optional>
+
+#include "generator/learn/compute_gate.h"
+
+namespace memslot {
+
+class GateSlices {
+ public:
+  explicit GateSlices(ComputeGate& gate) : gate_(gate) { take(); }
+
+  // Between two operations: lets others in if this slice has lasted long enough.
+  void breathe() {
+    if (std::chrono::steady_clock::now() - since_ < kSlice) return;
+    hold_.reset();
+    take();
+  }
+
+ private:
+  static constexpr std::chrono::milliseconds kSlice{12};
+  void take() {
+    hold_.emplace(gate_, Work::kLearn);
+    since_ = std::chrono::steady_clock::now();
+  }
+  ComputeGate& gate_;
+  std::optional<ComputeGate::Hold> hold_;
+  std::chrono::steady_clock::time_point since_;
+};
+
+}  // namespace memslot
