@@ -18,8 +18,8 @@ constexpr std::size_t kKeyChars = 40;
 constexpr std::string_view kMagic = "memslot-key 1";
 
 Error io_error(const std::string& path, const char* action) {
-  return {ErrorCode::kIo, "key file: cannot " + std::string(action) + " " + path + ": " +
-                              std::strerror(errno)};
+  return {ErrorCode::kIo,
+          "key file: cannot " + std::string(action) + " " + path + ": " + std::strerror(errno)};
 }
 
 // O_EXCL and the mode at creation: the secret is never readable by others, not even for a moment.
@@ -41,7 +41,8 @@ Status write_new_file(const std::string& path, const std::string& text, mode_t m
 Result<std::string> read_line_value(std::istream& in, const std::string& path, const char* word) {
   std::string name, value;
   in >> name >> value;
-  if (name != word) return corrupt("key file " + path, std::string("a line '") + word + " KEY'", name);
+  if (name != word)
+    return corrupt("key file " + path, std::string("a line '") + word + " KEY'", name);
   if (auto valid = check_key(path, value); !valid) {
     return Error{ErrorCode::kCorruption, valid.error().message};
   }
@@ -70,8 +71,8 @@ Result<KeyPair> generate_keypair() {
 
 Result<KeyPair> write_keypair(const std::string& path) {
   MEMSLOT_TRY(auto pair, generate_keypair());
-  const std::string text = std::string(kMagic) + "\npublic " + pair.public_key + "\nsecret " +
-                           pair.secret_key + "\n";
+  const std::string text =
+      std::string(kMagic) + "\npublic " + pair.public_key + "\nsecret " + pair.secret_key + "\n";
   MEMSLOT_TRY(write_new_file(path, text, 0600));
   if (auto written = write_new_file(path + ".pub", pair.public_key + "\n", 0644); !written) {
     ::unlink(path.c_str());

@@ -6,7 +6,7 @@
 #include <map>
 #include <mutex>
 
-#include "shared/wire/messages.h"  // limits
+#include "shared/transport/packet_limits.h"  // check_outgoing, is_frame_allowed
 
 namespace memslot {
 namespace {
@@ -18,10 +18,10 @@ std::size_t bytes_in(const Packet& packet) {
 }
 
 bool within_limits(const Packet& packet) {
-  if (packet.frames.empty() || packet.frames.size() > wire::kMaxParts + 1) return false;
-  if (packet.frames[0]->size() > wire::kMaxEnvelopeBytes) return false;
-  return std::all_of(packet.frames.begin(), packet.frames.end(),
-                     [](const SharedBytes& f) { return f->size() <= wire::kMaxPartBytes; });
+  for (std::size_t i = 0; i < packet.frames.size(); ++i) {
+    if (!is_frame_allowed(i, packet.frames[i]->size())) return false;
+  }
+  return true;
 }
 
 // What waits at one end. Guarded by the network's lock.
@@ -61,7 +61,9 @@ class Network;
 class End final : public Channel {
  public:
   End(std::shared_ptr<Network> network, std::shared_ptr<Inbox> inbox, PeerId self, bool server)
-      : network_(std::move(network)), inbox_(std::move(inbox)), self_(std::move(self)),
+      : network_(std::move(network)),
+        inbox_(std::move(inbox)),
+        self_(std::move(self)),
         server_(server) {}
   ~End() override { close(); }
 
@@ -87,7 +89,8 @@ class Network final : public LoopbackNetwork, public std::enable_shared_from_thi
   Result<std::unique_ptr<Channel>> bind() override {
     const std::lock_guard lock(mutex_);
     if (bound_) {
-      return Error{ErrorCode::kBusy, "bind loopback: expected a free endpoint, found another on it"};
+      return Error{ErrorCode::kBusy,
+                   "bind loopback: expected a free endpoint, found another on it"};
     }
     bound_ = true;
     // What clients sent while nobody was bound is still there, as in a client's own queue.
@@ -133,7 +136,7 @@ class Network final : public LoopbackNetwork, public std::enable_shared_from_thi
 };
 
 Status End::send(Packet packet) {
-  if (packet.frames.empty()) return invalid("packet frames", "at least 1", 0);
+  MEMSLOT_TRY(check_outgoing(packet));
   const std::lock_guard lock(network_->mutex_);
   if (!open_) return Error{ErrorCode::kUnavailable, "channel: expected open, found closed"};
   Inbox* to = network_->inbox_for(server_, packet.peer);

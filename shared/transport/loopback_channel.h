@@ -1,9 +1,9 @@
 #pragma once
 // The contract of Channel inside one process: for tests and for a pair that shares a process.
 //
-// Operation:   a LoopbackNetwork stands for the endpoint. At most one server end is bound to it at a
-//              time; any number of client ends connect, before or after. A client that connects
-//              under an identity in use takes its place over.
+// Operation:   a LoopbackNetwork stands for the endpoint. At most one server end is bound to it;
+//              any number of client ends connect, before or after. A client that connects under an
+//              identity in use takes its place over.
 // Limits:      per direction and peer at most max_pending_bytes wait to be received.
 // Ownership:   the ends hold the network; it may be dropped by its maker.
 #include <memory>

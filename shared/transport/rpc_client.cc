@@ -41,7 +41,9 @@ bool is_interim(const Message& m) {
 class RpcClient::Link {
  public:
   Link(std::unique_ptr<Channel> channel, RpcOptions options, RpcHandlers handlers)
-      : channel_(std::move(channel)), options_(std::move(options)), handlers_(std::move(handlers)) {}
+      : channel_(std::move(channel)),
+        options_(std::move(options)),
+        handlers_(std::move(handlers)) {}
 
   void start() {
     MEMSLOT_CHECK(!thread_.joinable());
@@ -150,7 +152,8 @@ std::optional<Error> RpcClient::Link::give_up(std::uint64_t request) {
 }
 
 Status RpcClient::Link::post(Message message) {
-  if (!connected_) return Error{ErrorCode::kUnavailable, "controller: expected connected, found lost"};
+  if (!connected_)
+    return Error{ErrorCode::kUnavailable, "controller: expected connected, found lost"};
   MEMSLOT_TRY(auto frames, wire::encode(message));
   return channel_->send({PeerId(), std::move(frames)});
 }
@@ -259,8 +262,8 @@ void RpcClient::Link::handle_hello(Message message) {
   if (welcome == nullptr) {
     const auto result = as_result(std::move(message));
     const std::lock_guard lock(mutex_);
-    refusal_ = result ? Error{ErrorCode::kCorruption, "controller: expected HelloReply"}
-                      : result.error();
+    refusal_ =
+        result ? Error{ErrorCode::kCorruption, "controller: expected HelloReply"} : result.error();
     return;
   }
   const bool restarted = incarnation_ != 0 && incarnation_ != welcome->incarnation;
@@ -299,7 +302,8 @@ void RpcClient::Link::tick() {
 }
 
 void RpcClient::Link::keep_link(TimePoint at) {
-  if (connected_ && at - last_heard_ > kMissedHeartbeats * heartbeat_) lose("four heartbeats missed");
+  if (connected_ && at - last_heard_ > kMissedHeartbeats * heartbeat_)
+    lose("four heartbeats missed");
   if (!connected_) {
     if (at >= next_hello_) say_hello(at);
     return;
@@ -324,8 +328,8 @@ void RpcClient::Link::say_hello(TimePoint at) {
 
 Error RpcClient::Link::no_reply() const {
   if (connected_) return {ErrorCode::kTimeout, "controller: no reply before the deadline"};
-  return {ErrorCode::kUnavailable, "controller: expected connected, found lost (" +
-                                       refusal_.message + ")"};
+  return {ErrorCode::kUnavailable,
+          "controller: expected connected, found lost (" + refusal_.message + ")"};
 }
 
 // Takes out what is past its deadline, and sends again what waited too long.

@@ -1,11 +1,11 @@
 #pragma once
-// Requests and replies over a client end of a Channel: what generator and CLI speak to the controller
-// with (docs/formats/wire.md, "Exchanges").
+// Requests and replies over a client end of a Channel: what generator and CLI speak to the
+// controller with (docs/formats/wire.md, "Exchanges").
 //
 // Operation:   a link thread receives, resends, keeps the heartbeat and notices a lost controller.
-//              Requests are sent by the calling thread itself; a reply reaches a waiting call() with
-//              one thread hop. A request without a reply is sent again every `retry`, with the same
-//              request id and body, until its deadline. A late reply is dropped and counted.
+//              Requests are sent by the calling thread itself; a reply reaches a waiting call()
+//              with one thread hop. A request without a reply is sent again every `retry`, with the
+//              same request id and body, until its deadline. A late reply is dropped and counted.
 //              While the controller is lost, requests wait (bounded) and Hello is repeated; after
 //              its HelloReply, on_connected runs and what waits is sent again.
 // Lost:        nothing heard for four heartbeats, another incarnation in a Heartbeat, or an
@@ -14,9 +14,9 @@
 //              thread that stops), one at a time, and must not block nor call call(), start() or
 //              stop(); call_async() and post() are fine.
 // Limits:      max_in_flight requests; over it kOverloaded at once.
-// Lifecycle:   start() once; stop() (idempotent, also by the destructor) ends the link thread, closes
-//              the channel and gives kCancelled to what is in flight. Destroy it only when no call is
-//              under way.
+// Lifecycle:   start() once; stop() (idempotent, also by the destructor) ends the link thread,
+//              closes the channel and gives kCancelled to what is in flight. Destroy it only when
+//              no call is under way.
 #include <functional>
 #include <memory>
 
@@ -26,8 +26,8 @@
 namespace memslot {
 
 struct RpcOptions {
-  wire::Hello hello;                                    // said at every (re)connection
-  Duration retry = std::chrono::milliseconds(250);      // resend a request after so much silence
+  wire::Hello hello;                                // said at every (re)connection
+  Duration retry = std::chrono::milliseconds(250);  // resend a request after so much silence
   Duration hello_retry = std::chrono::milliseconds(100);
   std::size_t max_in_flight = 1024;
 };
@@ -60,8 +60,8 @@ class RpcClient {
   void start();
   void stop();
 
-  // Waits for the first HelloReply, or the next one after a loss. kTimeout with the controller's last
-  // word if it refused the Hello (its code then), kCancelled.
+  // Waits for the first HelloReply, or the next one after a loss. kTimeout with the controller's
+  // last word if it refused the Hello (its code then), kCancelled.
   Status wait_connected(TimePoint deadline);
   bool connected() const;
 

@@ -12,9 +12,10 @@
 #include <mutex>
 #include <zmq.hpp>
 
-#include "shared/base/rng.h"               // random_nonce
-#include "shared/transport/zmq_options.h"  // check_options, set_*
-#include "shared/transport/zmq_zap.h"      // ZapServer
+#include "shared/base/rng.h"                 // random_nonce
+#include "shared/transport/packet_limits.h"  // check_outgoing, is_frame_allowed
+#include "shared/transport/zmq_options.h"    // check_options, set_*
+#include "shared/transport/zmq_zap.h"        // ZapServer
 
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
@@ -60,19 +61,6 @@ std::size_t cost_of(const Packet& packet) {
   std::size_t cost = 0;
   for (const SharedBytes& frame : packet.frames) cost += frame->size() + kFrameOverhead;
   return cost;
-}
-
-Status check_size(const Packet& packet) {
-  if (packet.frames.empty() || packet.frames.size() > wire::kMaxParts + 1) {
-    return invalid("packet frames", "1 to " + std::to_string(wire::kMaxParts + 1),
-                   packet.frames.size());
-  }
-  for (const SharedBytes& frame : packet.frames) {
-    if (frame->size() > wire::kMaxPartBytes) {
-      return invalid("frame bytes", "at most " + std::to_string(wire::kMaxPartBytes), frame->size());
-    }
-  }
-  return ok();
 }
 
 class Message {  // owns a zmq_msg_t
@@ -183,7 +171,7 @@ void ZmqChannel::bind(const ServerOptions& options) {
 void ZmqChannel::connect(const ClientOptions& options) {
   zmq_internal::set_common(socket_, options.max_inbound, options.linger);
   std::string identity = options.identity;
-  if (identity.empty()) identity = "m" + std::to_string(random_nonce());
+  if (identity.empty()) identity.append("m").append(std::to_string(random_nonce()));
   zmq_internal::set_client(socket_, options, identity);
   socket_.connect(options.endpoint);
   endpoint_ = options.endpoint;
@@ -199,7 +187,7 @@ void ZmqChannel::do_close() {
   }
   context_.shutdown();  // ends the doorkeeper
   zap_.reset();
-  context_.close();     // waits for what is unsent, at most the linger time
+  context_.close();  // waits for what is unsent, at most the linger time
 }
 
 void ZmqChannel::poke() {
@@ -247,17 +235,17 @@ Status ZmqChannel::send_frame(const SharedBytes& frame, const std::shared_ptr<Bu
 }
 
 Status ZmqChannel::send(Packet packet) {
-  MEMSLOT_TRY(check_size(packet));
+  MEMSLOT_TRY(check_outgoing(packet));
   const std::size_t cost = cost_of(packet);
   const std::lock_guard lock(mutex_);
   if (closed_) return Error{ErrorCode::kUnavailable, "channel: expected open, found closed"};
   const auto budget = budget_of(packet.peer);
   if (budget->pending + cost > limits_.peer_bytes || total_->pending + cost > limits_.total_bytes) {
     ++stats_.overloaded;
-    return Error{ErrorCode::kOverloaded,
-                 "send queue: expected room for " + std::to_string(cost) + " bytes, found " +
-                     std::to_string(budget->pending) + " pending for this peer, " +
-                     std::to_string(total_->pending) + " in all"};
+    return Error{ErrorCode::kOverloaded, "send queue: expected room for " + std::to_string(cost) +
+                                             " bytes, found " + std::to_string(budget->pending) +
+                                             " pending for this peer, " +
+                                             std::to_string(total_->pending) + " in all"};
   }
   if (server_) {
     MEMSLOT_TRY(send_route(packet.peer));
@@ -276,8 +264,7 @@ Status ZmqChannel::send(Packet packet) {
 
 // True if the frame is within the limits and was taken. Index counts without the route.
 bool ZmqChannel::take_frame(Message& message, std::size_t index, Packet& out) {
-  const std::size_t limit = index == 0 ? wire::kMaxEnvelopeBytes : wire::kMaxPartBytes;
-  if (index > wire::kMaxParts || message.size() > limit) return false;
+  if (!is_frame_allowed(index, message.size())) return false;
   if (index == 0) out.user = message.property("User-Id");
   if (zap_ && out.user.empty()) return false;  // never past the doorkeeper without a name
   const auto* begin = reinterpret_cast<const std::byte*>(message.data());

@@ -8,17 +8,17 @@
 //              and an eventfd.
 // Frames:      sent without a copy (the I/O thread holds the SharedBytes until they are written),
 //              received with one.
-// Limits:      per peer at most max_pending_bytes wait to be written, for a server end in all at most
-//              max_total_bytes. Incoming: at most max_inbound messages wait per peer, then the
-//              kernel's flow control holds the peer back; a frame over kMaxPartBytes ends the
+// Limits:      per peer at most max_pending_bytes wait to be written, for a server end in all at
+//              most max_total_bytes. Incoming: at most max_inbound messages wait per peer, then
+//              the kernel's flow control holds the peer back; a frame over kMaxPartBytes ends the
 //              connection, other excess (envelope, number of frames) drops the packet.
 // Reconnect:   a client end reconnects for ever; a server end that is started again on the same
 //              endpoint is found again. A client that comes back under its old identity takes its
 //              place over (ROUTER_HANDOVER).
-// Security:    ipc sockets carry the file's mode (only the owner by the usual umask). On any endpoint
-//              other than ipc and loopback, CURVE keys are required on both ends, and a client's
-//              public key must be on the server's allow-list (ZAP). With keys given, a loopback or
-//              ipc link uses them as well.
+// Security:    ipc sockets carry the file's mode (only the owner by the usual umask). On any
+//              endpoint other than ipc and loopback, CURVE keys are required on both ends, and a
+//              client's public key must be on the server's allow-list (ZAP). With keys given, a
+//              loopback or ipc link uses them as well.
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,9 +47,9 @@ struct ServerOptions {
 
 struct ClientOptions {
   std::string endpoint = "tcp://127.0.0.1:7400";
-  std::string identity;                           // 1 to 200 bytes, printable; "": random
+  std::string identity;  // 1 to 200 bytes, printable; "": random
   std::optional<KeyPair> keys;
-  std::string server_key;                         // Z85; required with keys
+  std::string server_key;  // Z85; required with keys
   std::size_t max_pending_bytes = kDefaultPendingBytes;
   int max_inbound = 64;
   Duration linger = std::chrono::milliseconds(200);

@@ -70,7 +70,8 @@ Status check_options(const ClientOptions& options) {
   MEMSLOT_TRY(check_endpoint(options.endpoint));
   MEMSLOT_TRY(check_pair(options.keys, options.endpoint));
   const auto& id = options.identity;
-  const bool printable = std::all_of(id.begin(), id.end(), [](char c) { return c > 32 && c < 127; });
+  const bool printable =
+      std::all_of(id.begin(), id.end(), [](char c) { return c > 32 && c < 127; });
   if (id.size() > kMaxIdentity || !printable) {
     return invalid("identity", "at most 200 printable characters", id.size());
   }

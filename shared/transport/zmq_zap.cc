@@ -61,9 +61,12 @@ void ZapServer::answer_one() {
   }
   const std::string request_id =
       frames.size() > kRequestId ? frames[kRequestId].to_string() : std::string();
-  const std::array<std::string, 6> reply = {"1.0", request_id, allowed ? "200" : "400",
+  const std::array<std::string, 6> reply = {"1.0",
+                                            request_id,
+                                            allowed ? "200" : "400",
                                             allowed ? "OK" : "not on the allow-list",
-                                            allowed ? key : "", ""};
+                                            allowed ? key : "",
+                                            ""};
   for (std::size_t i = 0; i < reply.size(); ++i) {
     const auto flags = i + 1 < reply.size() ? zmq::send_flags::sndmore : zmq::send_flags::none;
     socket_.send(zmq::buffer(reply[i]), flags);

@@ -1,8 +1,9 @@
 #pragma once
 // Inside of the ZeroMQ channel: the doorkeeper of a CURVE server (ZAP, rfc.zeromq.org/spec/27).
 //
-// Operation:   a thread answers the authentication requests of the context's sockets: a client whose
-//              public key is on the allow-list is let in, and its packets carry the key as user id.
+// Operation:   a thread answers the authentication requests of the context's sockets: a client
+//              whose public key is on the allow-list is let in, and its packets carry the key as
+//              user id.
 // Lifecycle:   the constructor binds and starts; the thread ends when the context shuts down;
 //              the destructor joins it. REQUIRES: the context was shut down before destruction.
 #include <set>

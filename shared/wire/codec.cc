@@ -17,9 +17,7 @@ constexpr flatbuffers::uoffset_t kMaxTables = 4 * kMaxResidents + 4096;
 static_assert(static_cast<std::size_t>(fbs::Body::MAX) == std::variant_size_v<Body>,
               "envelope.fbs and wire::Body list the same bodies in the same order");
 
-constexpr fbs::Body body_type(const Body& body) {
-  return static_cast<fbs::Body>(body.index() + 1);
-}
+constexpr fbs::Body body_type(const Body& body) { return static_cast<fbs::Body>(body.index() + 1); }
 
 template <class T>
 Body read(Reader& r, const fbs::Envelope& envelope) {

@@ -69,7 +69,7 @@ Offset<flatbuffers::Vector<Offset<fbs::SlotInfo>>> pack(Builder& b,
 std::vector<SlotInfo> unpack_slots(Reader& r,
                                    const flatbuffers::Vector<Offset<fbs::SlotInfo>>* slots);
 
-#define MEMSLOT_CODEC_PAIR(Type)                      \
+#define MEMSLOT_CODEC_PAIR(Type)                     \
   Offset<fbs::Type> pack(Builder& b, const Type& m); \
   Type unpack(Reader& r, const fbs::Type& m);
 

@@ -75,11 +75,11 @@ Observation unpack(Reader& r, const fbs::Observation& m) {
           .gain = as_std(m.gain()),
           .tokens = m.tokens(),
           .sampled = m.sampled(),
-          .active = r.list("active memories", m.active(), kMaxSlots,
-                           [&](const fbs::ActiveMemory& a) {
-                             return ActiveMemory{a.slot(), r.ref(a.ref()),
-                                                 same_value<ActiveReason>(a.reason())};
-                           }),
+          .active = r.list(
+              "active memories", m.active(), kMaxSlots,
+              [&](const fbs::ActiveMemory& a) {
+                return ActiveMemory{a.slot(), r.ref(a.ref()), same_value<ActiveReason>(a.reason())};
+              }),
           .residents = unpack_residents(r, m.residents())};
 }
 

@@ -6,14 +6,15 @@
 //   generator -> controller   Hello, Heartbeat, OpenSession, Observation, FetchMemory, WriteBack,
 //                             CloseSession, LearnProgress, LearnResult, LearnFailed, TaskEvent
 //   controller -> generator   HelloReply, Heartbeat, OpenSessionReply, Directive, MemoryReply,
-//                             WriteBackReply, CloseSessionReply, AssignLearn, LearnAck, CancelLearn,
-//                             AssignTask, CancelTask, ErrorReply
+//                             WriteBackReply, CloseSessionReply, AssignLearn, LearnAck,
+//                             CancelLearn, AssignTask, CancelTask, ErrorReply
 //   client -> controller      Hello, Heartbeat, SubmitTask, CancelTask, AdminRequest
 //   controller -> client      HelloReply, Heartbeat, TaskEvent, AdminReply, ErrorReply
 //
 // A request carries a request id that is unique for its sender's incarnation; the reply repeats it.
-// A retry repeats the request id and the body. One-way messages (Heartbeat, LearnProgress, TaskEvent,
-// CancelTask, CancelLearn) have request id 0, but for TaskEvent, which repeats its task's.
+// A retry repeats the request id and the body. One-way messages (Heartbeat, LearnProgress,
+// TaskEvent, CancelTask, CancelLearn) have request id 0, but for TaskEvent, which repeats its
+// task's.
 //
 // Threads: values.
 #include <cstdint>
@@ -122,8 +123,8 @@ struct Resident {
   friend bool operator==(const Resident&, const Resident&) = default;
   friend auto operator<=>(const Resident&, const Resident&) = default;
 };
-// The generator's resident set: `epoch` after applying the delta to `base_epoch`; base_epoch 0 means
-// that `added` is the whole set.
+// The generator's resident set: `epoch` after applying the delta to `base_epoch`; base_epoch 0
+// means that `added` is the whole set.
 struct ResidentDelta {
   std::uint64_t epoch = 0;
   std::uint64_t base_epoch = 0;
@@ -288,10 +289,11 @@ struct AdminReply {                // parts[0]: a file's bytes, for bank.export
 };
 
 using Body =
-    std::variant<Hello, HelloReply, Heartbeat, ErrorReply, OpenSession, OpenSessionReply, Observation,
-                 Directive, FetchMemory, MemoryReply, WriteBack, WriteBackReply, CloseSession,
-                 CloseSessionReply, AssignLearn, LearnProgress, LearnResult, LearnFailed, LearnAck,
-                 CancelLearn, SubmitTask, AssignTask, TaskEvent, CancelTask, AdminRequest, AdminReply>;
+    std::variant<Hello, HelloReply, Heartbeat, ErrorReply, OpenSession, OpenSessionReply,
+                 Observation, Directive, FetchMemory, MemoryReply, WriteBack, WriteBackReply,
+                 CloseSession, CloseSessionReply, AssignLearn, LearnProgress, LearnResult,
+                 LearnFailed, LearnAck, CancelLearn, SubmitTask, AssignTask, TaskEvent, CancelTask,
+                 AdminRequest, AdminReply>;
 
 struct Message {
   std::uint64_t request = 0;

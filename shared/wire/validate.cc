@@ -195,7 +195,9 @@ struct PartCount {
 };
 
 template <class T>
-PartCount part_count(const T&) { return {0, 0}; }
+PartCount part_count(const T&) {
+  return {0, 0};
+}
 PartCount part_count(const MemoryReply&) { return {1, 1}; }
 PartCount part_count(const WriteBack&) { return {1, 1}; }
 PartCount part_count(const LearnResult&) { return {2, 2}; }
@@ -225,9 +227,9 @@ Status check_parts(const Message& message) {
   }
   const PartCount count = std::visit([](const auto& m) { return part_count(m); }, message.body);
   if (message.parts.size() < count.least || message.parts.size() > count.most) {
-    const std::string expected =
-        count.least == count.most ? std::to_string(count.least)
-                                  : std::to_string(count.least) + " to " + std::to_string(count.most);
+    const std::string expected = count.least == count.most ? std::to_string(count.least)
+                                                           : std::to_string(count.least) + " to " +
+                                                                 std::to_string(count.most);
     return corrupt("message parts", expected, message.parts.size());
   }
   for (const SharedBytes& part : message.parts) {

@@ -1,13 +1,13 @@
 #pragma once
-// The rules of a message beyond its structure. Applied before encoding and after decoding, so that a
-// peer's bad message is refused at the door and ours is refused before it leaves.
+// The rules of a message beyond its structure. Applied before encoding and after decoding, so that
+// a peer's bad message is refused at the door and ours is refused before it leaves.
 //
 //   enums      a listed value
 //   floats     finite
-//   names      namespaces, memories, sources: check_name() of shared/memory/record.h, where not empty
+//   names      namespaces, memories, sources, where not empty: check_name() of memory/record.h
 //   words      jobs, tokens, kinds, verbs: at most kMaxWordBytes
 //   lists      at most the kMax... of messages.h
-//   parts      as many as the body says (a payload for MemoryReply, ...), each at most kMaxPartBytes
+//   parts      as many as the body says (a payload for MemoryReply, ...), at most kMaxPartBytes
 //
 // Threads: pure functions.
 #include "shared/wire/messages.h"

@@ -196,17 +196,19 @@ std::vector<Bad> bad_bodies() {
       {"NanEntropy", observation([](Observation& m) { m.entropy = kNan; })},
       {"InfiniteSurprise", observation([](Observation& m) { m.surprise = kInfinity; })},
       {"NanGain", observation([](Observation& m) { m.gain = kNan; })},
-      {"NanInHiddenMean", observation([](Observation& m) { m.hidden_mean = {1, 2, kNan, 4}; })},
+      {"NanInHiddenMean", observation([](Observation& m) {
+         m.hidden_mean = {1, 2, kNan, 4};
+       })},
       {"InfinityInHiddenMean", observation([](Observation& m) { m.hidden_mean = {-kInfinity}; })},
       {"TooLongHiddenMean",
        observation([](Observation& m) { m.hidden_mean.resize(kMaxHidden + 1); })},
       {"TooManyActive", observation([](Observation& m) { m.active.resize(kMaxSlots + 1); })},
       {"UnknownReason",
        observation([](Observation& m) { m.active[0].reason = static_cast<ActiveReason>(7); })},
-      {"ResidentWithoutVersion",
-       observation([](Observation& m) { m.residents.added = {{0, {"default", "a", 0}}}; })},
-      {"TooManyResidents",
-       observation([](Observation& m) {
+      {"ResidentWithoutVersion", observation([](Observation& m) {
+         m.residents.added = {{0, {"default", "a", 0}}};
+       })},
+      {"TooManyResidents", observation([](Observation& m) {
          m.residents.added.assign(kMaxResidents + 1, {0, {"default", "a", 1}});
        })},
       {"BadMemoryName", observation([](Observation& m) { m.active[0].ref.id = "../etc"; })},
@@ -217,8 +219,7 @@ std::vector<Bad> bad_bodies() {
       {"PartThatIsNotThere", directive([](SlotAction& a) { a.part = 0; })},
       {"PartBelowMinusOne", directive([](SlotAction& a) { a.part = -2; })},
       {"PartOverTheLimit", directive([](SlotAction& a) { a.part = 1 << 30; })},
-      {"PartOfBase",
-       directive([](SlotAction& a) {
+      {"PartOfBase", directive([](SlotAction& a) {
          a.action = ActionKind::kBase;
          a.part = 0;
        })},
@@ -230,7 +231,9 @@ std::vector<Bad> bad_bodies() {
       {"TooManyNamespaces",
        open_session([](OpenSession& m) { m.namespaces.assign(kMaxNamespaces + 1, "a"); })},
       {"TooManySlots", open_session([](OpenSession& m) { m.slots.resize(kMaxSlots + 1); })},
-      {"SlotWithoutSize", open_session([](OpenSession& m) { m.slots = {{3, MlpForm::kSwiGlu, 0, 5}}; })},
+      {"SlotWithoutSize", open_session([](OpenSession& m) {
+         m.slots = {{3, MlpForm::kSwiGlu, 0, 5}};
+       })},
       {"UnknownErrorCode", ErrorReply{static_cast<ErrorCode>(99), ""}},
       {"UnknownRole", Hello{static_cast<PeerRole>(3), 1, "", {}, "", {}, 0}},
       {"NoHeartbeat", HelloReply{1, "", 0}},

@@ -50,7 +50,8 @@ TEST_P(EveryBody, EncodesToTheSameBytesEveryTime) {
 INSTANTIATE_TEST_SUITE_P(Bodies, EveryBody, testing::Range(std::size_t{0}, kBodies),
                          [](const auto& param_info) {
                            Random random(1);
-                           return std::string(body_name(random_message(param_info.param, random).body));
+                           return std::string(
+                               body_name(random_message(param_info.param, random).body));
                          });
 
 TEST(Codec, DefaultBodiesThatMayBeSentKeepTheirDefaults) {

@@ -1,5 +1,5 @@
-// Writes one message of every body into a folder, as seeds for the fuzzer and as what later versions
-// must still read. Files that exist are kept: they are the format as it was.
+// Writes one message of every body into a folder, as seeds for the fuzzer and as what later
+// versions must still read. Files that exist are kept: they are the format as it was.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -27,7 +27,8 @@ int main(int argc, char** argv) {
     if (std::filesystem::exists(path)) continue;
     const auto bytes = file_of_frames(frames.value());
     std::ofstream(path, std::ios::binary)
-        .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+        .write(reinterpret_cast<const char*>(bytes.data()),
+               static_cast<std::streamsize>(bytes.size()));
   }
   return 0;
 }

@@ -9,11 +9,14 @@ namespace {
 std::uint64_t below(Random& r, std::uint64_t n) { return r() % n; }
 bool coin(Random& r) { return below(r, 2) == 0; }
 // Across all magnitudes, ends included.
-std::uint64_t u64(Random& r) { return coin(r) ? r() >> below(r, 64) : (coin(r) ? 0 : ~std::uint64_t{0}); }
+std::uint64_t u64(Random& r) {
+  return coin(r) ? r() >> below(r, 64) : (coin(r) ? 0 : ~std::uint64_t{0});
+}
 std::uint32_t u32(Random& r) { return static_cast<std::uint32_t>(u64(r)); }
 std::int32_t positive(Random& r) { return static_cast<std::int32_t>(1 + below(r, 1 << 20)); }
 float real(Random& r) {
-  return std::ldexp(static_cast<float>(below(r, 2001)) - 1000.0f, static_cast<int>(below(r, 40)) - 30);
+  return std::ldexp(static_cast<float>(below(r, 2001)) - 1000.0f,
+                    static_cast<int>(below(r, 40)) - 30);
 }
 
 std::string text(Random& r, std::size_t longest = 300) {
@@ -72,8 +75,13 @@ MemoryVersion version(Random& r) {
   v.ref = ref(r, true);
   v.token = name(r);
   v.parent = maybe_name(r);
-  v.signature = {sha(r), positive(r), one_of(r, MemoryKind::kPkm), one_of(r, MlpForm::kGeluTanh),
-                 positive(r), positive(r), sha(r)};
+  v.signature = {sha(r),
+                 positive(r),
+                 one_of(r, MemoryKind::kPkm),
+                 one_of(r, MlpForm::kGeluTanh),
+                 positive(r),
+                 positive(r),
+                 sha(r)};
   v.dtype = coin(r) ? DType::kF32 : DType::kBF16;
   v.source = maybe_name(r);
   v.origin = one_of(r, VersionOrigin::kImported);
@@ -82,9 +90,17 @@ MemoryVersion version(Random& r) {
   v.payload_bytes = below(r, kMaxPartBytes);
   v.sha256 = sha(r);
   v.keys = static_cast<std::uint32_t>(below(r, 10000));
-  v.stats = {real(r), real(r), 0.5, 0.75, real(r), real(r), 12.5,
-             static_cast<std::uint32_t>(below(r, 100)), static_cast<std::uint32_t>(below(r, 9999)),
-             static_cast<std::uint32_t>(below(r, 99)), R"({"rate": 0.01, "name": "é"})"};
+  v.stats = {real(r),
+             real(r),
+             0.5,
+             0.75,
+             real(r),
+             real(r),
+             12.5,
+             static_cast<std::uint32_t>(below(r, 100)),
+             static_cast<std::uint32_t>(below(r, 9999)),
+             static_cast<std::uint32_t>(below(r, 99)),
+             R"({"rate": 0.01, "name": "é"})"};
   v.branch = coin(r);
   v.position = below(r, 1 << 30);
   return v;
@@ -99,8 +115,17 @@ void fill(Random& r, HelloReply& m) { m = {u64(r), text(r), 1 + u32(r) / 2}; }
 void fill(Random& r, Heartbeat& m) { m = {u64(r)}; }
 void fill(Random& r, ErrorReply& m) { m = {one_of(r, ErrorCode::kInternal), text(r)}; }
 void fill(Random& r, OpenSession& m) {
-  m = {u64(r), u64(r), sha(r), slots(r), list(r, 9, [&] { return name(r); }), text(r), u64(r), coin(r),
-       one_of(r, SelectMode::kAsync), one_of(r, KvMode::kRecompute), text(r)};
+  m = {u64(r),
+       u64(r),
+       sha(r),
+       slots(r),
+       list(r, 9, [&] { return name(r); }),
+       text(r),
+       u64(r),
+       coin(r),
+       one_of(r, SelectMode::kAsync),
+       one_of(r, KvMode::kRecompute),
+       text(r)};
 }
 void fill(Random& r, OpenSessionReply& m) { m = {u64(r), text(r), name(r)}; }
 void fill(Random& r, Observation& m) {
@@ -128,7 +153,8 @@ void fill(Random& r, Directive& m) {
   // As many of the uses bring their payload as there may be parts.
   std::int32_t part = 0;
   for (SlotAction& a : m.actions) {
-    if (a.action == ActionKind::kUse && coin(r) && part < static_cast<int>(kMaxParts)) a.part = part++;
+    if (a.action == ActionKind::kUse && coin(r) && part < static_cast<int>(kMaxParts))
+      a.part = part++;
   }
   m.log_prob = real(r);
   m.candidates = u32(r);
@@ -176,8 +202,10 @@ std::size_t parts_of(Random& r, const Body& body) {
     return static_cast<std::size_t>(highest + 1);
   }
   if (std::holds_alternative<LearnResult>(body)) return 2;
-  if (std::holds_alternative<MemoryReply>(body) || std::holds_alternative<WriteBack>(body)) return 1;
-  const bool file = std::holds_alternative<AdminRequest>(body) || std::holds_alternative<AdminReply>(body);
+  if (std::holds_alternative<MemoryReply>(body) || std::holds_alternative<WriteBack>(body))
+    return 1;
+  const bool file =
+      std::holds_alternative<AdminRequest>(body) || std::holds_alternative<AdminReply>(body);
   return file ? below(r, 2) : 0;
 }
 
