@@ -1,0 +1,3 @@
+# Learning: quality of a recipe, and speed of a step.
+add_executable(recipe_report recipe_report.cc)
+target_link_libraries(recipe_report PRIVATE memslot_learn memslot_backend nlohmann_json::nlohmann_json memslot_warnings)
