@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "generator/model/json_depth.h"
+
 namespace memslot {
 namespace {
 
@@ -159,6 +161,7 @@ Result<ModelConfig> by_family(const Json& json) {
 }  // namespace
 
 Result<ModelConfig> config_from_json(std::string_view text) {
+  if (!json_depth_fits(text)) return corrupt("config.json nesting", "at most 64", "deeper");
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object())
     return corrupt("config.json", "a JSON object",

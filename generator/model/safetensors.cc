@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "generator/model/json_depth.h"
+
 namespace memslot {
 namespace {
 
@@ -114,6 +116,9 @@ Result<SafetensorsIndex> SafetensorsIndex::parse(std::span<const std::byte> file
     return corrupt("safetensors header bytes", "at most " + std::to_string(file.size() - 8),
                    header_bytes);
   const auto* text = reinterpret_cast<const char*>(file.data() + 8);
+  if (!json_depth_fits({text, static_cast<std::size_t>(header_bytes)})) {
+    return corrupt("safetensors header nesting", "at most 64", "deeper");
+  }
   const Json header = Json::parse(text, text + header_bytes, nullptr, /*allow_exceptions=*/false);
   if (!header.is_object())
     return corrupt("safetensors header", "a JSON object",

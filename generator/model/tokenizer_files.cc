@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "generator/model/json_depth.h"
 #include "generator/model/mapped_file.h"
 
 namespace memslot {
@@ -110,6 +111,8 @@ Status read_added(const Json& added, TokenizerSpec& spec) {
 }
 
 Result<Json> parse_object(std::string_view text, const char* what) {
+  if (!json_depth_fits(text))
+    return corrupt(std::string(what) + " nesting", "at most 64", "deeper");
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object())
     return corrupt(what, "a JSON object", json.is_discarded() ? "no JSON" : json.type_name());

@@ -91,6 +91,9 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadConfig{"NotJson", kCorruption, "config.json: expected a JSON object, found no JSON",
                   "{"},
+        BadConfig{"NestedDeeperThanTheStack", kCorruption,
+                  "config.json nesting: expected at most 64, found deeper",
+                  "{\"model_type\":" + std::string(1000000, '[') + std::string(1000000, ']') + "}"},
         BadConfig{"NotAnObject", kCorruption, "config.json: expected a JSON object, found array",
                   "[]"},
         BadConfig{"NoType", kCorruption,

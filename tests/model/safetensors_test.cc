@@ -85,6 +85,10 @@ INSTANTIATE_TEST_SUITE_P(
                 safetensors_bytes("{\"a", "")},
         BadFile{"NotAnObject", ErrorCode::kCorruption, "expected a JSON object, found array",
                 safetensors_bytes("[1]", "")},
+        BadFile{"NestedDeeperThanTheStack", ErrorCode::kCorruption,
+                "safetensors header nesting: expected at most 64, found deeper",
+                safetensors_bytes(
+                    "{\"a\":" + std::string(1000000, '[') + std::string(1000000, ']') + "}", "")},
         BadFile{"EntryNotAnObject", ErrorCode::kCorruption, "tensor 't': header entry",
                 one("3", 0)},
         BadFile{"NoShape", ErrorCode::kCorruption, "tensor 't': header entry",
