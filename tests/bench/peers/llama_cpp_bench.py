@@ -1,9 +1,10 @@
 """llama.cpp's speed on one file: prefill (logits of the last token only) and decode of one sequence.
 
-    llama_cpp_bench.py MODEL [--threads N] [--prefill T] [--prompt P] [--decode N] [--repeat R]
+    llama_cpp_bench.py MODEL [--threads N] [--prompt T] [--decode N] [--repeat R]
 
-Prints one JSON object; rates are medians over the repetitions. The next token is the best of the
-logits (argmax, as a greedy generation does), so that decode includes reading them.
+As gpt_bench does: the prompt is read into an empty cache, then tokens are written on top of it. The
+next token is the best of the logits, so that decode includes reading them. Prints one JSON object;
+rates are medians over the repetitions.
 """
 import argparse
 import json
@@ -50,42 +51,34 @@ class Session:
         return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self.context, -1), shape=(self.vocab,))
 
 
-def prefill_rate(session, ids):
+def run_once(session, prompt, count):
+    """(prompt tokens per second, written tokens per second on top of it)."""
     session.clear()
     begin = time.perf_counter()
-    session.feed(ids)
-    return len(ids) / (time.perf_counter() - begin)
-
-
-def decode_rate(session, prompt, count):
-    session.clear()
     token = int(session.feed(prompt).argmax())
-    begin = time.perf_counter()
+    read = time.perf_counter()
     for _ in range(count):
         token = int(session.feed([token]).argmax())
-    return count / (time.perf_counter() - begin)
+    return len(prompt) / (read - begin), count / (time.perf_counter() - read)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--prefill", type=int, default=512)
-    parser.add_argument("--prompt", type=int, default=16)
+    parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--decode", type=int, default=128)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
-    rows = max(args.prefill, args.prompt)
-    session = Session(args.model, args.threads, max(rows, args.prompt + args.decode) + 16, rows)
-    ids = [(7919 * i + 13) % session.vocab for i in range(rows)]
+    session = Session(args.model, args.threads, args.prompt + args.decode + 16, args.prompt)
+    prompt = [(7919 * i + 13) % session.vocab for i in range(args.prompt)]
 
-    prefill_rate(session, ids[:args.prefill])  # warm: pages, thread pool
-    decode_rate(session, ids[:args.prompt], 4)
-    prefill = [prefill_rate(session, ids[:args.prefill]) for _ in range(args.repeat)]
-    decode = [decode_rate(session, ids[:args.prompt], args.decode) for _ in range(args.repeat)]
+    run_once(session, prompt, 4)  # warm: pages, thread pool
+    runs = [run_once(session, prompt, args.decode) for _ in range(args.repeat)]
     print(json.dumps({"program": f"llama.cpp (llama-cpp-python {llama_cpp.__version__})", "threads": args.threads,
-                      "prefill_tokens": args.prefill, "prefill_tokens_per_s": statistics.median(prefill),
-                      "decode_tokens": args.decode, "decode_tokens_per_s": statistics.median(decode)}))
+                      "prompt": args.prompt, "decode": args.decode,
+                      "prefill_tokens_per_s": statistics.median(run[0] for run in runs),
+                      "decode_tokens_per_s": statistics.median(run[1] for run in runs)}))
 
 
 if __name__ == "__main__":
