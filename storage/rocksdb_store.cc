@@ -1,9 +1,7 @@
 #include "storage/rocksdb_store.h"
 
-#include <rocksdb/db.h>                        // DB
-#include <rocksdb/table.h>                     // BlockBasedTableOptions
-#include <rocksdb/utilities/backup_engine.h>   // BackupEngine
-#include <rocksdb/write_batch.h>               // WriteBatch
+#include <rocksdb/db.h>           // DB
+#include <rocksdb/write_batch.h>  // WriteBatch
 #include <sys/statvfs.h>
 
 #include <array>
@@ -11,10 +9,13 @@
 #include <cstring>
 #include <filesystem>
 #include <mutex>
+#include <shared_mutex>
 
 #include "shared/base/log.h"
 #include "storage/bank_format.h"
 #include "storage/directory_lock.h"
+#include "storage/rocksdb_backup.h"
+#include "storage/rocksdb_options.h"
 
 namespace memslot {
 namespace {
@@ -22,68 +23,12 @@ namespace {
 namespace fs = std::filesystem;
 namespace bf = bank_format;
 
-constexpr const char* kPayloadFamily = "payload";
-// A flushed memtable becomes one blob file; it is what an unclean shutdown replays at most.
-constexpr std::size_t kPayloadMemtable = std::size_t{64} << 20;
-constexpr std::uint64_t kMinBlobBytes = 1024;  // smaller payloads live in the table itself
-constexpr std::uint64_t kMaxLogBytes = std::uint64_t{256} << 20;
 // Free disk that a write must leave: the engine needs room to flush, and publishing (small) must go
 // on when putting payloads (large) no longer can.
 constexpr std::uint64_t kPayloadReserve = std::uint64_t{8} << 20;
 constexpr std::uint64_t kPublishReserve = std::uint64_t{2} << 20;
 
-Error from_status(const rocksdb::Status& s, std::string_view what) {
-  const std::string message = std::string(what) + ": " + s.ToString();
-  if (s.subcode() == rocksdb::Status::kNoSpace || s.subcode() == rocksdb::Status::kSpaceLimit) {
-    return {ErrorCode::kNoSpace, message};
-  }
-  if (s.IsNotFound()) return {ErrorCode::kNotFound, message};
-  if (s.IsCorruption()) return {ErrorCode::kCorruption, message};
-  if (s.IsTimedOut()) return {ErrorCode::kTimeout, message};
-  if (s.IsBusy() || s.IsShutdownInProgress()) return {ErrorCode::kUnavailable, message};
-  return {ErrorCode::kIo, message};
-}
-
 rocksdb::Slice slice(std::string_view text) { return {text.data(), text.size()}; }
-
-rocksdb::DBOptions db_options() {
-  rocksdb::DBOptions o;
-  o.paranoid_checks = true;
-  // A record cut off by kill -9 is dropped; damage before the end of the log is an error, never a
-  // silent return to an older state.
-  o.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
-  o.max_total_wal_size = kMaxLogBytes;
-  o.max_background_jobs = 2;
-  o.keep_log_file_num = 3;
-  o.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
-  o.stats_dump_period_sec = 0;
-  return o;
-}
-
-rocksdb::ColumnFamilyOptions family_options() {
-  rocksdb::ColumnFamilyOptions o;
-  rocksdb::BlockBasedTableOptions table;
-  table.checksum = rocksdb::ChecksumType::kXXH3;
-  o.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-  o.compression = rocksdb::CompressionType::kNoCompression;  // weights do not compress
-  return o;
-}
-
-rocksdb::ColumnFamilyOptions payload_family_options() {
-  rocksdb::ColumnFamilyOptions o = family_options();
-  o.write_buffer_size = kPayloadMemtable;
-  o.enable_blob_files = true;
-  o.min_blob_size = kMinBlobBytes;
-  o.enable_blob_garbage_collection = true;
-  o.blob_garbage_collection_age_cutoff = 0.25;
-  o.blob_garbage_collection_force_threshold = 0.5;
-  return o;
-}
-
-bool is_absent_or_empty(const std::string& directory) {
-  std::error_code error;
-  return !fs::exists(directory, error) || fs::is_empty(directory, error);
-}
 
 std::uint64_t directory_bytes(const std::string& directory) {
   std::error_code error;
@@ -102,7 +47,7 @@ class RocksdbStore final : public BankStore {
                DirectoryLock lock)
       : directory_(std::move(directory)), quota_bytes_(options.quota_bytes), clock_(clock),
         lock_(std::move(lock)) {}
-  ~RocksdbStore() override;
+  ~RocksdbStore() override { close(); }
   Status open(bool fresh);
 
   Status put_payload(std::string_view token, std::span<const std::byte> bytes,
@@ -125,7 +70,13 @@ class RocksdbStore final : public BankStore {
   Status backup(const std::string& directory, TimePoint deadline) override;
 
  private:
-  Status check_deadline(TimePoint deadline) const;
+  // Held while the database is used, so that reopen() waits for it.
+  using Use = std::shared_lock<std::shared_mutex>;
+  Result<Use> to_read(TimePoint deadline);
+  Result<Use> to_write(TimePoint deadline);  // reopens after a failed write
+  Status reopen();
+  void close();
+  Result<RecordVersion> read_head(std::string_view id, TimePoint deadline);
   rocksdb::ReadOptions read_options(TimePoint deadline) const;
   std::mutex& stripe(std::string_view name) { return stripes_[std::hash<std::string_view>{}(name) % stripes_.size()]; }
   Result<std::string> get(const std::string& key, TimePoint deadline);  // kNotFound
@@ -143,6 +94,7 @@ class RocksdbStore final : public BankStore {
   const std::uint64_t quota_bytes_;
   const Clock& clock_;
   const DirectoryLock lock_;
+  std::shared_mutex db_mutex_;  // guards the next three: shared to use, alone to replace
   std::unique_ptr<rocksdb::DB> db_;
   rocksdb::ColumnFamilyHandle* default_ = nullptr;  // owned by us, destroyed before db_
   rocksdb::ColumnFamilyHandle* payload_ = nullptr;
@@ -152,20 +104,8 @@ class RocksdbStore final : public BankStore {
   std::atomic<std::uint64_t> records_ = 0;
 };
 
-RocksdbStore::~RocksdbStore() {
-  if (!db_) return;
-  // Everything is in the log already; this makes the next opening fast.
-  for (auto* family : {payload_, default_}) {
-    if (family != nullptr) db_->Flush(rocksdb::FlushOptions(), family).PermitUncheckedError();
-  }
-  for (auto* family : {payload_, default_}) {
-    if (family != nullptr) db_->DestroyColumnFamilyHandle(family).PermitUncheckedError();
-  }
-  db_->Close().PermitUncheckedError();
-}
-
 Status RocksdbStore::open(bool fresh) {
-  rocksdb::DBOptions options = db_options();
+  rocksdb::DBOptions options = bank_db_options();
   options.create_if_missing = fresh;
   options.create_missing_column_families = true;
   if (!fresh) {
@@ -183,7 +123,7 @@ Status RocksdbStore::open(bool fresh) {
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
   const auto s = rocksdb::DB::Open(options, directory_,
-                                   {{rocksdb::kDefaultColumnFamilyName, family_options()},
+                                   {{rocksdb::kDefaultColumnFamilyName, default_family_options()},
                                     {kPayloadFamily, payload_family_options()}},
                                    &handles, &db);
   if (!s.ok()) {
@@ -198,6 +138,7 @@ Status RocksdbStore::open(bool fresh) {
   db_.reset(db);
   default_ = handles[0];
   payload_ = handles[1];
+  write_failed_ = false;
   MEMSLOT_TRY(check_format_record());
   return count_contents();
 }
@@ -230,9 +171,54 @@ Status RocksdbStore::count_contents() {
   return ok();
 }
 
-Status RocksdbStore::check_deadline(TimePoint deadline) const {
+Result<RocksdbStore::Use> RocksdbStore::to_read(TimePoint deadline) {
   if (clock_.now() > deadline) return bf::past_deadline("bank");
+  Use use(db_mutex_);
+  if (db_) return use;
+  use.unlock();
+  return to_write(deadline);
+}
+
+Result<RocksdbStore::Use> RocksdbStore::to_write(TimePoint deadline) {
+  if (clock_.now() > deadline) return bf::past_deadline("bank");
+  if (write_failed_) {
+    MEMSLOT_TRY(reopen());
+  }
+  Use use(db_mutex_);
+  if (!db_) return Error{ErrorCode::kUnavailable, "bank " + directory_ + ": expected it open, found it closed"};
+  return use;
+}
+
+// After a failed log write only the disk knows what was written: the database is closed and read
+// back. Until there is space to do so, the old one goes on serving reads.
+Status RocksdbStore::reopen() {
+  const std::unique_lock lock(db_mutex_);
+  if (!write_failed_) return ok();  // another thread has done it
+  if (db_) {
+    MEMSLOT_TRY(check_space(0, kPayloadReserve));
+  }
+  close();
+  if (auto opened = open(/*fresh=*/false); !opened) {
+    write_failed_ = true;  // stays closed; the next call tries again
+    close();
+    return opened;
+  }
+  log::info("bank {}: reopened after a failed write", directory_);
   return ok();
+}
+
+void RocksdbStore::close() {
+  if (!db_) return;
+  // Everything is in the log already; flushing makes the next opening fast. Not after a failure: see
+  // rocksdb_options.cc.
+  for (auto* family : {payload_, default_}) {
+    if (!write_failed_) db_->Flush(rocksdb::FlushOptions(), family).PermitUncheckedError();
+  }
+  for (auto* family : {payload_, default_}) {
+    db_->DestroyColumnFamilyHandle(family).PermitUncheckedError();
+  }
+  db_->Close().PermitUncheckedError();
+  db_.reset();
 }
 
 rocksdb::ReadOptions RocksdbStore::read_options(TimePoint deadline) const {
@@ -295,13 +281,6 @@ Status RocksdbStore::reserve_quota(std::uint64_t bytes) {
 }
 
 Status RocksdbStore::write(rocksdb::WriteBatch& batch, std::string_view what) {
-  if (write_failed_) {
-    // After a failed log write the engine is read-only until told that the cause is gone.
-    const auto resumed = db_->Resume();
-    if (!resumed.ok()) return from_status(resumed, what);
-    write_failed_ = false;
-    log::info("bank {}: writing again", directory_);
-  }
   rocksdb::WriteOptions options;
   options.sync = true;
   const auto s = db_->Write(options, &batch);
@@ -315,13 +294,12 @@ Status RocksdbStore::put_payload(std::string_view token, std::span<const std::by
                                  TimePoint deadline) {
   MEMSLOT_TRY(bf::check_token(token));
   if (bytes.size() > kMaxBlobBytes) return invalid("payload bytes", "at most 67108864", bytes.size());
-  MEMSLOT_TRY(check_deadline(deadline));
+  MEMSLOT_TRY(const auto use, to_write(deadline));
   const std::string key = bf::payload_key(token);
   const bf::PayloadEntry entry{bytes.size(), clock_.unix_ms(), xxh128(bytes)};
   rocksdb::WriteBatch batch;
   batch.Put(default_, key, bf::encode_payload_entry(entry));
   const std::lock_guard lock(stripe(key));
-  MEMSLOT_TRY(check_deadline(deadline));
   if (auto old = get(key, deadline)) {
     MEMSLOT_TRY(const auto stored, bf::decode_payload_entry(old.value()));
     if (stored.bytes != entry.bytes || stored.digest != entry.digest) {
@@ -342,7 +320,7 @@ Status RocksdbStore::put_payload(std::string_view token, std::span<const std::by
 
 Result<std::vector<std::byte>> RocksdbStore::get_payload(std::string_view token, TimePoint deadline) {
   MEMSLOT_TRY(bf::check_token(token));
-  MEMSLOT_TRY(check_deadline(deadline));
+  MEMSLOT_TRY(const auto use, to_read(deadline));
   const std::string key = bf::payload_key(token);
   const auto raw = get(key, deadline);
   if (!raw && raw.error().code == ErrorCode::kNotFound) return bf::payload_missing(token);
@@ -367,7 +345,7 @@ Result<std::vector<std::byte>> RocksdbStore::get_payload(std::string_view token,
 
 Status RocksdbStore::erase_payload(std::string_view token, TimePoint deadline) {
   MEMSLOT_TRY(bf::check_token(token));
-  MEMSLOT_TRY(check_deadline(deadline));
+  MEMSLOT_TRY(const auto use, to_write(deadline));
   const std::string key = bf::payload_key(token);
   const std::lock_guard lock(stripe(key));
   const auto raw = get(key, deadline);
@@ -384,7 +362,7 @@ Status RocksdbStore::erase_payload(std::string_view token, TimePoint deadline) {
 Result<PayloadPage> RocksdbStore::list_payloads(std::string_view after, std::size_t limit,
                                                 TimePoint deadline) {
   MEMSLOT_TRY(bf::check_page(limit));
-  MEMSLOT_TRY(check_deadline(deadline));
+  MEMSLOT_TRY(const auto use, to_read(deadline));
   PayloadPage page;
   MEMSLOT_TRY(scan(bf::payload_key(after), "p", deadline, [&](auto key, auto value) -> Result<bool> {
     const auto token = key.substr(1);
@@ -402,7 +380,11 @@ Result<PayloadPage> RocksdbStore::list_payloads(std::string_view after, std::siz
 
 Result<RecordVersion> RocksdbStore::head(std::string_view id, TimePoint deadline) {
   MEMSLOT_TRY(bf::check_record_id(id));
-  MEMSLOT_TRY(check_deadline(deadline));
+  MEMSLOT_TRY(const auto use, to_read(deadline));
+  return read_head(id, deadline);
+}
+
+Result<RecordVersion> RocksdbStore::read_head(std::string_view id, TimePoint deadline) {
   const auto raw = get(bf::head_key(id), deadline);
   if (!raw && raw.error().code == ErrorCode::kNotFound) return bf::record_missing(id);
   if (!raw) return raw.error();
@@ -421,8 +403,9 @@ Result<RecordVersion> RocksdbStore::publish(std::string_view id, std::string_vie
                                             std::string_view token, std::string_view metadata,
                                             TimePoint deadline) {
   MEMSLOT_TRY(bf::check_publish(id, expected, token, metadata));
+  MEMSLOT_TRY(const auto use, to_write(deadline));
   const std::lock_guard lock(stripe(id));
-  auto current = head(id, deadline);
+  auto current = read_head(id, deadline);
   if (!current && current.error().code != ErrorCode::kNotFound) return current.error();
   const bool exists = current.has_value();
   if (exists && current.value().token == token) return current;
@@ -455,7 +438,7 @@ Result<RecordVersion> RocksdbStore::publish(std::string_view id, std::string_vie
 
 Result<std::vector<RecordVersion>> RocksdbStore::history(std::string_view id, TimePoint deadline) {
   MEMSLOT_TRY(bf::check_record_id(id));
-  MEMSLOT_TRY(check_deadline(deadline));
+  MEMSLOT_TRY(const auto use, to_read(deadline));
   std::vector<RecordVersion> versions;
   const std::string prefix = bf::version_prefix(id);
   MEMSLOT_TRY(scan(prefix, prefix, deadline, [&](auto, auto value) -> Result<bool> {
@@ -470,7 +453,7 @@ Result<std::vector<RecordVersion>> RocksdbStore::history(std::string_view id, Ti
 Result<RecordPage> RocksdbStore::list(std::string_view prefix, std::string_view after,
                                       std::size_t limit, TimePoint deadline) {
   MEMSLOT_TRY(bf::check_page(limit));
-  MEMSLOT_TRY(check_deadline(deadline));
+  MEMSLOT_TRY(const auto use, to_read(deadline));
   RecordPage page;
   const auto from = bf::head_key(std::max(prefix, after));
   MEMSLOT_TRY(scan(from, bf::head_key(prefix), deadline, [&](auto key, auto value) -> Result<bool> {
@@ -488,8 +471,10 @@ Result<RecordPage> RocksdbStore::list(std::string_view prefix, std::string_view 
 }
 
 Status RocksdbStore::erase(std::string_view id, std::string_view expected, TimePoint deadline) {
+  MEMSLOT_TRY(bf::check_record_id(id));
+  MEMSLOT_TRY(const auto use, to_write(deadline));
   const std::lock_guard lock(stripe(id));
-  MEMSLOT_TRY(const auto current, head(id, deadline));
+  MEMSLOT_TRY(const auto current, read_head(id, deadline));
   if (!expected.empty() && current.token != expected) {
     return bf::head_moved(id, expected, current.token);
   }
@@ -509,8 +494,10 @@ Status RocksdbStore::erase(std::string_view id, std::string_view expected, TimeP
 
 Status RocksdbStore::trim(std::string_view id, std::size_t keep, TimePoint deadline) {
   if (keep == 0) return invalid("versions to keep", "1 or more", keep);
+  MEMSLOT_TRY(bf::check_record_id(id));
+  MEMSLOT_TRY(const auto use, to_write(deadline));
   const std::lock_guard lock(stripe(id));
-  MEMSLOT_TRY(const auto current, head(id, deadline));
+  MEMSLOT_TRY(const auto current, read_head(id, deadline));
   rocksdb::WriteBatch batch;
   const std::string prefix = bf::version_prefix(id);
   // Numbers are consecutive, so the oldest to keep is known without counting.
@@ -525,12 +512,12 @@ Status RocksdbStore::trim(std::string_view id, std::size_t keep, TimePoint deadl
 }
 
 Result<StoreUsage> RocksdbStore::usage(TimePoint deadline) {
-  MEMSLOT_TRY(check_deadline(deadline));
+  MEMSLOT_TRY(const auto use, to_read(deadline));
   return StoreUsage{payload_bytes_, directory_bytes(directory_), quota_bytes_, records_};
 }
 
 Status RocksdbStore::compact(TimePoint deadline) {
-  MEMSLOT_TRY(check_deadline(deadline));
+  MEMSLOT_TRY(const auto use, to_write(deadline));
   // Flushing both families retires the log that holds the erased bytes; compaction then rewrites
   // every blob file that has garbage.
   const auto flushed = db_->Flush(rocksdb::FlushOptions(), {default_, payload_});
@@ -547,20 +534,8 @@ Status RocksdbStore::compact(TimePoint deadline) {
 }
 
 Status RocksdbStore::backup(const std::string& directory, TimePoint deadline) {
-  MEMSLOT_TRY(check_deadline(deadline));
-  if (!is_absent_or_empty(directory)) {
-    return invalid("backup directory", "an empty or absent one", directory + " with files in it");
-  }
-  std::error_code error;
-  fs::create_directories(directory, error);
-  if (error) return Error{ErrorCode::kIo, "backup: cannot make " + directory + ": " + error.message()};
-  rocksdb::BackupEngine* opened = nullptr;
-  rocksdb::Status s = rocksdb::BackupEngine::Open(rocksdb::BackupEngineOptions(directory),
-                                                  rocksdb::Env::Default(), &opened);
-  const std::unique_ptr<rocksdb::BackupEngine> engine(opened);
-  if (s.ok()) s = engine->CreateNewBackup(rocksdb::CreateBackupOptions(), db_.get());
-  if (!s.ok()) return from_status(s, "backup to " + directory);
-  return ok();
+  MEMSLOT_TRY(const auto use, to_read(deadline));
+  return backup_database(*db_, directory);
 }
 
 // Files that a bank being created may leave behind if the process dies in between.
@@ -600,29 +575,6 @@ Result<std::unique_ptr<BankStore>> open_rocksdb_store(const std::string& directo
   auto store = std::make_unique<RocksdbStore>(directory, options, clock, std::move(lock));
   MEMSLOT_TRY(store->open(fresh));
   return std::unique_ptr<BankStore>(std::move(store));
-}
-
-Status restore_rocksdb_store(const std::string& from, const std::string& to) {
-  if (!fs::exists(from + "/meta")) {
-    return Error{ErrorCode::kNotFound, "restore: expected a backup in " + from + ", found none"};
-  }
-  if (!is_absent_or_empty(to)) {
-    return invalid("restore target", "an empty or absent directory", to + " with files in it");
-  }
-  rocksdb::BackupEngineReadOnly* opened = nullptr;
-  auto s = rocksdb::BackupEngineReadOnly::Open(rocksdb::Env::Default(),
-                                               rocksdb::BackupEngineOptions(from), &opened);
-  const std::unique_ptr<rocksdb::BackupEngineReadOnly> engine(opened);
-  if (!s.ok()) return from_status(s, "restore from " + from);
-  rocksdb::BackupInfo latest;
-  rocksdb::Status checked = engine->GetLatestBackupInfo(&latest);
-  if (checked.ok()) checked = engine->VerifyBackup(latest.backup_id, /*verify_with_checksum=*/true);
-  if (!checked.ok()) {
-    return Error{ErrorCode::kCorruption, "restore from " + from + ": " + checked.ToString()};
-  }
-  const rocksdb::Status restored = engine->RestoreDBFromLatestBackup(to, to);
-  if (!restored.ok()) return from_status(restored, "restore to " + to);
-  return ok();
 }
 
 }  // namespace memslot

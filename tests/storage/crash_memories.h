@@ -1,0 +1,48 @@
+#pragma once
+// The memories that the killed writer publishes, known to both sides by (round, number). Large
+// enough to lie in blob files, and every few much larger, so that kills fall inside a put.
+#include <string>
+#include <vector>
+
+#include "storage/memory_bank.h"
+
+namespace memslot {
+
+struct CrashMemory {
+  CrashMemory(int round, int number)
+      : payload(make_payload(number)), keys{4, std::vector<float>(8, static_cast<float>(number))},
+        source(std::string("source ").append(draft_name(round, number))) {
+    draft.meta.ref = {"default", std::string("m").append(std::to_string(number % 5)), 0};
+    draft.meta.token = draft_name(round, number);
+    draft.meta.signature = payload.signature();
+    draft.meta.dtype = payload.dtype();
+    draft.meta.payload_bytes = payload.bytes().size();
+    draft.meta.sha256 = sha256(payload.bytes());
+    draft.payload = payload.bytes();
+    draft.keys = &keys;
+    draft.source_text = source;
+  }
+  CrashMemory(const CrashMemory&) = delete;
+  CrashMemory& operator=(const CrashMemory&) = delete;
+
+  // (append, not +: GCC 12 warns wrongly about "text" + std::string.)
+  static std::string draft_name(int round, int number) {
+    return std::string("r").append(std::to_string(round)).append("-").append(std::to_string(number));
+  }
+  static MemoryPayload make_payload(int number) {
+    SlotSignature s;
+    s.model = sha256(bytes_of("a model"));
+    s.d_model = 4;
+    s.d_ff = 8;
+    const int n = number % 7 == 0 ? 1'000'000 : 4000;
+    const std::vector<float> values(static_cast<std::size_t>(n), static_cast<float>(number % 1000));
+    return MemoryPayloadBuilder(s, DType::kF32).tensor("w", {n}, values).finish().value();
+  }
+
+  MemoryPayload payload;
+  MemoryKeys keys;
+  std::string source;
+  MemoryDraft draft;
+};
+
+}  // namespace memslot
