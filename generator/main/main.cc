@@ -1,0 +1,70 @@
+// memslot-generator: loads a model, connects to the controller and serves until SIGTERM or SIGINT.
+#include <csignal>
+#include <cstdio>
+#include <optional>
+#include <string>
+
+#include "generator/main/settings.h"
+#include "generator/runtime/generator_service.h"
+#include "shared/base/clock.h"
+#include "shared/base/log.h"
+#include "shared/transport/zmq_channel.h"
+
+namespace memslot {
+namespace {
+
+Result<std::unique_ptr<Channel>> connect(const GeneratorSettings& settings) {
+  ClientOptions options;
+  options.endpoint = settings.endpoint;
+  if (!settings.keys.empty()) {
+    MEMSLOT_TRY(options.keys, read_keys(settings.keys));
+    MEMSLOT_TRY(const auto server, read_public_keys(settings.server_key));
+    if (server.size() != 1) {
+      return invalid("server_key", "a file with one public key", std::to_string(server.size()));
+    }
+    options.server_key = server.front();
+  }
+  return connect_channel(options);
+}
+
+Status serve(const GeneratorSettings& settings) {
+  // Before any thread is made, so that all of them leave the signals to sigwait().
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  MEMSLOT_TRY(log::start("generator", settings.log_level));
+  MEMSLOT_TRY(auto channel, connect(settings));
+  MEMSLOT_TRY(GeneratorOptions options, generator_options(settings));
+  const SystemClock clock;
+  MEMSLOT_TRY(auto service, GeneratorService::open(std::move(options), clock));
+  service->start(std::move(channel));
+  std::printf("%s\n", service->ready_line().c_str());
+  std::fflush(stdout);
+
+  int signal = 0;
+  sigwait(&signals, &signal);
+  log::info("stopping: finishing the steps under way and sending what waits");
+  service->stop();
+  return ok();
+}
+
+int run(int argc, char** argv, char** environment) {
+  GeneratorSettings settings;
+  auto outcome = load_settings(argc, argv, environment, &settings);
+  if (outcome && !outcome.value().run) {
+    std::fputs(outcome.value().text.c_str(), stdout);
+    return 0;
+  }
+  const Status served = outcome ? serve(settings) : Status(outcome.error());
+  if (served) return 0;
+  std::fprintf(stderr, "memslot-generator: %s\n", served.error().message.c_str());
+  return exit_code(served.error().code);
+}
+
+}  // namespace
+}  // namespace memslot
+
+int main(int argc, char** argv, char** environment) { return memslot::run(argc, argv, environment); }

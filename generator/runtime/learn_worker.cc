@@ -1,0 +1,301 @@
+#include "generator/runtime/learn_worker.h"
+
+#include <algorithm>  // find_if
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "generator/runtime/selector.h"
+#include "generator/runtime/slot_infos.h"
+#include "shared/base/log.h"
+#include "shared/base/rng.h"
+
+namespace memslot {
+namespace {
+
+using nlohmann::json;
+
+Error stopped() { return {ErrorCode::kCancelled, "cancelled"}; }
+
+bool wants_delta(const std::string& config) {
+  const json parsed = json::parse(config, nullptr, false);
+  return parsed.is_object() && parsed.contains("kind") && parsed["kind"] == "delta";
+}
+
+// The options but for the kind, which the learner does not know.
+Result<LearnConfig> delta_config(const std::string& config) {
+  json parsed = json::parse(config, nullptr, false);
+  parsed.erase("kind");
+  MEMSLOT_TRY(LearnConfig out, learn_config_from_json(parsed.dump()));
+  out.kind = MemoryKind::kDelta;
+  return out;
+}
+
+MemoryVersion version_of(const wire::AssignLearn& job, const LearnOutcome& outcome) {
+  MemoryVersion v;
+  v.ref = {job.target.ns, job.target.id, 0};
+  v.token = job.job + ":" + std::to_string(job.lease);
+  v.parent = job.expected;
+  v.signature = outcome.payload.signature();
+  v.dtype = outcome.payload.dtype();
+  v.source = job.source;
+  v.origin = VersionOrigin::kLearned;
+  v.origin_id = v.token;
+  v.created_unix_ms = SystemClock().unix_ms();
+  v.payload_bytes = outcome.payload.bytes().size();
+  v.sha256 = sha256(outcome.payload.bytes());
+  v.keys = outcome.keys.rows();
+  v.stats = outcome.stats;
+  return v;
+}
+
+SharedBytes shared(std::span<const std::byte> bytes) {
+  return share_bytes({bytes.begin(), bytes.end()});
+}
+
+}  // namespace
+
+LearnWorker::LearnWorker(Engine& engine, std::unique_ptr<Learner> learner, OuterParameters& outer)
+    : engine_(engine), learner_(std::move(learner)), outer_(outer) {}
+
+LearnWorker::~LearnWorker() { stop(); }
+
+void LearnWorker::start() {
+  thread_ = std::thread([this] { loop(); });
+  pulse_ = std::thread([this] { pulse(); });
+}
+
+void LearnWorker::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    cancelled_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+  if (pulse_.joinable()) pulse_.join();
+}
+
+void LearnWorker::assign(wire::AssignLearn job) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (running_.job == job.job && !cancelled_) {
+      running_.lease = std::max(running_.lease, job.lease);
+      return;
+    }
+    const auto waiting = std::find_if(queue_.begin(), queue_.end(),
+                                      [&](const auto& other) { return other.job == job.job; });
+    if (waiting != queue_.end()) {
+      waiting->lease = std::max(waiting->lease, job.lease);
+      return;
+    }
+    if (queue_.size() < kMaxQueued) {
+      queue_.push_back(std::move(job));
+      changed_.notify_all();
+      return;
+    }
+  }
+  send(job, Error{ErrorCode::kOverloaded, "learn jobs: expected at most " +
+                                              std::to_string(kMaxQueued) + " waiting, found one more"});
+}
+
+void LearnWorker::cancel(const wire::CancelLearn& job) {
+  const std::lock_guard lock(mutex_);
+  if (running_.job == job.job) cancelled_ = true;
+  std::erase_if(queue_, [&](const wire::AssignLearn& other) { return other.job == job.job; });
+}
+
+LearnWorker::Counters LearnWorker::counters() const {
+  const std::lock_guard lock(mutex_);
+  Counters out = counters_;
+  out.queued = queue_.size() + (running_.job.empty() ? 0 : 1);
+  return out;
+}
+
+void LearnWorker::loop() {
+  for (;;) {
+    wire::AssignLearn job;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
+      if (stopping_) return;
+      job = std::move(queue_.front());
+      queue_.pop_front();
+      running_ = {};
+      running_.job = job.job;
+      running_.lease = job.lease;
+      running_.phase = "reading";
+      cancelled_ = false;
+    }
+    changed_.notify_all();
+    work(job);
+  }
+}
+
+// Tells the controller once a second how far the jobs are, so that their leases live on.
+void LearnWorker::pulse() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    std::vector<wire::LearnProgress> news;
+    if (!running_.job.empty()) news.push_back(running_);
+    for (const wire::AssignLearn& job : queue_) {
+      news.emplace_back();
+      news.back().job = job.job;
+      news.back().lease = job.lease;
+      news.back().phase = "queued";
+    }
+    lock.unlock();
+    for (wire::LearnProgress& progress : news) {
+      const Status posted = engine_.link.post({0, std::move(progress), {}});
+      if (!posted) log::debug("learn progress: {}", posted.error().message);
+    }
+    lock.lock();
+    changed_.wait_for(lock, std::chrono::milliseconds(news.empty() ? 1000 : 500));
+  }
+}
+
+bool LearnWorker::report(const LearnProgressReport& progress) {
+  const std::lock_guard lock(mutex_);
+  running_.step = static_cast<std::uint32_t>(progress.step);
+  running_.steps = static_cast<std::uint32_t>(progress.max_steps);
+  running_.loss = progress.loss;
+  running_.recall = progress.recall;
+  running_.phase = progress.phase;
+  return !cancelled_;
+}
+
+void LearnWorker::work(const wire::AssignLearn& job) {
+  log::info("learn job {}: {} bytes of {} into {}", job.job, job.text.size(), job.source,
+            job.target.text());
+  auto outcome = learn(job);
+  wire::AssignLearn done = job;
+  {
+    const std::lock_guard lock(mutex_);
+    done.lease = running_.lease;
+    running_ = {};
+    if (stopping_) return;  // the controller gives it to somebody after the lease
+  }
+  send(done, std::move(outcome));
+}
+
+Result<LearnOutcome> LearnWorker::learn(const wire::AssignLearn& job) {
+  if (learner_ == nullptr) {
+    return Error{ErrorCode::kNotFound, "tokenizer: expected one in the model file, found none"};
+  }
+  return wants_delta(job.config) ? read_through(job) : train(job);
+}
+
+Result<LearnOutcome> LearnWorker::train(const wire::AssignLearn& job) {
+  LearnRequest request;
+  MEMSLOT_TRY(request.config, learn_config_from_json(job.config.empty() ? "{}" : job.config));
+  request.text = job.text;
+  request.model_digest = engine_.model_digest;
+  std::optional<MemoryPayload> start;
+  if (!job.expected.empty()) {
+    wire::OpenSession open;
+    open.session = random_nonce();
+    open.incarnation = engine_.link.incarnation();
+    open.model = engine_.model_digest;
+    open.slots = slot_infos(engine_.gpt);
+    open.namespaces = {job.target.ns};
+    open.policy = "base";
+    open.sampling = "{}";
+    Selector selector(engine_.link, engine_.loader.residents(), engine_.clock, std::move(open));
+    const TimePoint deadline = deadline_in(engine_.clock, std::chrono::seconds(10));
+    MEMSLOT_TRY(selector.open(deadline));
+    MEMSLOT_TRY(const FetchedMemory head, selector.fetch({job.target.ns, job.target.id, 0}, deadline));
+    // Another kind, or what another model learned, is begun anew: the version before stays in the bank.
+    if (head.version.signature.kind == request.config.kind &&
+        head.version.signature.model == engine_.model_digest) {
+      MEMSLOT_TRY(start, MemoryPayload::parse(*head.payload));
+      request.start = &*start;
+    }
+  }
+  return learn_now(request, [this](const LearnProgressReport& p) { return report(p); });
+}
+
+Result<LearnOutcome> LearnWorker::learn_now(
+    const LearnRequest& request, const std::function<bool(const LearnProgressReport&)>& progress) {
+  if (learner_ == nullptr) {
+    return Error{ErrorCode::kNotFound, "tokenizer: expected one in the model file, found none"};
+  }
+  const std::lock_guard one_at_a_time(learner_mutex_);
+  auto outcome = learner_->learn(request, progress);
+  const std::lock_guard lock(mutex_);
+  counters_.workspace_bytes = learner_->workspace_bytes();
+  return outcome;
+}
+
+Result<LearnOutcome> LearnWorker::read_through(const wire::AssignLearn& job) {
+  MEMSLOT_TRY(const LearnConfig config, delta_config(job.config));
+  const auto& layers = engine_.gpt.options().slot_layers;
+  const auto layer = config.layer < 0 ? layers.begin() : std::find(layers.begin(), layers.end(), config.layer);
+  if (layer == layers.end()) {
+    return invalid("learn option 'layer'", "one of the generator's slot layers", config.layer);
+  }
+  const auto slot = static_cast<std::size_t>(layer - layers.begin());
+  MEMSLOT_TRY(const auto outer, outer_.get(slot, MemoryKind::kDelta));
+  const SlotSignature signature = expected_signature(engine_.gpt, engine_.model_digest, slot,
+                                                     MemoryKind::kDelta, sha256(outer->bytes()));
+  const DeltaShape shape = outer_.shape();
+  MEMSLOT_TRY(const MemoryPayload empty,
+              make_delta_state(signature, shape, DeltaStateValues::zero(shape)));
+  MEMSLOT_TRY(auto memory, LoadedMemory::load(empty, job.target, sha256(empty.bytes()), signature,
+                                              outer.get(), engine_.gpt));
+  MEMSLOT_TRY(const auto ids, engine_.tokenizer->encode(job.text));
+  if (ids.size() < 2) return invalid("text", "at least 2 tokens", std::to_string(ids.size()));
+  SessionSettings settings;
+  settings.figures = false;
+  MEMSLOT_TRY(auto session, Session::make(engine_.gpt, engine_.scratch, settings));
+  MEMSLOT_TRY(session->add_tokens(ids));
+  const SlotChange change{slot, std::move(memory)};
+  std::optional<Result<MemoryPayload>> state;
+  LearnStats stats;
+  for (StepEnd end = StepEnd::kMore; end == StepEnd::kMore;) {
+    const bool wanted = report({static_cast<int>(session->cached()), static_cast<int>(ids.size()),
+                                static_cast<float>(stats.nll_after), 0, "reading"});
+    if (!wanted) return stopped();
+    MEMSLOT_TRY(engine_.scheduler.run([&]() -> Status {
+      MEMSLOT_TRY(session->activate({&change, 1}));
+      MEMSLOT_TRY(const StepOutput read, session->read(/*count=*/32));
+      end = read.end;
+      if (end == StepEnd::kEnded) state = session->snapshot(slot);
+      return ok();
+    }));
+  }
+  MEMSLOT_TRY(MemoryPayload payload, std::move(*state));
+  stats.tokens = static_cast<std::uint32_t>(ids.size());
+  stats.config = to_json(config);
+  return LearnOutcome{std::move(payload), {}, std::move(stats)};
+}
+
+void LearnWorker::send(const wire::AssignLearn& job, Result<LearnOutcome> outcome) {
+  Outgoing item;
+  if (outcome) {
+    const LearnOutcome& learned = outcome.value();
+    item.body = wire::LearnResult{job.job, job.lease, version_of(job, learned)};
+    item.parts = {shared(learned.payload.bytes()),
+                  shared(std::as_bytes(std::span(learned.keys.values)))};
+    log::info("learn job {}: recall {:.3f}, nll {:.3f} -> {:.3f} in {:.1f} s", job.job,
+              learned.stats.recall, learned.stats.nll_before, learned.stats.nll_after,
+              learned.stats.wall_seconds);
+  } else {
+    const Error& error = outcome.error();
+    log::warn("learn job {}: {}", job.job, error.message);
+    item.body = wire::LearnFailed{job.job, job.lease, error.code, error.message};
+  }
+  const bool learned = outcome.has_value();
+  item.done = [this, learned, name = job.job](Result<wire::Message> reply) {
+    const auto* ack = reply ? std::get_if<wire::LearnAck>(&reply.value().body) : nullptr;
+    const bool accepted = ack != nullptr && ack->accepted;
+    if (!accepted) {
+      log::warn("learn job {}: not accepted: {}", name,
+                ack != nullptr ? ack->message : reply ? "not a LearnAck" : reply.error().message);
+    }
+    const std::lock_guard lock(mutex_);
+    ++(!accepted ? counters_.fenced : learned ? counters_.learned : counters_.failed);
+  };
+  const Status added = engine_.outbox.add(std::move(item));
+  if (!added) log::warn("learn job {}: result dropped: {}", job.job, added.error().message);
+}
+
+}  // namespace memslot

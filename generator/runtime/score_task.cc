@@ -1,0 +1,99 @@
+// `score`: the log-probability of every token of a given text, with any memory.
+#include <optional>
+
+#include "generator/runtime/session_run.h"
+#include "generator/runtime/task_events.h"
+#include "generator/runtime/tasks.h"
+
+namespace memslot {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kUnscoredForRecall = 16;  // first tokens of a text, left out of `recall`
+constexpr int kPiece = 64;                      // tokens at once where no step matters
+
+class Score {
+ public:
+  Score(const TaskContext& context, ScoreArguments arguments)
+      : context_(context), arguments_(std::move(arguments)) {}
+  Result<std::string> run();
+
+ private:
+  bool advised() const { return arguments_.session.memory.kind == MemoryChoice::Kind::kAuto; }
+  json token_json(const TokenFigures& token) const;
+  std::string scores() const;
+
+  const TaskContext& context_;
+  const ScoreArguments arguments_;
+  std::unique_ptr<SessionRun> run_;
+  std::vector<TokenFigures> figures_;
+  wire::ActiveMemory active_;
+};
+
+json Score::token_json(const TokenFigures& token) const {
+  json out = {{"id", token.token}, {"logprob", token.log_prob}, {"rank1", token.is_argmax}};
+  if (context_.engine.tokenizer != nullptr) {
+    auto text = context_.engine.tokenizer->decode({&token.token, 1});
+    if (text) out["text"] = std::move(text).value();
+  }
+  if (!token.top.empty()) {
+    json& top = out["top"] = json::array();
+    for (const auto& [id, logit] : token.top) top.push_back({id, logit});
+  }
+  return out;
+}
+
+std::string Score::scores() const {
+  json tokens = json::array();
+  double nll = 0;
+  std::size_t hits = 0, counted = 0;
+  for (std::size_t i = 0; i < figures_.size(); ++i) {
+    nll -= static_cast<double>(figures_[i].log_prob);
+    if (i + 1 >= kUnscoredForRecall) {  // figures_[0] is the text's second token
+      ++counted;
+      if (figures_[i].is_argmax) ++hits;
+    }
+    tokens.push_back(token_json(figures_[i]));
+  }
+  const auto mean = [](double sum, std::size_t n) { return n == 0 ? 0.0 : sum / static_cast<double>(n); };
+  return dump({{"type", "scores"},
+               {"tokens", std::move(tokens)},
+               {"nll", mean(nll, figures_.size())},
+               {"recall", mean(static_cast<double>(hits), counted)},
+               {"memory", memory_name(active_.ref)},
+               {"logits_xxh3", run_->session().logits_xxh3().hex()}});
+}
+
+Result<std::string> Score::run() {
+  MEMSLOT_TRY(std::vector<std::int32_t> ids, ids_of(context_.engine.tokenizer, arguments_.text));
+  if (ids.size() < 2) return invalid("text", "at least 2 tokens", std::to_string(ids.size()));
+  MEMSLOT_TRY(const Scheduler::Place place, context_.engine.scheduler.admit(context_.stop));
+  RunOptions options;
+  options.session = arguments_.session;
+  options.with_base = advised();
+  options.settings.digest_logits = true;
+  options.settings.top_logits = arguments_.top_logits;
+  const int piece = advised() ? arguments_.session.step_tokens : kPiece;
+  MEMSLOT_TRY(run_, SessionRun::open(context_.engine, std::move(ids), std::move(options),
+                                     [piece](Session& session) { return session.read(piece); }));
+  for (StepEnd end = StepEnd::kMore; end == StepEnd::kMore;) {
+    if (context_.stop.stop_requested()) return Error{ErrorCode::kCancelled, "cancelled"};
+    MEMSLOT_TRY(StepReport report, run_->steps().run_one());
+    end = report.output.end;
+    active_ = report.active[arguments_.session.slot];
+    if (advised()) context_.emit(dump(step_event(report, arguments_.session.slot)));
+    for (TokenFigures& token : report.output.tokens) figures_.push_back(std::move(token));
+  }
+  static_cast<void>(run_->close());
+  return scores();
+}
+
+}  // namespace
+
+Result<std::string> score_task(const TaskContext& context, std::string_view arguments) {
+  MEMSLOT_TRY(ScoreArguments parsed, score_arguments(arguments));
+  return Score(context, std::move(parsed)).run();
+}
+
+}  // namespace memslot

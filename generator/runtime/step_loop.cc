@@ -1,0 +1,180 @@
+#include "generator/runtime/step_loop.h"
+
+#include <future>
+#include <utility>
+
+#include "shared/base/log.h"
+
+namespace memslot {
+
+using wire::ActiveReason;
+
+StepLoop::StepLoop(Setup setup, Advance advance)
+    : setup_(std::move(setup)), advance_(std::move(advance)) {
+  for (std::uint32_t slot = 0; slot < setup_.session->slots(); ++slot) {
+    active_.push_back({slot, MemoryRef{"", "", 0}, ActiveReason::kOpening});
+  }
+  last_tokens_ = setup_.given_tokens;
+}
+
+void StepLoop::pin(std::uint32_t slot, const MemoryRef& ref,
+                   std::shared_ptr<const LoadedMemory> memory) {
+  pins_.push_back({slot, std::move(memory)});
+  pinned_.push_back({slot, ref, ActiveReason::kPinned});
+}
+
+Result<FetchedMemory> StepLoop::fetch_and_load(std::uint32_t slot, const MemoryRef& ref,
+                                               std::shared_ptr<const LoadedMemory>* memory) {
+  const TimePoint deadline = deadline_in(*setup_.clock, std::chrono::seconds(10));
+  MEMSLOT_TRY(FetchedMemory fetched, setup_.selector->fetch(ref, deadline));
+  MEMSLOT_TRY(*memory, setup_.loader->load(slot, fetched.version.ref, fetched.version.sha256,
+                                           fetched.payload));
+  return fetched;
+}
+
+Result<std::shared_ptr<const LoadedMemory>> StepLoop::stage(
+    const wire::SlotAction& action, const std::vector<SharedBytes>& parts) {
+  if (action.part >= 0) {
+    const auto part = static_cast<std::size_t>(action.part);
+    if (part >= parts.size()) return corrupt("directive's part", parts.size(), part);
+    return setup_.loader->load(action.slot, action.ref, action.sha256, parts[part]);
+  }
+  if (auto found = setup_.loader->resident(action.slot, action.ref, action.sha256)) return found;
+  log::info("session {:x}: {} is gone, fetching it", setup_.selector->session(), action.ref.text());
+  std::shared_ptr<const LoadedMemory> memory;
+  MEMSLOT_TRY(fetch_and_load(action.slot, action.ref, &memory));
+  return memory;
+}
+
+StepLoop::Plan StepLoop::resolve(Advice advice) {
+  const bool async = setup_.select == wire::SelectMode::kAsync;
+  const ActiveReason followed = async ? ActiveReason::kLate : ActiveReason::kDirective;
+  Plan plan{{}, active_, advice.directive.candidates, advice.select_us};
+  for (wire::ActiveMemory& active : plan.active) active.reason = followed;
+  for (const wire::SlotAction& action : advice.directive.actions) {
+    if (action.action == wire::ActionKind::kKeep) continue;
+    if (action.slot >= plan.active.size()) {
+      log::warn("session {:x}: directive for slot {} of {}", setup_.selector->session(), action.slot,
+                plan.active.size());
+      continue;
+    }
+    wire::ActiveMemory& active = plan.active[action.slot];
+    if (action.action == wire::ActionKind::kBase) {
+      plan.changes.push_back({action.slot, nullptr});
+      active.ref = MemoryRef{"", "", 0};
+      continue;
+    }
+    const auto& running = setup_.session->slot(action.slot).active();
+    const bool same = !async && running != nullptr && active.ref == action.ref &&
+                      running->sha256() == action.sha256;
+    if (same) continue;
+    auto memory = stage(action, advice.parts);
+    if (!memory) {
+      ++load_failures_;
+      active.reason = ActiveReason::kLoadFailed;
+      log::warn("session {:x}: the old memory stays: {}", setup_.selector->session(),
+                memory.error().message);
+      continue;
+    }
+    plan.changes.push_back({action.slot, std::move(memory).value()});
+    active.ref = action.ref;
+  }
+  return plan;
+}
+
+StepLoop::Plan StepLoop::missed_plan(const Error& why) {
+  ++missed_;
+  log::warn("session {:x} step {}: no directive, keeping what is active: {}",
+            setup_.selector->session(), step_, why.message);
+  Plan plan{{}, active_, 0, 0};
+  for (wire::ActiveMemory& active : plan.active) active.reason = ActiveReason::kMissedDeadline;
+  return plan;
+}
+
+StepLoop::Plan StepLoop::advised(wire::Observation observation) {
+  const TimePoint deadline = deadline_in(*setup_.clock, setup_.deadline);
+  auto advice = setup_.selector->observe(std::move(observation), deadline);
+  Plan plan = advice ? resolve(std::move(advice).value()) : missed_plan(advice.error());
+  setup_.selector->release_pins();
+  return plan;
+}
+
+StepLoop::Plan StepLoop::take_pins() {
+  Plan plan{std::exchange(pins_, {}), active_, 0, 0};
+  for (wire::ActiveMemory& pinned : pinned_) plan.active[pinned.slot] = std::move(pinned);
+  pinned_.clear();
+  return plan;
+}
+
+wire::Observation StepLoop::outcome() const {
+  wire::Observation out;
+  out.step = step_;
+  out.hidden_mean = summary_.hidden_mean;
+  out.hidden_count = summary_.hidden_count;
+  out.entropy = summary_.entropy;
+  out.surprise = summary_.surprise;
+  out.gain = last_gain_;
+  out.tokens = last_tokens_;
+  out.sampled = setup_.sampled && step_ > 0;
+  out.active = active_;
+  return out;
+}
+
+Status StepLoop::compute(const Plan& plan, StepReport* report) {
+  MEMSLOT_TRY(report->swap, setup_.session->activate(plan.changes));
+  MEMSLOT_TRY(report->output, advance_(*setup_.session));
+  if (setup_.base == nullptr || report->output.tokens.empty()) return ok();
+  MEMSLOT_TRY(const StepOutput base,
+              setup_.base->read(static_cast<int>(report->output.tokens.size())));
+  double gain = 0;
+  for (std::size_t i = 0; i < base.tokens.size(); ++i) {
+    gain += static_cast<double>(report->output.tokens[i].log_prob - base.tokens[i].log_prob);
+  }
+  report->gain = static_cast<float>(gain / static_cast<double>(base.tokens.size()));
+  return ok();
+}
+
+Result<SwapOutcome> StepLoop::apply_pins() {
+  const Plan plan = take_pins();
+  SwapOutcome out;
+  MEMSLOT_TRY(setup_.scheduler->run([&]() -> Status {
+    MEMSLOT_TRY(out, setup_.session->activate(plan.changes));
+    return ok();
+  }));
+  active_ = plan.active;
+  return out;
+}
+
+Result<StepReport> StepLoop::run_one() {
+  StepReport report;
+  report.step = step_;
+  if (step_ == 0) summary_ = setup_.session->prompt_summary();
+
+  Plan plan;
+  const bool async = setup_.advised && setup_.select == wire::SelectMode::kAsync;
+  if (!setup_.advised) {
+    plan = take_pins();
+  } else if (!async) {
+    plan = advised(outcome());
+  } else {
+    plan = ahead_ ? std::move(*ahead_) : Plan{{}, active_, 0, 0};
+    ahead_.reset();
+  }
+  const wire::Observation observation = outcome();
+  active_ = plan.active;
+  std::future<Status> computed =
+      setup_.scheduler->post([this, &plan, &report] { return compute(plan, &report); });
+  if (async) ahead_ = advised(observation);
+  MEMSLOT_TRY(computed.get());
+
+  report.active = active_;
+  report.candidates = plan.candidates;
+  report.select_us = plan.select_us;
+  summary_ = report.output.summary;
+  last_tokens_ = static_cast<std::uint32_t>(report.output.tokens.size());
+  last_gain_ = setup_.sampled ? std::nullopt : report.gain;
+  ++step_;
+  return report;
+}
+
+}  // namespace memslot

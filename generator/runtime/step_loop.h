@@ -1,0 +1,101 @@
+#pragma once
+// One step of a session: what DESIGN calls run_one(t).
+//
+//   observe -> directive -> stage, verify, activate -> forward the step's tokens -> report
+//
+//   sync    waits for the directive of step t, then runs step t with it.
+//   async   runs step t with the directive of step t - 1 (reason `late`), while that of step t is on
+//           its way and its memory is staged.
+//   pinned  no directives: what the caller names is active (forced swaps included).
+//
+// A directive that does not come in time means: keep, and the report says so. A memory that does not
+// load means: the old one stays.
+//
+// Threads: one session's thread; the numerical work is handed to the scheduler.
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "generator/runtime/memory_loader.h"
+#include "generator/runtime/scheduler.h"
+#include "generator/runtime/selector.h"
+#include "generator/runtime/session.h"
+
+namespace memslot {
+
+struct StepReport {
+  std::uint64_t step = 0;
+  std::vector<wire::ActiveMemory> active;   // one per slot, as it was during the step
+  StepOutput output;
+  SwapOutcome swap;
+  std::uint32_t candidates = 0;
+  double select_us = 0;                     // 0 where no directive came
+  std::optional<float> gain;                // nats per token over base, where a base run goes along
+};
+
+class StepLoop {
+ public:
+  struct Setup {
+    Session* session = nullptr;
+    Session* base = nullptr;            // the same text with base, for the gain; may be null
+    Selector* selector = nullptr;       // null: no controller is needed
+    bool advised = false;               // follows directives; else only what is pinned
+    MemoryLoader* loader = nullptr;
+    Scheduler* scheduler = nullptr;
+    const Clock* clock = nullptr;
+    wire::SelectMode select = wire::SelectMode::kSync;
+    Duration deadline = std::chrono::seconds(1);
+    bool sampled = false;               // tokens are sampled, not given
+    std::uint32_t given_tokens = 0;     // of the prompt, for observation 0
+  };
+  // Runs the step's tokens; on the compute thread.
+  using Advance = std::function<Result<StepOutput>(Session&)>;
+
+  StepLoop(Setup setup, Advance advance);
+
+  // Memory `memory` (null: base) at `slot` from the next step on, instead of any directive.
+  void pin(std::uint32_t slot, const MemoryRef& ref, std::shared_ptr<const LoadedMemory> memory);
+  // A user's memory by name, checked and loaded; needs a selector. As load() and fetch().
+  Result<FetchedMemory> fetch_and_load(std::uint32_t slot, const MemoryRef& ref,
+                                       std::shared_ptr<const LoadedMemory>* memory);
+
+  Result<StepReport> run_one();
+  // Applies pins without running a step (before a prompt is read).
+  Result<SwapOutcome> apply_pins();
+
+  // The outcome of the last step, for CloseSession.
+  wire::Observation outcome() const;
+  std::uint64_t missed() const { return missed_; }
+  std::uint64_t load_failures() const { return load_failures_; }
+
+ private:
+  struct Plan {
+    std::vector<SlotChange> changes;
+    std::vector<wire::ActiveMemory> active;
+    std::uint32_t candidates = 0;
+    double select_us = 0;
+  };
+  Plan advised(wire::Observation observation);
+  Plan missed_plan(const Error& why);
+  Plan resolve(Advice advice);
+  Result<std::shared_ptr<const LoadedMemory>> stage(const wire::SlotAction& action,
+                                                    const std::vector<SharedBytes>& parts);
+  Plan take_pins();
+  Status compute(const Plan& plan, StepReport* report);
+
+  Setup setup_;
+  Advance advance_;
+  std::uint64_t step_ = 0;
+  std::vector<wire::ActiveMemory> active_;
+  std::vector<SlotChange> pins_;
+  std::vector<wire::ActiveMemory> pinned_;  // what the pins are called
+  std::optional<Plan> ahead_;               // async: the plan of the step before
+  StepSummary summary_;
+  std::uint32_t last_tokens_ = 0;
+  std::optional<float> last_gain_;
+  std::uint64_t missed_ = 0, load_failures_ = 0;
+};
+
+}  // namespace memslot

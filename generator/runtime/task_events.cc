@@ -1,0 +1,65 @@
+#include "generator/runtime/task_events.h"
+
+#include "generator/model/tokenizer.h"
+
+namespace memslot {
+
+using nlohmann::json;
+
+const char* reason_name(wire::ActiveReason reason) {
+  switch (reason) {
+    case wire::ActiveReason::kOpening: return "opening";
+    case wire::ActiveReason::kDirective: return "directive";
+    case wire::ActiveReason::kMissedDeadline: return "missed_deadline";
+    case wire::ActiveReason::kPinned: return "pinned";
+    case wire::ActiveReason::kLoadFailed: return "load_failed";
+    case wire::ActiveReason::kLate: return "late";
+  }
+  return "unknown";
+}
+
+std::string memory_name(const MemoryRef& ref) { return ref.id.empty() ? "base" : ref.text(); }
+
+std::string dump(const json& event) { return event.dump(-1, ' ', false, json::error_handler_t::replace); }
+
+json step_event(const StepReport& report, std::uint32_t slot) {
+  json tokens = json::array();
+  for (const TokenFigures& token : report.output.tokens) tokens.push_back(token.token);
+  json event = {{"type", "step"},
+                {"step", report.step},
+                {"memory", memory_name(report.active[slot].ref)},
+                {"reason", reason_name(report.active[slot].reason)},
+                {"tokens", std::move(tokens)},
+                {"entropy", report.output.summary.entropy},
+                {"surprise", report.output.summary.surprise},
+                {"candidates", report.candidates},
+                {"swap_us", report.swap.swap_us},
+                {"select_us", report.select_us}};
+  if (report.swap.recomputed > 0) {
+    event["recompute_us"] = report.swap.recompute_us;
+    event["recomputed"] = report.swap.recomputed;
+  }
+  if (report.gain) event["gain"] = *report.gain;
+  if (report.active.size() > 1) {
+    json& slots = event["slots"] = json::array();
+    for (const wire::ActiveMemory& active : report.active) {
+      slots.push_back({{"memory", memory_name(active.ref)}, {"reason", reason_name(active.reason)}});
+    }
+  }
+  return event;
+}
+
+Result<std::vector<std::int32_t>> ids_of(const Tokenizer* tokenizer, const TextArguments& text) {
+  if (text.ids) {
+    if (text.ids->empty()) return invalid("text", "at least one token", "none");
+    return *text.ids;
+  }
+  if (tokenizer == nullptr) {
+    return Error{ErrorCode::kNotFound, "tokenizer: expected one in the model file, found none"};
+  }
+  MEMSLOT_TRY(auto ids, tokenizer->encode(*text.text, {.add_bos = tokenizer->add_bos()}));
+  if (ids.empty()) return invalid("text", "at least one token", "an empty text");
+  return ids;
+}
+
+}  // namespace memslot

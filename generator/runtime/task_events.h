@@ -1,0 +1,23 @@
+#pragma once
+// Pieces of JSON that several tasks' events share. Only for .cc files: it brings nlohmann/json along.
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "generator/runtime/step_loop.h"
+#include "generator/runtime/task_arguments.h"
+
+namespace memslot {
+
+const char* reason_name(wire::ActiveReason reason);
+// "base" or "NS/ID@VERSION".
+std::string memory_name(const MemoryRef& ref);
+// One line; bytes that are no UTF-8 become U+FFFD.
+std::string dump(const nlohmann::json& event);
+// The fields of a `step` event but for `text`.
+nlohmann::json step_event(const StepReport& report, std::uint32_t slot);
+
+// Ids of a task's text. kInvalidArgument (not UTF-8, empty), kNotFound (no tokenizer).
+Result<std::vector<std::int32_t>> ids_of(const Tokenizer* tokenizer, const TextArguments& text);
+
+}  // namespace memslot
