@@ -11,6 +11,7 @@
 #include <string>
 
 #include "shared/base/clock.h"
+#include "shared/transport/channel.h"
 #include "shared/wire/messages.h"
 
 namespace memslot::cli {
