@@ -1,0 +1,73 @@
+"""What the client says when it is used wrongly, and when nobody answers."""
+import json
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import unittest
+
+MEMSLOT = sys.argv.pop(1)
+USAGE, UNAVAILABLE, CONFLICT = 2, 17, 15
+
+
+def run(*arguments, **environment):
+    # A client that finds this endpoint would find nobody: the socket file does not exist.
+    env = {**os.environ, "MEMSLOT_ENDPOINT": "ipc:///nonexistent/memslot.sock", **environment}
+    return subprocess.run([MEMSLOT, "--timeout", "0.3", *arguments], capture_output=True, text=True, env=env,
+                          timeout=30, check=False)
+
+
+class WithoutAController(unittest.TestCase):
+    def test_no_command_is_a_usage_error(self):
+        self.assertEqual(run().returncode, USAGE)
+
+    def test_an_unknown_command_is_a_usage_error_that_names_it(self):
+        result = run("frobnicate")
+        self.assertEqual(result.returncode, USAGE)
+        self.assertIn("frobnicate", result.stderr)
+
+    def test_an_option_out_of_range_is_a_usage_error(self):
+        self.assertEqual(run("generate", "text", "--max-tokens", "0").returncode, USAGE)
+        self.assertEqual(run("generate", "text", "--kv", "sometimes").returncode, USAGE)
+
+    def test_help_lists_the_exit_codes_and_every_command(self):
+        result = run("--help")
+        self.assertEqual(result.returncode, 0)
+        for word in ("Exit codes", "learn", "generate", "score", "bank", "attest", "keygen", "bench", "tokenize"):
+            self.assertIn(word, result.stdout)
+
+    def test_an_absent_controller_is_said_with_its_endpoint(self):
+        result = run("bank", "ls")
+        self.assertEqual(result.returncode, UNAVAILABLE)
+        self.assertIn("/nonexistent/memslot.sock", result.stderr)
+
+    def test_errors_are_json_where_json_was_asked_for(self):
+        result = run("--json", "attest")
+        self.assertEqual(result.returncode, UNAVAILABLE)
+        self.assertEqual(json.loads(result.stdout)["error"]["code"], "unavailable")
+
+    def test_a_link_that_leaves_the_host_needs_keys(self):
+        result = run("--endpoint", "tcp://192.0.2.1:7400", "bank", "ls")
+        self.assertEqual(result.returncode, 25)
+        self.assertIn("key", result.stderr.lower())
+
+    def test_keygen_writes_a_private_file_and_never_overwrites_one(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "client.key")
+            self.assertEqual(run("keygen", path).returncode, 0)
+            self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
+            with open(path, encoding="utf-8") as file:
+                before = file.read()
+            self.assertEqual(run("keygen", path).returncode, CONFLICT)
+            with open(path, encoding="utf-8") as file:
+                self.assertEqual(file.read(), before)
+
+    def test_restore_names_the_program_that_it_lacks(self):
+        result = run("bank", "restore", "/from", "/to", MEMSLOT_CONTROLLER="/nonexistent/controller")
+        self.assertEqual(result.returncode, 12)
+        self.assertIn("/nonexistent/controller", result.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
