@@ -68,6 +68,7 @@ class RpcClient::Link {
     TimePoint deadline;
     TimePoint resend;
     Reply reply;
+    bool sent = false;  // on the present connection
   };
   using Replies = std::vector<std::pair<Reply, Error>>;
 
@@ -84,7 +85,7 @@ class RpcClient::Link {
   void say_hello(TimePoint at);
   void lose(const char* why);
   Replies expire(TimePoint at);
-  void resend_all();
+  void send_waiting();
   TimePoint next_wake();
   Error no_reply() const;
 
@@ -122,7 +123,7 @@ void RpcClient::Link::call_async(Message request, TimePoint deadline, Reply repl
   auto frames = wire::encode(request);
   if (!frames) return reply(frames.error());
   const TimePoint resend = now() + options_.retry;
-  bool wake = false;
+  bool wake = false, sent = false;
   {
     const std::lock_guard lock(mutex_);
     std::optional<Error> refused;
@@ -133,7 +134,8 @@ void RpcClient::Link::call_async(Message request, TimePoint deadline, Reply repl
                                                   ", found as many"};
     }
     if (!refused) {
-      pending_[request.request] = {frames.value(), deadline, resend, std::move(reply)};
+      sent = connected_;
+      pending_[request.request] = {frames.value(), deadline, resend, std::move(reply), sent};
       wake = std::min(deadline, resend) < planned_wake_;
     } else {
       frames = *refused;
@@ -141,7 +143,7 @@ void RpcClient::Link::call_async(Message request, TimePoint deadline, Reply repl
   }
   if (!frames) return reply(frames.error());
   // A refused send is no error yet: the link thread sends again until the deadline.
-  if (connected_) static_cast<void>(channel_->send({PeerId(), std::move(frames).value()}));
+  if (sent) static_cast<void>(channel_->send({PeerId(), std::move(frames).value()}));
   if (wake) channel_->wake();
 }
 
@@ -276,7 +278,7 @@ void RpcClient::Link::handle_hello(Message message) {
     changed_.notify_all();
   }
   if (handlers_.on_connected) handlers_.on_connected(*welcome, restarted);
-  resend_all();
+  send_waiting();
 }
 
 void RpcClient::Link::lose(const char* why) {
@@ -285,6 +287,7 @@ void RpcClient::Link::lose(const char* why) {
   {
     const std::lock_guard lock(mutex_);
     connected_ = false;
+    for (auto& [request, pending] : pending_) pending.sent = false;
     ++stats_.lost;
     refusal_ = Error{ErrorCode::kUnavailable, std::string("controller lost: ") + why};
   }
@@ -355,11 +358,13 @@ RpcClient::Link::Replies RpcClient::Link::expire(TimePoint at) {
   return expired;
 }
 
-void RpcClient::Link::resend_all() {
+// What came while there was no connection, or was sent on an earlier one.
+void RpcClient::Link::send_waiting() {
   const std::lock_guard lock(mutex_);
   for (auto& [request, pending] : pending_) {
+    if (pending.sent) continue;
+    pending.sent = true;
     pending.resend = now() + options_.retry;
-    ++stats_.resent;
     static_cast<void>(channel_->send({PeerId(), pending.frames}));
   }
 }

@@ -9,6 +9,7 @@ namespace {
 
 // Request frames: version, request id, domain, address, identity, mechanism, credentials.
 constexpr std::size_t kRequestFrames = 7;
+constexpr std::size_t kMaxReported = 100;
 enum Frame { kVersion = 0, kRequestId = 1, kAddress = 3, kMechanism = 5, kCredentials = 6 };
 
 // The client's public key as Z85, or "" if this is no CURVE request.
@@ -55,7 +56,9 @@ void ZapServer::answer_one() {
 
   const std::string key = client_key(frames);
   const bool allowed = !key.empty() && allowed_.contains(key);
-  if (!allowed && frames.size() > kAddress) {
+  // Once a key: a stranger tries again for ever. The set is bounded, as strangers have many keys.
+  if (!allowed && frames.size() > kAddress && reported_.size() < kMaxReported &&
+      reported_.insert(key).second) {
     log::warn("authentication: expected a key on the allow-list, found {} from {}",
               key.empty() ? "none" : key, frames[kAddress].to_string_view());
   }

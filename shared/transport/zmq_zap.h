@@ -27,6 +27,7 @@ class ZapServer {
   void answer_one();
 
   std::set<std::string> allowed_;
+  std::set<std::string> reported_;  // refused keys that the log has told
   zmq::socket_t socket_;
   std::thread thread_;
 };

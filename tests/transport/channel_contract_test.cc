@@ -14,7 +14,7 @@
 #include "tests/transport/links.h"
 
 namespace {
-std::atomic<bool> slow_poll{false};
+thread_local bool slow_poll = false;
 }
 
 // In place of libc's, for this program: on demand, a thread that is slow to begin to wait.
@@ -22,8 +22,8 @@ extern "C" int ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const s
   if (slow_poll) std::this_thread::sleep_for(std::chrono::milliseconds(4));
   // The kernel writes what is left of the timeout; libc's interface does not.
   timespec left = timeout == nullptr ? timespec{} : *timeout;
-  return static_cast<int>(::syscall(SYS_ppoll, fds, count, timeout == nullptr ? nullptr : &left, mask,
-                                    sizeof(unsigned long)));
+  return static_cast<int>(::syscall(SYS_ppoll, fds, count, timeout == nullptr ? nullptr : &left,
+                                    mask, sizeof(unsigned long)));
 }
 
 namespace memslot {
@@ -46,9 +46,7 @@ std::string first(const Result<Packet>& packet) {
   if (!packet) return "(" + packet.error().message + ")";
   return text(packet.value().frames.at(0));
 }
-ErrorCode code(const Status& status) {
-  return status ? ErrorCode::kInternal : status.error().code;
-}
+ErrorCode code(const Status& status) { return status ? ErrorCode::kInternal : status.error().code; }
 ErrorCode code(const Result<Packet>& packet) {
   return packet ? ErrorCode::kInternal : packet.error().code;
 }
@@ -278,13 +276,13 @@ TEST_P(ChannelContract, AClientThatComesBackUnderItsNameTakesItsPlace) {
 }
 
 // A receive() that waits must not miss a packet because another thread used the socket between its
-// arrival and poll(). slow_poll widens that moment. Every ping waits for its answer, so that a hidden
-// one is not uncovered by the next.
+// arrival and poll(). slow_poll widens that moment. Every ping waits for its answer, so that a
+// hidden one is not uncovered by the next.
 TEST_P(ChannelContract, SendersInOtherThreadsNeverHideAnArrival) {
   meet();
-  slow_poll = true;
   std::atomic<bool> stop{false};
   std::thread answers([&] {
+    slow_poll = true;
     while (client_->receive(in(seconds(60)))) EXPECT_TRUE(client_->send({"", {text("answer")}}));
   });
   std::thread noise([&] {
@@ -307,7 +305,6 @@ TEST_P(ChannelContract, SendersInOtherThreadsNeverHideAnArrival) {
   noise.join();
   client_->wake();
   answers.join();
-  slow_poll = false;
 }
 
 TEST_P(ChannelContract, ManyThreadsMaySendAndEachKeepsItsOrder) {

@@ -14,7 +14,7 @@ namespace memslot {
 class Link {
  public:
   virtual ~Link() = default;
-  // A small byte bound (kLinkBytes) and few inbound messages, so that tests fill the queues quickly.
+  // A small byte bound (kLinkBytes) and few inbound messages: tests fill the queues quickly.
   virtual Result<std::unique_ptr<Channel>> bind() = 0;
   // May be called before bind().
   virtual std::unique_ptr<Channel> connect(const std::string& identity) = 0;
