@@ -1,0 +1,82 @@
+#include "controller/link/access.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include "shared/memory/record.h"
+#include "shared/transport/keys.h"
+
+namespace memslot {
+namespace {
+
+constexpr std::string_view kForm = "KEY client,generator NAMESPACE,... (or *)";
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> out;
+  std::istringstream in(text);
+  for (std::string item; std::getline(in, item, ',');) out.push_back(item);
+  return out;
+}
+
+Result<Access> parse_access(const std::string& roles, const std::string& namespaces) {
+  Access access{.client = false, .generator = false, .all_namespaces = namespaces == "*"};
+  for (const std::string& role : split(roles)) {
+    if (role != "client" && role != "generator") return invalid("role", "client or generator", role);
+    (role == "client" ? access.client : access.generator) = true;
+  }
+  if (access.all_namespaces) return access;
+  access.namespaces = split(namespaces);
+  for (const std::string& ns : access.namespaces) {
+    MEMSLOT_TRY(check_name("namespace", ns));
+  }
+  return access;
+}
+
+}  // namespace
+
+bool Access::sees(std::string_view ns) const {
+  return all_namespaces || std::find(namespaces.begin(), namespaces.end(), ns) != namespaces.end();
+}
+
+std::vector<std::string> Access::seen(const std::vector<std::string>& wanted) const {
+  std::vector<std::string> out;
+  for (const std::string& ns : wanted) {
+    if (sees(ns) && std::find(out.begin(), out.end(), ns) == out.end()) out.push_back(ns);
+  }
+  return out;
+}
+
+Result<AccessList> AccessList::parse(const std::vector<std::string>& lines) {
+  AccessList out;
+  for (const std::string& line : lines) {
+    std::istringstream in(line);
+    std::string key, roles, namespaces, more;
+    if (!(in >> key >> roles >> namespaces) || (in >> more)) return invalid("clients", kForm, line);
+    if (const auto checked = check_key("clients", key); !checked) return checked.error();
+    auto access = parse_access(roles, namespaces);
+    if (!access) return access.error().with_context("clients: " + line);
+    if (!out.by_key_.emplace(key, std::move(access).value()).second) {
+      return invalid("clients", "each key once", line);
+    }
+  }
+  return out;
+}
+
+std::vector<std::string> AccessList::keys() const {
+  std::vector<std::string> out;
+  for (const auto& [key, access] : by_key_) out.push_back(key);
+  return out;
+}
+
+std::optional<Access> AccessList::access_of(std::string_view user) const {
+  if (user.empty()) return Access{};
+  const auto found = by_key_.find(user);
+  if (found == by_key_.end()) return std::nullopt;
+  return found->second;
+}
+
+Error invisible(std::string_view what) {
+  return {ErrorCode::kNotFound, std::string(what) + ": expected one that exists, found none"};
+}
+
+}  // namespace memslot

@@ -1,0 +1,314 @@
+#include "controller/link/admin.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "controller/link/arguments.h"
+#include "controller/link/bank_verbs.h"
+
+namespace memslot {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr auto kQuickTime = std::chrono::seconds(20);
+constexpr auto kSlowTime = std::chrono::hours(2);
+constexpr std::size_t kRememberedAnswers = 64;
+constexpr std::uint64_t kMostListed = 10000;
+
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// The namespaces of a listing: all that the client sees, or the one it names.
+Result<std::vector<std::string>> listed(MemoryBank& bank, const Access& access,
+                                        const std::optional<std::string>& wanted, TimePoint deadline) {
+  if (wanted) {
+    if (!access.sees(*wanted)) return std::vector<std::string>();
+    return std::vector<std::string>{*wanted};
+  }
+  MEMSLOT_TRY(auto all, bank.namespaces(deadline));
+  all = access.seen(all);
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+Result<MemoryRef> visible_memory(Arguments& arguments, const Access& access) {
+  MEMSLOT_TRY(const std::string text, arguments.text("memory"));
+  MEMSLOT_TRY(MemoryRef ref, MemoryRef::parse(text));
+  if (!access.sees(ref.ns)) return invisible("memory " + ref.text());
+  return ref;
+}
+
+Error unknown_verb(const std::string& verb) {
+  return invalid("verb", "one of docs/formats/tasks.md", verb);
+}
+
+bool is_slow(std::string_view verb) {
+  return verb == "bank.backup" || verb == "bank.rm" || verb == "bank.export" || verb == "bank.import";
+}
+
+}  // namespace
+
+void Admin::reply(const Key& key, const Result<Answer>& answer) {
+  const auto& [client, request] = key;
+  under_way_.erase(key);
+  wire::Message message{request, wire::ErrorReply{}, {}};
+  if (answer) {
+    message.body = wire::AdminReply{answer.value().json};
+    if (answer.value().part != nullptr) message.parts.push_back(answer.value().part);
+  } else {
+    message.body = wire::ErrorReply{answer.error().code, answer.error().message};
+  }
+  static_cast<void>(p_.outbox.send(client, message));
+  if (!message.parts.empty()) return;  // made again on a retry: a file is too large to keep
+  answered_.emplace_back(key, std::move(message));
+  if (answered_.size() > kRememberedAnswers) answered_.pop_front();
+}
+
+void Admin::run(Worker& worker, const Key& key, Job job) {
+  under_way_.insert(key);
+  const auto queued = worker.submit([this, key, job = std::move(job)]() -> Worker::Completion {
+    return [this, key, answer = job()] {
+      if (answer && answer.value().changed) {
+        p_.payloads.forget(*answer.value().changed);
+        p_.keeper.changed(*answer.value().changed);
+      }
+      reply(key, answer);
+    };
+  });
+  if (!queued) reply(key, queued.error());
+}
+
+Result<Admin::Answer> Admin::jobs_verb(const Peer& client, const wire::AdminRequest& admin) {
+  MEMSLOT_TRY(Arguments arguments, Arguments::parse(admin.arguments));
+  if (admin.verb == "jobs.ls") {
+    MEMSLOT_TRY(const auto state, arguments.text_if("state"));
+    MEMSLOT_TRY(arguments.finish());
+    if (state) {
+      MEMSLOT_TRY(parse_job_state(*state));
+    }
+    Json out = Json::array();
+    for (const auto* job : p_.jobs.jobs()) {
+      if (!client.access.sees(job->target.ns)) continue;
+      if (!state || *state == job_state_name(job->state)) out.push_back(Json::parse(to_json(*job)));
+    }
+    return Answer{.json = dump({{"jobs", std::move(out)}}), .part = {}, .changed = {}};
+  }
+  if (admin.verb != "jobs.show" && admin.verb != "jobs.cancel") return unknown_verb(admin.verb);
+  MEMSLOT_TRY(const std::string id, arguments.text("job"));
+  MEMSLOT_TRY(arguments.finish());
+  const auto* job = p_.jobs.find(id);
+  if (job == nullptr || !client.access.sees(job->target.ns)) return invisible("job " + id);
+  if (admin.verb == "jobs.cancel") {
+    MEMSLOT_TRY(p_.learning.cancel(id, "cancelled by a client"));
+  }
+  return Answer{.json = dump({{"job", Json::parse(to_json(*job))}}), .part = {}, .changed = {}};
+}
+
+Result<Admin::Answer> Admin::peers_verb(const wire::AdminRequest& admin) {
+  if (admin.verb != "peers.ls") return unknown_verb(admin.verb);
+  MEMSLOT_TRY(const Arguments arguments, Arguments::parse(admin.arguments));
+  MEMSLOT_TRY(arguments.finish());
+  Json generators = Json::array();
+  std::size_t clients = 0;
+  for (const auto& [id, peer] : p_.peers.all()) {
+    if (!peer.is_generator()) {
+      ++clients;
+      continue;
+    }
+    Json layers = Json::array();
+    for (const wire::SlotInfo& slot : peer.hello.slots) layers.push_back(slot.layer);
+    generators.push_back({{"incarnation", peer.hello.incarnation},
+                          {"build", peer.hello.build},
+                          {"model", peer.hello.model.hex()},
+                          {"model_name", peer.hello.model_name},
+                          {"layers", std::move(layers)},
+                          {"learn_workers", peer.hello.learn_workers},
+                          {"learning", p_.jobs.leases(id)},
+                          {"sessions", p_.sessions.count(id)}});
+  }
+  const Json out = {{"generators", std::move(generators)}, {"clients", clients},
+                    {"sessions", p_.sessions.size()}};
+  return Answer{.json = dump(out), .part = {}, .changed = {}};
+}
+
+Result<Admin::Job> Admin::bank_verb(const Peer& client, const wire::AdminRequest& admin,
+                                    SharedBytes file) {
+  MEMSLOT_TRY(Arguments arguments, Arguments::parse(admin.arguments));
+  const std::string& verb = admin.verb;
+  MemoryBank& memories = bank();
+  const Clock& clock = p_.clock;
+  const auto text_answer = [](Result<std::string> json, std::optional<MemoryRef> changed) -> Result<Answer> {
+    if (!json) return json.error();
+    return Answer{.json = std::move(json).value(), .part = {}, .changed = std::move(changed)};
+  };
+
+  if (verb == "bank.ls") {
+    bank_verbs::ListQuery query;
+    MEMSLOT_TRY(const auto ns, arguments.text_if("namespace"));
+    MEMSLOT_TRY(const auto prefix, arguments.text_if("prefix"));
+    MEMSLOT_TRY(const auto source, arguments.text_if("source"));
+    MEMSLOT_TRY(const auto after, arguments.text_if("after"));
+    MEMSLOT_TRY(query.limit, arguments.number_or("limit", 100));
+    MEMSLOT_TRY(arguments.finish());
+    if (query.limit < 1 || query.limit > kMostListed) return invalid("limit", "1 to 10000", query.limit);
+    query.prefix = prefix.value_or("");
+    query.source = source.value_or("");
+    query.after = after.value_or("");
+    return Job([=, &memories, &clock, access = client.access]() mutable -> Result<Answer> {
+      const TimePoint deadline = deadline_in(clock, kQuickTime);
+      MEMSLOT_TRY(query.namespaces, listed(memories, access, ns, deadline));
+      return text_answer(bank_verbs::list(memories, query, deadline), {});
+    });
+  }
+  if (verb == "bank.usage") {
+    MEMSLOT_TRY(arguments.finish());
+    const std::size_t count = p_.keeper.index().memories();
+    return Job([=, &memories, &clock] {
+      return text_answer(bank_verbs::usage(memories, count, deadline_in(clock, kQuickTime)), {});
+    });
+  }
+  if (verb == "bank.backup") {
+    MEMSLOT_TRY(const std::string directory, arguments.text("directory"));
+    MEMSLOT_TRY(arguments.finish());
+    // The whole bank leaves: for those who may see all of it.
+    if (!client.access.all_namespaces) {
+      return Error{ErrorCode::kPermission, "bank.backup: expected a client that sees every namespace"};
+    }
+    return Job([=, &memories, &clock] {
+      return text_answer(bank_verbs::backup(memories, directory, deadline_in(clock, kSlowTime)), {});
+    });
+  }
+  if (verb == "bank.import") {
+    MEMSLOT_TRY(const auto ns, arguments.text_if("namespace"));
+    MEMSLOT_TRY(const auto id, arguments.text_if("id"));
+    MEMSLOT_TRY(arguments.finish());
+    const std::string into = ns.value_or("default");
+    if (!client.access.sees(into)) return invisible("namespace " + into);
+    if (file == nullptr) return invalid("bank.import", "a file as part 0", "none");
+    return Job([=, &memories, &clock]() -> Result<Answer> {
+      MEMSLOT_TRY(auto made, bank_verbs::import_file(memories, *file, into, id.value_or(""),
+                                                     deadline_in(clock, kSlowTime)));
+      return Answer{.json = std::move(made.json), .part = {}, .changed = made.ref};
+    });
+  }
+
+  const bool rolls_back = verb == "bank.rollback";
+  if (verb != "bank.show" && verb != "bank.history" && verb != "bank.rm" && verb != "bank.export" &&
+      !rolls_back) {
+    return unknown_verb(verb);
+  }
+  MEMSLOT_TRY(const MemoryRef ref, visible_memory(arguments, client.access));
+  std::uint64_t to = 0;
+  if (rolls_back) {
+    MEMSLOT_TRY(to, arguments.number("to"));
+  }
+  MEMSLOT_TRY(arguments.finish());
+  if (verb == "bank.show") {
+    return Job([=, &memories, &clock] {
+      return text_answer(bank_verbs::show(memories, ref, deadline_in(clock, kQuickTime)), {});
+    });
+  }
+  if (verb == "bank.history") {
+    return Job([=, &memories, &clock] {
+      return text_answer(bank_verbs::history(memories, ref, deadline_in(clock, kQuickTime)), {});
+    });
+  }
+  if (rolls_back) {
+    return Job([=, &memories, &clock] {
+      return text_answer(
+          bank_verbs::rollback(memories, clock, ref, to, deadline_in(clock, kQuickTime)), ref);
+    });
+  }
+  if (verb == "bank.rm") {
+    p_.learning.cancel_for(ref, "the memory was removed");
+    return Job([=, &memories, &clock] {
+      return text_answer(bank_verbs::erase(memories, ref, deadline_in(clock, kSlowTime)), ref);
+    });
+  }
+  return Job([=, &memories, &clock]() -> Result<Answer> {
+    MEMSLOT_TRY(auto made, bank_verbs::export_file(memories, ref, deadline_in(clock, kSlowTime)));
+    return Answer{.json = std::move(made.json), .part = std::move(made.file), .changed = {}};
+  });
+}
+
+void Admin::handle(const Peer& client, std::uint64_t request, const wire::AdminRequest& admin,
+                   const std::vector<SharedBytes>& parts) {
+  const Key key{client.id, request};
+  if (under_way_.contains(key)) return;
+  for (const auto& [answered, message] : answered_) {
+    if (answered == key) {
+      static_cast<void>(p_.outbox.send(client.id, message));
+      return;
+    }
+  }
+  if (admin.verb.starts_with("jobs.")) return reply(key, jobs_verb(client, admin));
+  if (!admin.verb.starts_with("bank.")) return reply(key, peers_verb(admin));
+  auto job = bank_verb(client, admin, parts.empty() ? nullptr : parts[0]);
+  if (!job) return reply(key, job.error());
+  run(is_slow(admin.verb) ? p_.slow : p_.quick, key, std::move(job).value());
+}
+
+void Admin::verify(const Peer& client, std::uint64_t request, const wire::SubmitTask& task) {
+  const Key key{client.id, request};
+  if (verifying_.contains(key)) return;
+  const auto ns = [&]() -> Result<std::optional<std::string>> {
+    MEMSLOT_TRY(Arguments arguments, Arguments::parse(task.arguments));
+    MEMSLOT_TRY(auto wanted, arguments.text_if("namespace"));
+    MEMSLOT_TRY(arguments.finish());
+    if (wanted && !client.access.sees(*wanted)) return invisible("namespace " + *wanted);
+    return wanted;
+  }();
+  if (!ns) {
+    static_cast<void>(p_.outbox.failure(client.id, request, ns.error()));
+    return;
+  }
+  const auto stop = std::make_shared<std::atomic<bool>>(false);
+  verifying_[key] = stop;
+  const auto queued = p_.slow.submit([this, key, stop, wanted = ns.value(),
+                                      access = client.access]() -> Worker::Completion {
+    TimePoint told{};
+    const auto progress = [&](std::uint64_t done, std::uint64_t total) {
+      const TimePoint now = p_.clock.now();
+      if (now - told >= std::chrono::milliseconds(200)) {
+        told = now;
+        const Json json = {{"type", "progress"}, {"job", ""}, {"phase", "verify"},
+                           {"step", done}, {"steps", total}};
+        static_cast<void>(p_.outbox.event(key.first, key.second, dump(json), /*final=*/false));
+      }
+      return !*stop && !p_.slow.stopping();
+    };
+    auto report = bank().verify(progress, deadline_in(p_.clock, kSlowTime));
+    return [this, key, wanted, access, report = std::move(report)] {
+      verifying_.erase(key);
+      if (!report) {
+        static_cast<void>(p_.outbox.failure(key.first, key.second, report.error()));
+        return;
+      }
+      const auto sees = [&](std::string_view name) {
+        return access.sees(name) && (!wanted || *wanted == name);
+      };
+      static_cast<void>(p_.outbox.event(key.first, key.second,
+                                        bank_verbs::verified(report.value(), sees), /*final=*/true));
+    };
+  });
+  if (queued) return;
+  verifying_.erase(key);
+  static_cast<void>(p_.outbox.failure(client.id, request, queued.error()));
+}
+
+bool Admin::cancel(const PeerId& client, std::uint64_t request) {
+  const auto found = verifying_.find({client, request});
+  if (found == verifying_.end()) return false;
+  *found->second = true;
+  return true;
+}
+
+void Admin::client_lost(const PeerId& client) {
+  for (auto& [key, stop] : verifying_) {
+    if (key.first == client) *stop = true;
+  }
+}
+
+}  // namespace memslot

@@ -1,0 +1,146 @@
+#include "controller/link/bank_verbs.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+namespace memslot::bank_verbs {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+Json json_of(const MemoryVersion& version) { return Json::parse(to_json(version)); }
+
+Json json_of(const std::vector<MemoryVersion>& versions) {
+  Json out = Json::array();
+  for (const MemoryVersion& version : versions) out.push_back(json_of(version));
+  return out;
+}
+
+std::uint64_t bytes_under(const std::string& directory) {
+  std::uint64_t total = 0;
+  std::error_code failed;
+  for (auto it = std::filesystem::recursive_directory_iterator(directory, failed);
+       !failed && it != std::filesystem::recursive_directory_iterator(); it.increment(failed)) {
+    std::error_code no_file;
+    const auto size = it->file_size(no_file);
+    if (!no_file) total += size;
+  }
+  return total;
+}
+
+// "<namespace>|<the bank's cursor>": a listing goes through namespaces one after the other.
+struct Cursor {
+  std::string ns, after;
+};
+Cursor parse_cursor(const std::string& text) {
+  const std::size_t bar = text.find('|');
+  if (bar == std::string::npos) return {text, ""};
+  return {text.substr(0, bar), text.substr(bar + 1)};
+}
+
+}  // namespace
+
+Result<std::string> list(MemoryBank& bank, const ListQuery& query, TimePoint deadline) {
+  const Cursor cursor = parse_cursor(query.after);
+  Json memories = Json::array();
+  std::string next;
+  for (const std::string& ns : query.namespaces) {
+    if (ns < cursor.ns) continue;
+    if (memories.size() == query.limit) {
+      next = ns + "|";
+      break;
+    }
+    const std::string after = ns == cursor.ns ? cursor.after : "";
+    MEMSLOT_TRY(const auto page, bank.list(ns, {.id_prefix = query.prefix, .source = query.source},
+                                           after, query.limit - memories.size(), deadline));
+    for (const MemoryVersion& head : page.heads) memories.push_back(json_of(head));
+    if (!page.next.empty()) {
+      next = ns + "|" + page.next;
+      break;
+    }
+  }
+  return dump({{"memories", std::move(memories)}, {"next", next}});
+}
+
+Result<std::string> show(MemoryBank& bank, const MemoryRef& ref, TimePoint deadline) {
+  MEMSLOT_TRY(const MemoryVersion version, bank.version(ref, deadline));
+  MEMSLOT_TRY(const auto branches, bank.branches(ref, deadline));
+  MEMSLOT_TRY(const MemoryStatistics statistics, bank.statistics(ref, deadline));
+  const auto source = bank.load_source(version, deadline);
+  if (!source && source.error().code != ErrorCode::kNotFound) return source.error();
+  Json json = {{"version", json_of(version)},
+               {"branches", json_of(branches)},
+               {"uses", statistics.uses},
+               {"mean_net_gain", statistics.mean_net_gain}};
+  json["source_text"] = source ? Json(source.value()) : Json();
+  return dump(json);
+}
+
+Result<std::string> history(MemoryBank& bank, const MemoryRef& ref, TimePoint deadline) {
+  MEMSLOT_TRY(const auto versions, bank.history(ref, deadline));
+  return dump({{"versions", json_of(versions)}});
+}
+
+Result<std::string> rollback(MemoryBank& bank, const Clock& clock, const MemoryRef& ref,
+                             std::uint64_t to, TimePoint deadline) {
+  MEMSLOT_TRY(const MemoryVersion head, bank.head(ref, deadline));
+  MEMSLOT_TRY(const auto version, bank.rollback(ref, to, head.token, new_token(clock), deadline));
+  return dump({{"version", json_of(version)}});
+}
+
+Result<std::string> erase(MemoryBank& bank, const MemoryRef& ref, TimePoint deadline) {
+  MEMSLOT_TRY(bank.erase(ref, deadline));
+  return dump({{"erased", MemoryRef{ref.ns, ref.id, 0}.text()}});
+}
+
+Result<Exported> export_file(MemoryBank& bank, const MemoryRef& ref, TimePoint deadline) {
+  MEMSLOT_TRY(const MemoryVersion version, bank.version(ref, deadline));
+  MEMSLOT_TRY(auto file, bank.export_memory(version.ref, deadline));
+  return Exported{dump({{"version", json_of(version)}}), share_bytes(std::move(file))};
+}
+
+Result<Imported> import_file(MemoryBank& bank, std::span<const std::byte> file, std::string_view ns,
+                             std::string_view id, TimePoint deadline) {
+  MEMSLOT_TRY(const MemoryVersion version, bank.import_memory(file, ns, id, deadline));
+  return Imported{dump({{"version", json_of(version)}}), version.ref};
+}
+
+Result<std::string> backup(MemoryBank& bank, const std::string& directory, TimePoint deadline) {
+  MEMSLOT_TRY(bank.flush_statistics(deadline));
+  MEMSLOT_TRY(bank.store().backup(directory, deadline));
+  return dump({{"directory", directory}, {"bytes", bytes_under(directory)}});
+}
+
+Result<std::string> usage(MemoryBank& bank, std::size_t memories, TimePoint deadline) {
+  MEMSLOT_TRY(const StoreUsage usage, bank.store().usage(deadline));
+  return dump({{"payload_bytes", usage.payload_bytes},
+               {"disk_bytes", usage.disk_bytes},
+               {"quota_bytes", usage.quota_bytes},
+               {"memories", memories}});
+}
+
+std::string verified(const VerifyReport& report,
+                     const std::function<bool(std::string_view ns)>& sees) {
+  Json bad = Json::array();
+  for (const VerifyReport::Bad& item : report.bad) {
+    // "<type>/<namespace>/...": see memory_bank.h.
+    const std::size_t first = item.record.find('/');
+    const std::size_t second = item.record.find('/', first + 1);
+    const bool named = first != std::string::npos && second != std::string::npos;
+    if (named && !sees(item.record.substr(first + 1, second - first - 1))) continue;
+    bad.push_back({{"record", item.record}, {"payload", item.payload}, {"message", item.message}});
+  }
+  return dump({{"type", "verified"},
+               {"versions", report.versions},
+               {"payloads", report.payloads},
+               {"bytes", report.bytes},
+               {"damaged", report.bad.size()},
+               {"bad", std::move(bad)}});
+}
+
+}  // namespace memslot::bank_verbs

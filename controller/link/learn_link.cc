@@ -1,0 +1,244 @@
+#include "controller/link/learn_link.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "controller/link/arguments.h"
+#include "shared/base/log.h"
+#include "shared/base/rng.h"
+
+namespace memslot {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string progress_json(const wire::LearnProgress& p) {
+  return dump({{"type", "progress"}, {"job", p.job}, {"phase", p.phase}, {"step", p.step},
+               {"steps", p.steps}, {"loss", p.loss}, {"recall", p.recall}});
+}
+
+std::string learned_json(const Job& job, const MemoryVersion* version) {
+  Json json = {{"type", "learned"}, {"job", job.id}, {"memory", job.target.text()},
+               {"branch", job.branch}, {"message", job.message}};
+  // The record's own JSON has the statistics in their documented form.
+  if (version != nullptr) json["stats"] = Json::parse(to_json(*version)).value("stats", Json::object());
+  return dump(json);
+}
+
+// "" where the text is no object: the generator will say so.
+std::string kind_of(const std::string& config) {
+  const auto json = nlohmann::json::parse(config, nullptr, false);
+  if (!json.is_object() || !json.contains("kind") || !json["kind"].is_string()) {
+    return std::string(memory_kind_name(MemoryKind::kMlp));  // the learner's default
+  }
+  return json["kind"].get<std::string>();
+}
+
+}  // namespace
+
+LearnLink::LearnLink(Outbox& outbox, PeerTable& peers, JobQueue& jobs, IndexKeeper& keeper)
+    : outbox_(outbox),
+      peers_(peers),
+      jobs_(jobs),
+      keeper_(keeper),
+      next_request_(random_nonce() | (std::uint64_t{1} << 63)) {}
+
+Result<std::string> LearnLink::start(const Peer& client, std::uint64_t request,
+                                     const wire::SubmitTask& task, bool& watch) {
+  MEMSLOT_TRY(Arguments arguments, Arguments::parse(task.arguments));
+  if (task.kind == "watch") {
+    MEMSLOT_TRY(const std::string id, arguments.text("job"));
+    MEMSLOT_TRY(arguments.finish());
+    const Job* job = jobs_.find(id);
+    if (job == nullptr || !client.access.sees(job->target.ns)) return invisible("job " + id);
+    return id;
+  }
+  JobDraft draft;
+  MEMSLOT_TRY(draft.text, arguments.text("text"));
+  MEMSLOT_TRY(const std::string source, arguments.text("source"));
+  MEMSLOT_TRY(const auto ns, arguments.text_if("namespace"));
+  MEMSLOT_TRY(const auto id, arguments.text_if("id"));
+  MEMSLOT_TRY(draft.config, arguments.object_or("config", "{}"));
+  MEMSLOT_TRY(watch, arguments.flag_or("watch", true));
+  MEMSLOT_TRY(arguments.finish());
+  draft.source = slug(source);
+  draft.ns = ns.value_or("default");
+  draft.id = id.value_or("");
+  draft.kind = kind_of(draft.config);
+  draft.origin = std::to_string(client.hello.incarnation) + ":" + std::to_string(request);
+  if (!client.access.sees(draft.ns)) return invisible("namespace " + draft.ns);
+  MEMSLOT_TRY(const Job job, jobs_.submit(draft));
+  return job.id;
+}
+
+void LearnLink::submit(const Peer& client, std::uint64_t request, const wire::SubmitTask& task) {
+  const Watcher watcher{client.id, request};
+  if (watched_.contains(watcher)) return;  // a retry of what is under way
+  bool watch = true;
+  const auto started = start(client, request, task, watch);
+  if (!started) {
+    static_cast<void>(outbox_.failure(client.id, request, started.error()));
+    return;
+  }
+  const std::string& id = started.value();
+  const Job& job = *jobs_.find(id);
+  if (task.kind == "learn") {
+    const bool last = !watch;
+    static_cast<void>(outbox_.event(client.id, request, dump({{"type", "job"}, {"job", id}}), last));
+    if (last) return;
+  }
+  if (job.finished()) return end(watcher, job, nullptr);
+  watchers_[id].insert(watcher);
+  watched_[watcher] = id;
+  if (job.state == JobState::kQueued) {
+    wire::LearnProgress queued;
+    queued.job = id;
+    queued.phase = "queued";
+    static_cast<void>(outbox_.event(client.id, request, progress_json(queued), /*final=*/false));
+  }
+}
+
+bool LearnLink::unwatch(const PeerId& client, std::uint64_t request) {
+  const auto found = watched_.find({client, request});
+  if (found == watched_.end()) return false;
+  watchers_[found->second].erase(found->first);
+  const Error error{ErrorCode::kCancelled, "stopped watching; job " + found->second + " goes on"};
+  watched_.erase(found);
+  static_cast<void>(outbox_.failure(client, request, error));
+  return true;
+}
+
+// A watcher that does not read misses progress, never the others' turn; its last event may be lost
+// with it, and "watch" gives it again.
+void LearnLink::tell(const std::string& job, const std::string& json) {
+  const auto found = watchers_.find(job);
+  if (found == watchers_.end()) return;
+  for (const auto& [client, request] : found->second) {
+    static_cast<void>(outbox_.event(client, request, json, /*final=*/false));
+  }
+}
+
+void LearnLink::end(const Watcher& watcher, const Job& job, const MemoryVersion* version) {
+  const auto& [client, request] = watcher;
+  const Status sent =
+      job.state == JobState::kDone
+          ? outbox_.event(client, request, learned_json(job, version), /*final=*/true)
+          : outbox_.failure(client, request, {job.code, "job " + job.id + ": " + job.message});
+  if (!sent) log::warn("job {}: its watcher was not told: {}", job.id, sent.error().message);
+}
+
+void LearnLink::finish(const Job& job, const MemoryVersion* version) {
+  const auto found = watchers_.find(job.id);
+  if (found == watchers_.end()) return;
+  const auto watchers = std::move(found->second);
+  watchers_.erase(found);
+  for (const Watcher& watcher : watchers) {
+    watched_.erase(watcher);
+    end(watcher, job, version);
+  }
+}
+
+void LearnLink::progress(const Peer& generator, const wire::LearnProgress& progress) {
+  if (!jobs_.progress(generator.id, progress)) {
+    static_cast<void>(outbox_.send(generator.id, 0, wire::CancelLearn{progress.job, progress.lease}));
+    return;
+  }
+  tell(progress.job, progress_json(progress));
+}
+
+void LearnLink::answer(const Peer& generator, std::uint64_t request,
+                       const Result<JobQueue::Outcome>& outcome) {
+  if (!outcome) {
+    log::warn("{}", outcome.error().message);
+    return outbox_.error(generator.id, request, outcome.error());
+  }
+  const JobQueue::Outcome& o = outcome.value();
+  static_cast<void>(outbox_.send(generator.id, request, o.ack));
+  if (o.published && !o.published->branch) keeper_.changed(o.published->ref);
+  if (o.job != nullptr && o.job->finished()) finish(*o.job, o.published ? &*o.published : nullptr);
+}
+
+void LearnLink::result(const Peer& generator, std::uint64_t request, const wire::LearnResult& result,
+                       const std::vector<SharedBytes>& parts) {
+  const std::span<const std::byte> keys = parts.size() > 1 ? std::span(*parts[1]) : std::span<const std::byte>();
+  if (parts.empty()) {
+    return outbox_.error(generator.id, request, corrupt("learn result parts", "payload and keys", "none"));
+  }
+  answer(generator, request, jobs_.result(result, *parts[0], keys));
+}
+
+void LearnLink::failed(const Peer& generator, std::uint64_t request, const wire::LearnFailed& failed) {
+  answer(generator, request, jobs_.failed(failed));
+}
+
+Status LearnLink::cancel(std::string_view id, std::string_view why) {
+  MEMSLOT_TRY(const auto cancelled, jobs_.cancel(id, why));
+  if (!cancelled.holder.empty()) {
+    static_cast<void>(outbox_.send(cancelled.holder, 0,
+                                   wire::CancelLearn{std::string(id), cancelled.lease}));
+  }
+  finish(*jobs_.find(id), nullptr);
+  return ok();
+}
+
+void LearnLink::cancel_for(const MemoryRef& ref, std::string_view why) {
+  std::vector<std::string> ids;
+  for (const Job* job : jobs_.jobs()) {
+    const bool same = job->target.ns == ref.ns && job->target.id == ref.id;
+    if (same && !job->finished()) ids.push_back(job->id);
+  }
+  for (const std::string& id : ids) {
+    if (const auto done = cancel(id, why); !done) log::warn("{}", done.error().message);
+  }
+}
+
+void LearnLink::generator_lost(const PeerId& generator) {
+  for (const Job* job : jobs_.drop_holder(generator)) finish(*job, nullptr);
+}
+
+void LearnLink::client_lost(const PeerId& client) {
+  std::erase_if(watched_, [&](const auto& item) {
+    if (item.first.first != client) return false;
+    watchers_[item.second].erase(item.first);
+    return true;
+  });
+}
+
+void LearnLink::rehome(const PeerId& from, const PeerId& to) {
+  jobs_.rehome(from, to);
+  std::vector<std::pair<Watcher, std::string>> moved;
+  for (const auto& [watcher, job] : watched_) {
+    if (watcher.first == from) moved.emplace_back(watcher, job);
+  }
+  for (const auto& [watcher, job] : moved) {
+    const Watcher now{to, watcher.second};
+    watchers_[job].erase(watcher);
+    watchers_[job].insert(now);
+    watched_.erase(watcher);
+    watched_[now] = job;
+  }
+}
+
+void LearnLink::tick() {
+  for (const Job* job : jobs_.expire()) finish(*job, nullptr);
+  if (jobs_.waiting() == 0) return;
+  for (const auto& [id, peer] : peers_.all()) {
+    if (!peer.is_generator()) continue;
+    while (jobs_.leases(id) < peer.hello.learn_workers) {
+      auto leased = jobs_.lease(id);
+      if (!leased) {
+        log::warn("learn jobs wait: {}", leased.error().message);
+        return;
+      }
+      if (!leased.value()) return;
+      // Refused by the queue: the lease runs out and the job comes again.
+      static_cast<void>(outbox_.send(id, ++next_request_, std::move(*leased.value())));
+    }
+  }
+}
+
+}  // namespace memslot

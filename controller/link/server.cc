@@ -1,0 +1,308 @@
+#include "controller/link/server.h"
+
+#include "shared/base/log.h"
+#include "shared/base/rng.h"
+#include "shared/base/version.h"
+#include "shared/wire/codec.h"
+
+namespace memslot {
+namespace {
+
+constexpr auto kBankTime = std::chrono::seconds(10);  // for what one message asks of the bank
+constexpr auto kSlowTime = std::chrono::hours(2);
+constexpr int kLostAfter = 4;  // heartbeats
+
+std::size_t parts_used(const wire::Message& message) { return message.parts.size(); }
+
+}  // namespace
+
+Server::Server(Channel& channel, MemoryBank& bank, DocumentBank& documents, const Clock& clock,
+               ServerSettings settings)
+    : channel_(channel),
+      bank_(bank),
+      clock_(clock),
+      settings_(std::move(settings)),
+      incarnation_(random_nonce()),
+      outbox_(channel),
+      keeper_(bank, clock, [this] { channel_.wake(); }),
+      payloads_(bank, settings_.payload_cache_bytes),
+      jobs_(documents, bank, clock, settings_.jobs),
+      steps_(bank, keeper_, payloads_, sessions_, settings_.steps),
+      write_backs_(bank, keeper_, sessions_),
+      relay_(outbox_, peers_),
+      learning_(outbox_, peers_, jobs_, keeper_),
+      admin_({.outbox = outbox_, .peers = peers_, .bank = bank_, .clock = clock_, .jobs = jobs_,
+              .learning = learning_, .keeper = keeper_, .payloads = payloads_,
+              .sessions = sessions_, .quick = quick_, .slow = slow_}),
+      quick_([this] { channel_.wake(); }),
+      slow_([this] { channel_.wake(); }) {}
+
+Server::~Server() = default;
+
+TimePoint Server::soon() const { return deadline_in(clock_, kBankTime); }
+
+Status Server::start() {
+  MEMSLOT_TRY(keeper_.build());
+  MEMSLOT_TRY(jobs_.load());
+  const TimePoint now = clock_.now();
+  next_heartbeat_ = now + settings_.heartbeat;
+  next_garbage_ = now + settings_.garbage_every;
+  next_flush_ = now + settings_.flush_every;
+  next_tick_ = now;
+  return ok();
+}
+
+void Server::run() {
+  while (!stop_) receive_one();
+  quick_.begin_stop();
+  slow_.begin_stop();
+  if (const auto flushed = bank_.flush_statistics(soon()); !flushed) {
+    log::warn("statistics: {}", flushed.error().message);
+  }
+}
+
+void Server::stop() {
+  stop_ = true;
+  channel_.wake();
+}
+
+void Server::receive_one() {
+  auto packet = channel_.receive(next_tick_);
+  if (packet) {
+    dispatch(std::move(packet).value());
+  } else if (packet.error().code == ErrorCode::kCancelled) {
+    stop_ = true;
+  }
+  quick_.run_completions();
+  slow_.run_completions();
+  keeper_.adopt();
+  if (clock_.now() >= next_tick_) tick();
+}
+
+void Server::dispatch(Packet packet) {
+  ++counters_.messages;
+  auto decoded = wire::decode(packet.frames);
+  Peer* const peer = peers_.find(packet.peer);
+  if (!decoded) {
+    ++counters_.malformed;
+    log::warn("a message was dropped: {}", decoded.error().message);
+    return outbox_.error(packet.peer, 0, decoded.error());
+  }
+  wire::Message message = std::move(decoded).value();
+  if (const auto* hello = std::get_if<wire::Hello>(&message.body)) {
+    return on_hello(packet, message.request, *hello);
+  }
+  if (peer == nullptr) {
+    ++counters_.strangers;
+    return outbox_.error(packet.peer, 0, {ErrorCode::kUnavailable, "link: expected Hello first"});
+  }
+  peer->heard = clock_.now();
+  route(*peer, std::move(message));
+}
+
+void Server::on_hello(const Packet& packet, std::uint64_t request, const wire::Hello& hello) {
+  const auto access = settings_.access.access_of(packet.user);
+  const bool generator = hello.role == wire::PeerRole::kGenerator;
+  if (!access || !(generator ? access->generator : access->client)) {
+    ++counters_.refused;
+    return outbox_.error(packet.peer, request,
+                         {ErrorCode::kPermission, "link: expected a key that may act in this role"});
+  }
+  Peer* const same = peers_.find(packet.peer);
+  if (same != nullptr && same->hello.incarnation != hello.incarnation) {
+    lose(packet.peer, "the peer was started again");
+  } else if (same != nullptr && same->hello_request != request) {
+    come_back(*same, packet.peer);
+  } else if (Peer* const before = peers_.find_process(hello, packet.peer)) {
+    come_back(*before, packet.peer);
+  }
+  Peer peer;
+  peer.id = packet.peer;
+  peer.hello = hello;
+  peer.hello_request = request;
+  peer.access = *access;
+  peer.heard = clock_.now();
+  peers_.put(std::move(peer));
+  log::info("{} connected: {} {}", generator ? "generator" : "client", hello.build, hello.model_name);
+  const auto heartbeat = std::chrono::duration_cast<std::chrono::milliseconds>(settings_.heartbeat);
+  static_cast<void>(outbox_.send(
+      packet.peer, request,
+      wire::HelloReply{incarnation_, std::string(build_version()),
+                       static_cast<std::uint32_t>(heartbeat.count())}));
+  if (generator) learning_.tick();
+}
+
+// The same process over another connection: its sessions, leases and watched jobs go on; the events of
+// its tasks may have holes, so those end.
+void Server::come_back(Peer& before, const PeerId& now) {
+  const PeerId old = before.id;
+  if (before.is_generator()) {
+    relay_.generator_lost(old, "generator: the connection broke and events may be missing");
+  }
+  if (old == now) return;
+  sessions_.rehome(old, now);
+  learning_.rehome(old, now);
+  relay_.rehome_client(old, now);
+  peers_.remove(old);
+}
+
+template <class T>
+void Server::answer(const Peer& peer, std::uint64_t request, Result<T> result) {
+  if (!result) return outbox_.error(peer.id, request, result.error());
+  static_cast<void>(outbox_.send(peer.id, request, std::move(result).value()));
+}
+
+void Server::route(Peer& peer, wire::Message message) {
+  if (std::holds_alternative<wire::Heartbeat>(message.body)) return;
+  const std::uint64_t request = message.request;
+  const bool known = peer.is_generator() ? route_generator(peer, message) : route_client(peer, message);
+  if (known) return;
+  ++counters_.refused;
+  outbox_.error(peer.id, request,
+                {ErrorCode::kPermission,
+                 std::string("link: expected a message of a ") +
+                     (peer.is_generator() ? "generator" : "client") + ", found another's"});
+}
+
+bool Server::route_generator(Peer& peer, wire::Message& message) {
+  const std::uint64_t request = message.request;
+  wire::Body& body = message.body;
+  if (auto* observation = std::get_if<wire::Observation>(&body)) {
+    auto plan = steps_.handle(peer.id, *observation, soon());
+    if (!plan) {
+      outbox_.error(peer.id, request, plan.error());
+    } else {
+      static_cast<void>(outbox_.send(peer.id, request, std::move(plan.value().directive),
+                                     std::move(plan.value().parts)));
+    }
+  } else if (auto* open = std::get_if<wire::OpenSession>(&body)) {
+    open->namespaces = peer.access.seen(open->namespaces);
+    answer(peer, request, steps_.open(peer.id, *open, soon()));
+  } else if (const auto* fetch = std::get_if<wire::FetchMemory>(&body)) {
+    auto fetched = steps_.fetch(peer.id, *fetch, soon());
+    if (!fetched) {
+      outbox_.error(peer.id, request, fetched.error());
+    } else {
+      static_cast<void>(outbox_.send(peer.id, request, std::move(fetched.value().reply),
+                                     {std::move(fetched.value().payload)}));
+    }
+  } else if (const auto* write_back = std::get_if<wire::WriteBack>(&body)) {
+    const std::span<const std::byte> payload =
+        parts_used(message) > 0 ? std::span(*message.parts[0]) : std::span<const std::byte>();
+    answer(peer, request, write_backs_.handle(peer.id, *write_back, payload, soon()));
+  } else if (const auto* close = std::get_if<wire::CloseSession>(&body)) {
+    answer(peer, request, steps_.close(peer.id, *close));
+  } else if (const auto* progress = std::get_if<wire::LearnProgress>(&body)) {
+    learning_.progress(peer, *progress);
+  } else if (const auto* result = std::get_if<wire::LearnResult>(&body)) {
+    learning_.result(peer, request, *result, message.parts);
+    learning_.tick();
+  } else if (const auto* failed = std::get_if<wire::LearnFailed>(&body)) {
+    learning_.failed(peer, request, *failed);
+    learning_.tick();
+  } else if (auto* event = std::get_if<wire::TaskEvent>(&body)) {
+    relay_.event(peer, std::move(*event));
+  } else if (const auto* error = std::get_if<wire::ErrorReply>(&body)) {
+    relay_.refused(peer, request, {error->code, error->message});
+  } else {
+    return false;
+  }
+  return true;
+}
+
+bool Server::route_client(Peer& peer, wire::Message& message) {
+  if (const auto* task = std::get_if<wire::SubmitTask>(&message.body)) {
+    submit(peer, message.request, *task);
+  } else if (const auto* stop = std::get_if<wire::CancelTask>(&message.body)) {
+    cancel(peer, stop->request);
+  } else if (const auto* admin = std::get_if<wire::AdminRequest>(&message.body)) {
+    admin_.handle(peer, message.request, *admin, message.parts);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+void Server::submit(const Peer& client, std::uint64_t request, const wire::SubmitTask& task) {
+  if (Relay::handles(task.kind)) {
+    relay_.submit(client, request, task, [this](const Peer& p) { return sessions_.count(p.id); });
+  } else if (task.kind == "learn" || task.kind == "watch") {
+    learning_.submit(client, request, task);
+    learning_.tick();
+  } else if (task.kind == "verify") {
+    admin_.verify(client, request, task);
+  } else {
+    const Error error = invalid("task", "a kind of docs/formats/tasks.md", task.kind);
+    static_cast<void>(outbox_.failure(client.id, request, error));
+  }
+}
+
+void Server::cancel(const Peer& client, std::uint64_t request) {
+  if (relay_.cancel(client.id, request) || learning_.unwatch(client.id, request)) return;
+  admin_.cancel(client.id, request);
+}
+
+void Server::lose(const PeerId& id, const std::string& why) {
+  const Peer* const peer = peers_.find(id);
+  if (peer == nullptr) return;
+  ++counters_.peers_lost;
+  log::info("{} lost: {}", peer->is_generator() ? "generator" : "client", why);
+  if (peer->is_generator()) {
+    relay_.generator_lost(id, "generator: " + why);
+    sessions_.drop_peer(id);
+    learning_.generator_lost(id);
+  } else {
+    relay_.client_lost(id);
+    learning_.client_lost(id);
+    admin_.client_lost(id);
+  }
+  peers_.remove(id);
+}
+
+void Server::heartbeats(TimePoint now) {
+  for (const PeerId& id : peers_.silent_since(now - kLostAfter * settings_.heartbeat)) {
+    lose(id, "it was not heard of for four heartbeats");
+  }
+  if (now < next_heartbeat_) return;
+  next_heartbeat_ = now + settings_.heartbeat;
+  for (const auto& [id, peer] : peers_.all()) {
+    static_cast<void>(outbox_.send(id, 0, wire::Heartbeat{incarnation_}));
+  }
+}
+
+void Server::housekeeping(TimePoint now) {
+  if (now >= next_flush_) {
+    next_flush_ = now + settings_.flush_every;
+    // Full: the counts wait for the next time.
+    static_cast<void>(quick_.submit([this]() -> Worker::Completion {
+      const auto flushed = bank_.flush_statistics(soon());
+      if (!flushed) log::warn("statistics: {}", flushed.error().message);
+      return {};
+    }));
+  }
+  if (now >= next_garbage_) {
+    next_garbage_ = now + settings_.garbage_every;
+    static_cast<void>(slow_.submit([this]() -> Worker::Completion {
+      const auto report = collect_garbage(bank_.store(), clock_, settings_.garbage_grace,
+                                          deadline_in(clock_, kSlowTime));
+      if (!report) {
+        log::warn("garbage: {}", report.error().message);
+      } else if (report.value().removed > 0) {
+        log::info("garbage: removed {} payloads, {} bytes", report.value().removed,
+                  report.value().removed_bytes);
+      }
+      return {};
+    }));
+  }
+}
+
+void Server::tick() {
+  const TimePoint now = clock_.now();
+  heartbeats(now);
+  relay_.retry_failures();
+  learning_.tick();
+  housekeeping(now);
+  next_tick_ = now + std::min<Duration>(settings_.heartbeat / 4, std::chrono::milliseconds(100));
+}
+
+}  // namespace memslot

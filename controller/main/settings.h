@@ -1,0 +1,40 @@
+#pragma once
+// The controller's settings, as files, environment and command line name them (shared/base/config.h).
+//
+// Threads: values.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "controller/link/server.h"
+#include "shared/base/config.h"
+#include "shared/transport/zmq_channel.h"
+
+namespace memslot {
+
+struct ControllerSettings {
+  std::string bank = "memslot-bank";
+  std::string endpoint = "tcp://127.0.0.1:7400";
+  std::string restore{};
+  std::string policy = "nearest";
+  std::string key_file{};
+  std::vector<std::string> clients{};
+  std::string log_level = "info";
+  std::int64_t quota_mib = 0;
+  std::int64_t heartbeat_ms = 1000;
+  std::int64_t candidates = 32;
+  std::int64_t window_tokens = 32;
+  std::int64_t payload_cache_mib = 256;
+  std::int64_t max_pending_mib = 328;
+  std::int64_t lease_s = 30;
+  std::int64_t garbage_s = 600;
+  std::int64_t garbage_grace_s = 3600;
+};
+
+ConfigTable settings_table(ControllerSettings& settings);
+
+// kInvalidArgument: a policy or client line that is not one; errors of read_keys().
+Result<ServerSettings> server_settings(const ControllerSettings& settings);
+Result<ServerOptions> link_options(const ControllerSettings& settings, const AccessList& access);
+
+}  // namespace memslot
