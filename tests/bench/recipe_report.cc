@@ -2,8 +2,8 @@
 // cloze prompts answered with and without the memory, time per source.
 //
 //   recipe_report MODEL SAMPLES [--control development|test] [--kinds mlp,lora] [--layouts cumulative,overlap]
-//                 [--sources N] [--no-cloze] [--config '{"lr":0.002}']...
-// Each --config (learn options over the defaults) is one line of the table. Last, one JSON line each.
+//                 [--sources N] [--no-cloze] [--layer L] [--threads N] [--json] [--json] [--config '{"lr":0.002}']...
+// Each --config (learn options over the defaults) is one line of the table. With --json, last, one JSON line for each source.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -31,8 +31,8 @@ struct Options {
   std::string model, samples, control = "development";
   std::vector<std::string> kinds = {"mlp", "lora"}, layouts = {"cumulative", "overlap"}, configs;
   std::size_t sources = 1000;
-  int layer = 22;
-  bool cloze = true;
+  int layer = 22, threads = 0;
+  bool cloze = true, json = false;
 };
 
 std::vector<std::string> split(const std::string& list) {
@@ -52,8 +52,8 @@ Options parse(int argc, char** argv) {
   o.samples = argv[2];
   for (int i = 3; i < argc; ++i) {
     const std::string name = argv[i];
-    if (name == "--no-cloze") {
-      o.cloze = false;
+    if (name == "--no-cloze" || name == "--json") {
+      (name == "--json" ? o.json : o.cloze) = name == "--json";
       continue;
     }
     const std::string value = i + 1 < argc ? argv[++i] : "";
@@ -63,6 +63,7 @@ Options parse(int argc, char** argv) {
     if (name == "--config") o.configs.push_back(value);
     if (name == "--sources") o.sources = std::stoul(value);
     if (name == "--layer") o.layer = std::stoi(value);
+    if (name == "--threads") o.threads = std::stoi(value);
   }
   if (o.configs.empty()) o.configs.push_back("{}");
   return o;
@@ -71,7 +72,7 @@ Options parse(int argc, char** argv) {
 class Report {
  public:
   explicit Report(const Options& o)
-      : options_(o), backend_(must(open_backend({}))), file_(must(ModelFile::open(o.model))),
+      : options_(o), backend_(must(open_backend({"cpu", o.threads}))), file_(must(ModelFile::open(o.model))),
         tokenizer_(must(Tokenizer::make(file_.tokenizer()))), gate_(clock_) {
     GptOptions options;
     options.weights = backend_->info().bf16 ? DType::kBF16 : DType::kF32;
@@ -92,7 +93,9 @@ class Report {
       }
     }
     if (options_.cloze) std::printf("cloze without a memory: %.1f %%\n", 100 * cloze_share(nullptr));
-    for (const auto& line : lines_) std::printf("%s\n", line.dump().c_str());
+    if (options_.json) {
+      for (const auto& line : lines_) std::printf("%s\n", line.dump().c_str());
+    }
   }
 
  private:
