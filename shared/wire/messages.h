@@ -254,7 +254,7 @@ struct CancelLearn {
 // --- tasks and administration --------------------------------------------------------------------
 
 // kind: "generate", "score", "tokenize", "attest", "bench" (relayed to a generator), "learn",
-// "watch" (answered by the controller). Arguments and events are JSON: docs/formats/wire.md.
+// "watch" (answered by the controller). Arguments and events are JSON: docs/formats/tasks.md.
 struct SubmitTask {
   std::string kind;
   std::string arguments;
@@ -279,7 +279,7 @@ struct CancelTask {
   friend bool operator==(const CancelTask&, const CancelTask&) = default;
 };
 struct AdminRequest {              // parts[0]: a file's bytes, for bank.import
-  std::string verb;                // "bank.ls", "bank.show", ... : docs/formats/wire.md
+  std::string verb;                // "bank.ls", "bank.show", ... : docs/formats/tasks.md
   std::string arguments;           // JSON object
   friend bool operator==(const AdminRequest&, const AdminRequest&) = default;
 };
