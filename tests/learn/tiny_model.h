@@ -26,8 +26,9 @@ struct TinyModel {
   ModelFile file;
   std::unique_ptr<Gpt> gpt;
 
-  static TinyModel open(const std::string& folder, std::vector<int> slots, DType weights = DType::kF32) {
-    auto backend = must(open_backend(BackendOptions{"cpu", 2}));
+  static TinyModel open(const std::string& folder, std::vector<int> slots, DType weights = DType::kF32,
+                        int threads = 2) {
+    auto backend = must(open_backend(BackendOptions{"cpu", threads}));
     auto file = must(ModelFile::open(folder));
     GptOptions options;
     options.weights = weights;

@@ -1,0 +1,139 @@
+// Learn jobs between a scripted controller and the learner: leases, results, failures.
+#include "generator/runtime/learn_worker.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/runtime/tiny_engine.h"
+
+namespace memslot {
+namespace {
+
+using namespace testing_support;
+using namespace std::chrono_literals;
+
+const char* kText = "The ferry to Skerrow leaves at dawn and comes back when the tide has turned twice.";
+
+struct LearnWorkerTest : testing::Test {
+  TinyEngine tiny{{2}};
+  std::unique_ptr<LearnWorker> worker;
+
+  void begin() {
+    tiny.connect();
+    worker = std::make_unique<LearnWorker>(
+        *tiny.engine,
+        std::make_unique<Learner>(*tiny.tiny.gpt, tiny.tiny.file, tiny.tokenizer, LearnTexts{}, tiny.gate),
+        *tiny.outer);
+    worker->start();
+  }
+  void TearDown() override {
+    if (worker) worker->stop();
+  }
+  wire::AssignLearn job(const std::string& name, const std::string& config) {
+    wire::AssignLearn out;
+    out.job = name;
+    out.lease = 1;
+    out.ns = "default";
+    out.source = "ferry";
+    out.text = kText;
+    out.config = config;
+    out.target = {"default", "ferry", 0};
+    return out;
+  }
+};
+
+TEST_F(LearnWorkerTest, SendsWhatWasLearnedUnderTheJobsToken) {
+  begin();
+  worker->assign(job("j1", R"({"kind": "lora", "rank": 4, "max_steps": 3})"));
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(1, 20s));
+  const auto results = tiny.controller.heard_of<wire::LearnResult>();
+  const MemoryVersion& v = results[0].version;
+  EXPECT_EQ(v.token, "j1:1");
+  EXPECT_EQ(v.ref, (MemoryRef{"default", "ferry", 0}));
+  EXPECT_EQ(v.signature.kind, MemoryKind::kLora);
+  EXPECT_EQ(v.source, "ferry");
+  EXPECT_GT(v.keys, 0u);
+  for (const wire::Message& m : tiny.controller.heard()) {
+    if (!std::holds_alternative<wire::LearnResult>(m.body)) continue;
+    ASSERT_EQ(m.parts.size(), 2u);
+    EXPECT_EQ(sha256(*m.parts[0]), v.sha256);
+    EXPECT_EQ(m.parts[1]->size(), v.keys * 64u * sizeof(float));
+    FakeController::Stored memory{v, m.parts[0]};
+    memory.version.ref.version = 1;
+    tiny.load(memory);  // it fits the slot
+  }
+  EXPECT_FALSE(tiny.controller.heard_of<wire::LearnProgress>().empty());
+}
+
+TEST_F(LearnWorkerTest, SendsAResultAgainUntilItIsAcknowledged) {
+  std::atomic<int> seen{0};
+  tiny.controller.on_learn = [&](const wire::LearnResult& r) -> std::optional<FakeController::Answer> {
+    if (++seen < 3) return std::nullopt;
+    return FakeController::Answer{wire::LearnAck{r.job, r.lease, true, ""}, {}};
+  };
+  begin();
+  worker->assign(job("j1", R"({"kind": "lora", "rank": 2, "max_steps": 1})"));
+  const auto end = std::chrono::steady_clock::now() + 20s;
+  while (worker->counters().learned == 0 && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(5ms);
+  }
+  EXPECT_EQ(worker->counters().learned, 1u);
+  for (const auto& r : tiny.controller.heard_of<wire::LearnResult>()) EXPECT_EQ(r.version.token, "j1:1");
+}
+
+TEST_F(LearnWorkerTest, ANewerLeaseOfTheSameJobIsTakenOver) {
+  begin();
+  auto first = job("j1", R"({"kind": "mlp", "max_steps": 60, "target_recall": 1})");
+  worker->assign(first);
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnProgress>(1, 10s));
+  first.lease = 2;
+  worker->assign(first);
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(1, 60s));
+  const auto results = tiny.controller.heard_of<wire::LearnResult>();
+  EXPECT_EQ(results.size(), 1u);
+  EXPECT_EQ(results[0].lease, 2u);
+  EXPECT_EQ(results[0].version.token, "j1:2");
+}
+
+TEST_F(LearnWorkerTest, BadJobsFailWithTheirCodes) {
+  begin();
+  worker->assign(job("unknown-option", R"({"kinds": "mlp"})"));
+  auto empty = job("empty", "{}");
+  empty.text.clear();
+  worker->assign(empty);
+  auto huge = job("long", "{}");
+  huge.text = std::string(4000, 'x');
+  worker->assign(huge);
+  worker->assign(job("layer", R"({"kind": "delta", "layer": 1})"));
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnFailed>(4, 20s));
+  for (const auto& failed : tiny.controller.heard_of<wire::LearnFailed>()) {
+    EXPECT_EQ(failed.code, ErrorCode::kInvalidArgument) << failed.job << ": " << failed.message;
+  }
+}
+
+TEST_F(LearnWorkerTest, ACancelledJobEnds) {
+  begin();
+  worker->assign(job("j1", R"({"kind": "mlp", "max_steps": 10000, "target_recall": 1})"));
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnProgress>(1, 10s));
+  worker->cancel({"j1", 1});
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnFailed>(1, 30s));
+  EXPECT_EQ(tiny.controller.heard_of<wire::LearnFailed>()[0].code, ErrorCode::kCancelled);
+}
+
+TEST_F(LearnWorkerTest, ADeltaJobReadsTheTextThroughTheSlot) {
+  begin();
+  worker->assign(job("j1", R"({"kind": "delta"})"));
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(1, 20s));
+  const auto v = tiny.controller.heard_of<wire::LearnResult>()[0].version;
+  EXPECT_EQ(v.signature.kind, MemoryKind::kDelta);
+  EXPECT_FALSE(v.signature.outer.is_zero());
+  EXPECT_EQ(v.stats.tokens, std::string(kText).size());
+  // The outer parameters were published on the way.
+  const auto outer = tiny.controller.heard_of<wire::WriteBack>();
+  ASSERT_EQ(outer.size(), 1u);
+  EXPECT_EQ(outer[0].version.ref, (MemoryRef{"outer", "delta-l2-s1", 0}));
+  EXPECT_EQ(outer[0].expected, "");
+  EXPECT_EQ(outer[0].version.sha256, v.signature.outer);
+}
+
+}  // namespace
+}  // namespace memslot

@@ -1,0 +1,169 @@
+// The numerical half of a session: figures, limits, swaps in both modes.
+#include <gtest/gtest.h>
+
+#include "tests/runtime/tiny_engine.h"
+
+namespace memslot {
+namespace {
+
+using namespace testing_support;
+
+std::vector<std::int32_t> ids(int count, int seed = 3) {
+  std::vector<std::int32_t> out;
+  for (int i = 0; i < count; ++i) out.push_back((seed + 37 * i) % 256);
+  return out;
+}
+
+bool go_on(std::int32_t) { return true; }
+
+struct SessionTest : testing::Test {
+  TinyEngine tiny{{1, 2}};
+
+  std::vector<std::int32_t> write(Session& s, int count) {
+    std::vector<std::int32_t> out;
+    for (const TokenFigures& t : must(s.write(count, go_on)).tokens) out.push_back(t.token);
+    return out;
+  }
+  void prefill(Session& s, std::int64_t piece = 512) {
+    while (!must(s.prefill(piece))) {}
+  }
+  SwapOutcome swap(Session& s, std::size_t slot, std::shared_ptr<const LoadedMemory> memory) {
+    const SlotChange change{slot, std::move(memory)};
+    return must(s.activate({&change, 1}));
+  }
+};
+
+TEST_F(SessionTest, WritesTheSameWhetherThePromptIsReadWholeOrInPieces) {
+  std::vector<std::vector<std::int32_t>> texts;
+  for (const std::int64_t piece : {512, 7, 1}) {
+    auto s = tiny.session();
+    must(s->add_tokens(ids(60)));
+    prefill(*s, piece);
+    texts.push_back(write(*s, 20));
+  }
+  if (!tiny.tiny.backend->info().row_invariant) GTEST_SKIP() << "backend is not row-invariant";
+  EXPECT_EQ(texts[0], texts[1]);
+  EXPECT_EQ(texts[0], texts[2]);
+}
+
+TEST_F(SessionTest, SummarisesTheLastTokensOfAPromptWithoutTheFirstOne) {
+  auto s = tiny.session();
+  must(s->add_tokens(ids(10)));
+  prefill(*s);
+  EXPECT_EQ(s->prompt_summary().hidden_count, 8u);  // 9 are read, the first does not count
+  EXPECT_EQ(s->prompt_summary().hidden_mean.size(), 64u);
+  EXPECT_GT(s->prompt_summary().surprise, 0);
+
+  auto longer = tiny.session();
+  must(longer->add_tokens(ids(100)));
+  prefill(*longer);
+  EXPECT_EQ(longer->prompt_summary().hidden_count, 32u);
+}
+
+TEST_F(SessionTest, OneTokenOfPromptHasNoSummary) {
+  auto s = tiny.session();
+  must(s->add_tokens(ids(1)));
+  prefill(*s);
+  EXPECT_EQ(s->prompt_summary().hidden_count, 0u);
+  EXPECT_TRUE(s->prompt_summary().hidden_mean.empty());
+  EXPECT_EQ(write(*s, 3).size(), 3u);
+}
+
+TEST_F(SessionTest, RefusesMoreTokensThanTheContextAndUnknownIds) {
+  auto s = tiny.session();
+  EXPECT_EQ(s->add_tokens(ids(129)).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_TRUE(s->tokens().empty());
+  const std::int32_t unknown[] = {3, 256};
+  EXPECT_EQ(s->add_tokens(unknown).error().code, ErrorCode::kInvalidArgument);
+  const std::int32_t negative[] = {-1};
+  EXPECT_EQ(s->add_tokens(negative).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_TRUE(s->tokens().empty());
+}
+
+TEST_F(SessionTest, EndsAtTheContext) {
+  auto s = tiny.session();
+  must(s->add_tokens(ids(120)));
+  prefill(*s);
+  const StepOutput out = must(s->write(50, go_on));
+  EXPECT_EQ(out.tokens.size(), 8u);
+  EXPECT_EQ(out.end, StepEnd::kEnded);
+}
+
+TEST_F(SessionTest, ReadingScoresEveryTokenButTheFirst) {
+  auto s = tiny.session();
+  must(s->add_tokens(ids(50)));
+  std::vector<float> stepwise;
+  for (StepEnd end = StepEnd::kMore; end == StepEnd::kMore;) {
+    const StepOutput out = must(s->read(16));
+    for (const auto& t : out.tokens) stepwise.push_back(t.log_prob);
+    end = out.end;
+  }
+  auto whole = tiny.session();
+  must(whole->add_tokens(ids(50)));
+  const StepOutput out = must(whole->read(500));
+  ASSERT_EQ(out.tokens.size(), 49u);
+  ASSERT_EQ(stepwise.size(), 49u);
+  for (std::size_t i = 0; i < 49; ++i) EXPECT_NEAR(stepwise[i], out.tokens[i].log_prob, 1e-4) << i;
+}
+
+TEST_F(SessionTest, ActivatedSwapCountsFromTheNextTokenOn) {
+  const auto memory = tiny.load(tiny.mlp("a"));
+  auto s = tiny.session();
+  must(s->add_tokens(ids(40)));
+  prefill(*s);
+  const SwapOutcome swapped = swap(*s, 0, memory);
+  EXPECT_TRUE(swapped.changed);
+  EXPECT_EQ(swapped.recomputed, 0);
+  EXPECT_FALSE(swap(*s, 0, memory).changed) << "the same memory again is no swap";
+  write(*s, 4);
+  ASSERT_EQ(s->kv().spans().size(), 2u);
+  EXPECT_EQ(s->kv().spans()[0].memories[0], "");
+  EXPECT_EQ(s->kv().spans()[1].first, 39);
+  EXPECT_NE(s->kv().spans()[1].memories[0], "");
+}
+
+TEST_F(SessionTest, RecomputeToBaseRestoresTheLogitsOfASessionThatNeverSwapped) {
+  SessionSettings settings;
+  settings.kv = wire::KvMode::kRecompute;
+  settings.digest_logits = true;
+  auto plain = tiny.session(settings);
+  auto swapped = tiny.session(settings);
+  for (Session* s : {plain.get(), swapped.get()}) {
+    must(s->add_tokens(ids(40)));
+    prefill(*s);
+  }
+  EXPECT_EQ(swap(*swapped, 0, tiny.load(tiny.mlp("a"))).recomputed, 39);
+  swap(*swapped, 0, nullptr);
+  if (!tiny.tiny.backend->info().row_invariant) {  // the same calls, with base's own values as memory
+    GTEST_SKIP() << "backend is not row-invariant: RecomputeMode compares the same calls";
+  }
+  write(*plain, 10);
+  write(*swapped, 10);
+  EXPECT_EQ(plain->logits_xxh3(), swapped->logits_xxh3());
+  EXPECT_EQ(plain->tokens(), swapped->tokens());
+}
+
+TEST_F(SessionTest, ADeltaMemoryThatComesBackGoesOnFromWhereItWas) {
+  tiny.connect();
+  const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
+  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0, MemoryKind::kDelta,
+                                                     sha256(outer->bytes()));
+  const DeltaShape shape = tiny.outer->shape();
+  const auto memory =
+      tiny.load(stored("d", must(make_delta_state(signature, shape, DeltaStateValues::zero(shape)))));
+  auto s = tiny.session();
+  must(s->add_tokens(ids(20)));
+  swap(*s, 0, memory);
+  prefill(*s);
+  const auto state = must(s->snapshot(0));
+  EXPECT_TRUE(s->slot(0).dirty());
+  swap(*s, 0, nullptr);
+  write(*s, 5);
+  swap(*s, 0, memory);
+  const auto again = must(s->snapshot(0));
+  EXPECT_TRUE(std::equal(state.bytes().begin(), state.bytes().end(), again.bytes().begin(),
+                         again.bytes().end()));
+}
+
+}  // namespace
+}  // namespace memslot

@@ -1,0 +1,242 @@
+// The tasks of docs/formats/tasks.md on the tiny model, events and errors.
+#include "generator/runtime/tasks.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "generator/runtime/task_service.h"
+#include "tests/runtime/tiny_engine.h"
+
+namespace memslot {
+namespace {
+
+using namespace testing_support;
+using nlohmann::json;
+
+struct TasksTest : testing::Test {
+  TinyEngine tiny{{2}};
+  std::vector<json> events;
+  std::stop_source stop;
+
+  void SetUp() override { tiny.connect(); }
+  using Task = Result<std::string> (*)(const TaskContext&, std::string_view);
+  Result<std::string> run(Task task, const json& arguments) {
+    events.clear();
+    return task({*tiny.engine, stop.get_token(), [&](std::string e) { events.push_back(json::parse(e)); }},
+                arguments.dump());
+  }
+  json done(Task task, const json& arguments) { return json::parse(must(run(task, arguments))); }
+  ErrorCode code(Task task, const json& arguments) {
+    const auto result = run(task, arguments);
+    EXPECT_FALSE(result.has_value());
+    return result ? ErrorCode::kInternal : result.error().code;
+  }
+};
+
+TEST_F(TasksTest, GenerateTellsStartStepsAndDone) {
+  const json last = done(generate_task, {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 20},
+                                         {"step_tokens", 8}});
+  ASSERT_GE(events.size(), 2u);
+  EXPECT_EQ(events[0]["type"], "start");
+  EXPECT_EQ(events[0]["prompt_tokens"], 5);
+  EXPECT_EQ(events[1]["type"], "step");
+  EXPECT_EQ(events[1]["memory"], "base");
+  EXPECT_EQ(last["type"], "done");
+  std::string text;
+  std::vector<int> tokens;
+  for (std::size_t i = 1; i < events.size(); ++i) {
+    text += events[i]["text"].get<std::string>();
+    for (const json& id : events[i]["tokens"]) tokens.push_back(id.get<int>());
+  }
+  EXPECT_EQ(text, last["text"]);
+  EXPECT_EQ(tokens, last["tokens"].get<std::vector<int>>());
+  EXPECT_LE(tokens.size(), 20u);
+  EXPECT_EQ(last["logits_xxh3"].get<std::string>().size(), 32u);
+}
+
+TEST_F(TasksTest, GenerateGivesTheSameForTheSameSeedAndAnotherForAnother) {
+  const json a = {{"prompt", "hello"}, {"memory", "base"}, {"temperature", 1.0}, {"seed", 5}, {"max_tokens", 24}};
+  json b = a;
+  b["seed"] = 6;
+  const json first = done(generate_task, a), again = done(generate_task, a), other = done(generate_task, b);
+  EXPECT_EQ(first["tokens"], again["tokens"]);
+  EXPECT_EQ(first["logits_xxh3"], again["logits_xxh3"]);
+  EXPECT_NE(first["tokens"], other["tokens"]);
+}
+
+TEST_F(TasksTest, GenerateStopsAtAStopString) {
+  const json free = done(generate_task, {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 30}});
+  std::vector<int> ids = free["tokens"].get<std::vector<int>>();
+  // The first printable byte that the model writes becomes the stop string.
+  std::string stop_text;
+  for (const int id : ids) {
+    if (id >= 33 && id < 127) {
+      stop_text = static_cast<char>(id);
+      break;
+    }
+  }
+  if (stop_text.empty()) GTEST_SKIP() << "the tiny model writes no printable byte";
+  const json last = done(generate_task, {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 30},
+                                         {"stop", {stop_text}}});
+  EXPECT_EQ(last["finish"], "stop");
+  EXPECT_EQ(last["text"].get<std::string>().find(stop_text), std::string::npos);
+}
+
+TEST_F(TasksTest, GenerateWithANamedMemoryAndWithASchedule) {
+  tiny.controller.store(tiny.mlp("a"));
+  const json with = done(generate_task, {{"prompt", "hello"}, {"memory", "a"}, {"max_tokens", 16}});
+  EXPECT_EQ(events[1]["memory"], "default/a@1");
+  EXPECT_EQ(events[1]["reason"], "pinned");
+  const json base = done(generate_task, {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 16}});
+  EXPECT_NE(with["logits_xxh3"], base["logits_xxh3"]);
+  done(generate_task, {{"prompt", "hello"}, {"max_tokens", 12}, {"step_tokens", 4},
+                       {"schedule", {{{"step", 1}, {"memory", "a"}}, {{"step", 2}, {"memory", "base"}}}}});
+  ASSERT_EQ(events.size(), 4u);
+  EXPECT_EQ(events[1]["memory"], "base");
+  EXPECT_EQ(events[2]["memory"], "default/a@1");
+  EXPECT_EQ(events[3]["memory"], "base");
+}
+
+TEST_F(TasksTest, BadTextsAndMemoriesAreRefusedWithTheirCodes) {
+  EXPECT_EQ(code(generate_task, {{"prompt", ""}, {"memory", "base"}}), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code(generate_task, {{"prompt", std::string(200, 'x')}, {"memory", "base"}}),
+            ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code(generate_task, {{"prompt", "x"}, {"memory", "nowhere"}}), ErrorCode::kNotFound);
+  EXPECT_EQ(code(generate_task, {{"prompt", "x"}, {"slot", 1}, {"memory", "base"}}),
+            ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code(score_task, {{"text", "x"}}), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code(score_task, {{"ids", {1, 300}}}), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code(score_task, {{"text", std::string(200, 'x')}}), ErrorCode::kInvalidArgument);
+  // Not UTF-8: JSON itself cannot carry it, so it is refused as arguments that do not parse.
+  const auto raw = generate_task({*tiny.engine, {}, [](std::string) {}}, "{\"prompt\": \"\xff\"}");
+  EXPECT_EQ(raw.error().code, ErrorCode::kInvalidArgument);
+  SlotSignature wrong = tiny.signature(0, MemoryKind::kMlp);
+  wrong.layer = 1;
+  tiny.controller.store(stored("wrong", random_mlp(wrong, tiny.rng)));
+  EXPECT_EQ(code(generate_task, {{"prompt", "x"}, {"memory", "wrong"}}), ErrorCode::kMismatch);
+  EXPECT_EQ(must(tiny.tiny.gpt->attest()), tiny.engine->base_digest) << "the model is as it was";
+}
+
+TEST_F(TasksTest, ScoreAgreesWithItselfHoweverTheTextIsGiven) {
+  const json by_text = done(score_task, {{"text", "a text to be scored, of some length"}});
+  std::vector<int> ids;
+  for (const char c : std::string("a text to be scored, of some length")) ids.push_back(c);
+  const json by_ids = done(score_task, {{"ids", ids}, {"top_logits", 2}});
+  EXPECT_EQ(by_text["nll"], by_ids["nll"]);
+  EXPECT_EQ(by_text["tokens"].size(), 34u) << "the first token has no probability";
+  EXPECT_EQ(by_ids["tokens"][0]["top"].size(), 2u);
+  EXPECT_EQ(by_text["tokens"][0]["text"], " ");
+  const bool rank1 = by_ids["tokens"][5]["rank1"];
+  EXPECT_EQ(rank1, by_ids["tokens"][5]["top"][0][0] == by_ids["tokens"][5]["id"]);
+}
+
+TEST_F(TasksTest, ScoreWithTheControllersChoiceReportsStepsAndGain) {
+  const auto memory = tiny.mlp("a");
+  tiny.controller.on_observation = [&](const wire::Observation& o) { return use(o, memory, true); };
+  const json scores = done(score_task, {{"text", "a text to be scored, of some length"}, {"memory", "auto"}});
+  EXPECT_EQ(scores["memory"], "default/a@1");
+  ASSERT_EQ(events.size(), 3u);
+  EXPECT_TRUE(events[0].contains("gain"));
+}
+
+TEST_F(TasksTest, TokenizeAndAttest) {
+  const json tokens = done(tokenize_task, {{"text", "ab"}});
+  EXPECT_EQ(tokens["ids"], json({97, 98}));
+  EXPECT_EQ(tokens["pieces"], json({"a", "b"}));
+  EXPECT_EQ(done(tokenize_task, {{"ids", {97, 98}}})["text"], "ab");
+  EXPECT_EQ(code(tokenize_task, {{"ids", {999}}}), ErrorCode::kInvalidArgument);
+  const json attest = done(attest_task, json::object());
+  EXPECT_EQ(attest["equal"], true);
+  EXPECT_EQ(attest["digest"], attest["at_load"]);
+  EXPECT_EQ(code(attest_task, {{"what", 1}}), ErrorCode::kInvalidArgument);
+}
+
+TEST_F(TasksTest, ADeltaMemoryIsWrittenBackAndTheNewVersionReported) {
+  const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
+  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0, MemoryKind::kDelta,
+                                                     sha256(outer->bytes()));
+  const DeltaShape shape = tiny.outer->shape();
+  tiny.controller.store(stored("d", must(make_delta_state(signature, shape, DeltaStateValues::zero(shape)))));
+  std::vector<wire::WriteBack> backs;
+  tiny.controller.on_write_back = [&](const wire::WriteBack& back, const SharedBytes& payload) {
+    backs.push_back(back);
+    EXPECT_EQ(back.version.sha256, sha256(*payload));
+    MemoryVersion version = back.version;
+    version.ref.version = 1 + backs.size();
+    return FakeController::Answer{wire::WriteBackReply{false, version}, {}};
+  };
+  const json last = done(generate_task, {{"prompt", "hello"}, {"memory", "d"}, {"max_tokens", 8},
+                                         {"write_back", true}});
+  ASSERT_EQ(backs.size(), 1u);
+  EXPECT_EQ(backs[0].expected, "token-d-1");
+  EXPECT_EQ(backs[0].version.parent, "token-d-1");
+  EXPECT_EQ(last["write_back"], "default/d@2");
+  EXPECT_EQ(last["write_back_conflict"], false);
+
+  tiny.controller.on_write_back = [&](const wire::WriteBack& back, const SharedBytes&) {
+    return FakeController::Answer{wire::WriteBackReply{true, back.version}, {}};
+  };
+  EXPECT_EQ(done(generate_task, {{"prompt", "hello"}, {"memory", "d"}, {"max_tokens", 8},
+                                 {"write_back", true}})["write_back_conflict"],
+            true);
+}
+
+TEST_F(TasksTest, AWriteBackIsSentAgainWithItsTokenUntilItIsAnswered) {
+  const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
+  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0, MemoryKind::kDelta,
+                                                     sha256(outer->bytes()));
+  const DeltaShape shape = tiny.outer->shape();
+  tiny.controller.store(stored("d", must(make_delta_state(signature, shape, DeltaStateValues::zero(shape)))));
+  std::vector<std::string> tokens;
+  tiny.controller.on_write_back = [&](const wire::WriteBack& back,
+                                      const SharedBytes&) -> std::optional<FakeController::Answer> {
+    tokens.push_back(back.version.token);
+    if (tokens.size() < 3) return std::nullopt;
+    return FakeController::Answer{wire::WriteBackReply{false, back.version}, {}};
+  };
+  const json last = done(generate_task, {{"prompt", "hello"}, {"memory", "d"}, {"max_tokens", 8},
+                                         {"write_back", true}});
+  EXPECT_TRUE(last.contains("write_back"));
+  ASSERT_GE(tokens.size(), 3u);
+  EXPECT_EQ(tokens[0], tokens[1]);
+  EXPECT_EQ(tokens[1], tokens[2]);
+}
+
+TEST_F(TasksTest, TheServiceRunsCancelsAndRefuses) {
+  TaskService::Handlers handlers;
+  handlers["slow"] = [](const TaskContext& context, const std::string&) -> Result<std::string> {
+    while (!context.stop.stop_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return Error{ErrorCode::kCancelled, "cancelled"};
+  };
+  handlers["quick"] = [](const TaskContext& context, const std::string& a) -> Result<std::string> {
+    context.emit(R"({"type":"news"})");
+    return a;
+  };
+  TaskService service(*tiny.engine, handlers, 2);
+  service.assign(11, {1, "quick", R"({"type":"done"})"});
+  ASSERT_TRUE(tiny.controller.wait_for<wire::TaskEvent>(2));
+  const auto quick = tiny.controller.heard_of<wire::TaskEvent>();
+  EXPECT_FALSE(quick[0].final);
+  EXPECT_TRUE(quick[1].final);
+  EXPECT_EQ(quick[1].event, R"({"type":"done"})");
+
+  service.assign(12, {2, "slow", ""});
+  service.assign(12, {2, "slow", ""});  // a retry
+  service.assign(13, {3, "slow", ""});
+  EXPECT_EQ(service.counters().running, 2u);
+  service.assign(14, {4, "slow", ""});
+  ASSERT_TRUE(tiny.controller.wait_for<wire::TaskEvent>(3));
+  EXPECT_EQ(tiny.controller.heard_of<wire::TaskEvent>()[2].error->code, ErrorCode::kOverloaded);
+  service.cancel(2);
+  ASSERT_TRUE(tiny.controller.wait_for<wire::TaskEvent>(4));
+  EXPECT_EQ(tiny.controller.heard_of<wire::TaskEvent>()[3].error->code, ErrorCode::kCancelled);
+  service.assign(15, {5, "unheard of", ""});
+  ASSERT_TRUE(tiny.controller.wait_for<wire::TaskEvent>(5));
+  EXPECT_EQ(tiny.controller.heard_of<wire::TaskEvent>()[4].error->code, ErrorCode::kInvalidArgument);
+  service.stop();
+  EXPECT_EQ(service.counters().running, 0u);
+}
+
+}  // namespace
+}  // namespace memslot
