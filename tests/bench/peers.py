@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,8 @@ TARGETS = [("decode", "decode_tokens_per_s", "llama.cpp BF16", 0.95, True),
            ("learn", "step_ms", "PyTorch bf16", 0.5, False)]
 METRICS = {"decode": ("decode_tokens_per_s", "prefill_tokens_per_s"), "learn": ("step_ms",)}
 OURS = "memslot bf16"
+# Where a program prints text: the metric in it.
+IN_TEXT = {"step_ms": re.compile(r"median ([0-9.]+) ms a step")}
 
 
 def cache_dir():
@@ -68,8 +71,13 @@ def wait_for_quiet(seconds):
     return os.getloadavg()[0]
 
 
-def scalar(value):
-    return value["median"] if isinstance(value, dict) else value
+def figures_in(output):
+    """{metric: number} of a program's output: its last line that is JSON, or lines that IN_TEXT knows."""
+    found = {metric: float(match[1]) for metric, pattern in IN_TEXT.items() if (match := pattern.search(output))}
+    for line in output.splitlines():
+        if line.startswith("{"):
+            found.update({k: v["median"] if isinstance(v, dict) else v for k, v in json.loads(line).items()})
+    return found
 
 
 def measure(command, metrics):
@@ -78,12 +86,11 @@ def measure(command, metrics):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode != 0 or not lines:
-        return f"exit code {done.returncode}: {(done.stderr.strip().splitlines() or ['no output'])[-1]}"
-    found = json.loads(lines[-1])
+    if done.returncode != 0:
+        return f"exit code {done.returncode}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+    found = figures_in(done.stdout)
     missing = [m for m in metrics if m not in found]
-    return f"expected {missing} in its output" if missing else {m: float(scalar(found[m])) for m in metrics}
+    return f"expected {missing} in its output, found none" if missing else {m: float(found[m]) for m in metrics}
 
 
 class Contestants:
@@ -122,7 +129,7 @@ class Contestants:
 
     def learn(self):
         threads = ("--threads", str(self.args.threads))
-        found = self.ours("learn_bench", "--json", "--model", self.args.model, *threads)
+        found = self.ours("learn_bench", self.args.model, *threads)
         for dtype in ("bf16", "f32"):
             found[f"PyTorch {dtype}"] = self.helper("pytorch_learn_bench.py", self.args.model, "--dtype", dtype, *threads)
         return found
