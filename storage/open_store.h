@@ -13,6 +13,9 @@ struct StoreOptions {
   // index, erased bytes that are not compacted yet) comes on top.
   std::uint64_t quota_bytes = 0;
   bool create_if_missing = true;
+  // Free disk, in bytes, that putting a payload must leave; publishing, which is small, goes on down
+  // to a quarter of it. 0: writes go on until the disk itself refuses them.
+  std::uint64_t disk_reserve_bytes = std::uint64_t{8} << 20;
 };
 
 // `location`: "memory:" for the in-memory specification, otherwise the directory of a bank.

@@ -1,9 +1,15 @@
 #include "storage/rocksdb_options.h"
 
+#include <rocksdb/env.h>       // Logger
 #include <rocksdb/listener.h>  // EventListener
 #include <rocksdb/table.h>     // BlockBasedTableOptions
 
+#include <array>
+#include <cstdarg>
+#include <cstdio>
 #include <filesystem>
+
+#include "shared/base/log.h"
 
 namespace memslot {
 namespace {
@@ -12,6 +18,20 @@ namespace {
 constexpr std::size_t kPayloadMemtable = std::size_t{64} << 20;
 constexpr std::uint64_t kMinBlobBytes = 1024;  // smaller payloads live in the table itself
 constexpr std::uint64_t kMaxLogBytes = std::uint64_t{256} << 20;
+
+// RocksDB's messages go to our log. Its own file "LOG" lies on the bank's disk, and once writing to it
+// has failed, as on a full disk, the next message ends a process whose RocksDB has assertions.
+class ForwardingLogger final : public rocksdb::Logger {
+ public:
+  ForwardingLogger() : Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
+  using rocksdb::Logger::Logv;
+  void Logv(const char* format, va_list arguments) override {
+    std::array<char, 1024> text{};
+    if (std::vsnprintf(text.data(), text.size(), format, arguments) > 0) {
+      log::debug("rocksdb: {}", text.data());
+    }
+  }
+};
 
 // After a failed log write RocksDB would try to write to the same file again, from a thread of its
 // own; in a build with assertions (Debian's) that ends the process. The store reopens the bank
@@ -46,8 +66,7 @@ rocksdb::DBOptions bank_db_options() {
   o.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   o.max_total_wal_size = kMaxLogBytes;
   o.max_background_jobs = 2;
-  o.keep_log_file_num = 3;
-  o.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
+  o.info_log = std::make_shared<ForwardingLogger>();
   o.stats_dump_period_sec = 0;
   o.listeners.push_back(std::make_shared<NoSelfRecovery>());
   return o;

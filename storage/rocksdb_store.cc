@@ -23,10 +23,8 @@ namespace {
 namespace fs = std::filesystem;
 namespace bf = bank_format;
 
-// Free disk that a write must leave: the engine needs room to flush, and publishing (small) must go
-// on when putting payloads (large) no longer can.
-constexpr std::uint64_t kPayloadReserve = std::uint64_t{8} << 20;
-constexpr std::uint64_t kPublishReserve = std::uint64_t{2} << 20;
+// Reading the bank back after a failed write flushes what the log holds, on top of what is counted.
+constexpr std::uint64_t kReopenReserve = std::uint64_t{4} << 20;
 
 rocksdb::Slice slice(std::string_view text) { return {text.data(), text.size()}; }
 
@@ -45,7 +43,8 @@ class RocksdbStore final : public BankStore {
  public:
   RocksdbStore(std::string directory, const StoreOptions& options, const Clock& clock,
                DirectoryLock lock)
-      : directory_(std::move(directory)), quota_bytes_(options.quota_bytes), clock_(clock),
+      : directory_(std::move(directory)), quota_bytes_(options.quota_bytes),
+        disk_reserve_(options.disk_reserve_bytes), clock_(clock),
         lock_(std::move(lock)) {}
   ~RocksdbStore() override { close(); }
   Status open(bool fresh);
@@ -92,6 +91,7 @@ class RocksdbStore final : public BankStore {
 
   const std::string directory_;
   const std::uint64_t quota_bytes_;
+  const std::uint64_t disk_reserve_;
   const Clock& clock_;
   const DirectoryLock lock_;
   std::shared_mutex db_mutex_;  // guards the next three: shared to use, alone to replace
@@ -195,7 +195,7 @@ Status RocksdbStore::reopen() {
   const std::unique_lock lock(db_mutex_);
   if (!write_failed_) return ok();  // another thread has done it
   if (db_) {
-    MEMSLOT_TRY(check_space(0, kPayloadReserve));
+    MEMSLOT_TRY(check_space(0, kReopenReserve));
   }
   close();
   if (auto opened = open(/*fresh=*/false); !opened) {
@@ -256,6 +256,7 @@ Status RocksdbStore::scan(std::string_view from, std::string_view prefix, TimePo
 }
 
 Status RocksdbStore::check_space(std::uint64_t bytes, std::uint64_t reserve) const {
+  if (reserve == 0) return ok();
   struct statvfs disk {};
   if (::statvfs(directory_.c_str(), &disk) != 0) return ok();  // then the write itself will tell
   std::uint64_t unflushed = 0;
@@ -310,7 +311,7 @@ Status RocksdbStore::put_payload(std::string_view token, std::span<const std::by
   } else if (old.error().code != ErrorCode::kNotFound) {
     return old.error();
   }
-  MEMSLOT_TRY(check_space(bytes.size(), kPayloadReserve));
+  MEMSLOT_TRY(check_space(bytes.size(), disk_reserve_));
   MEMSLOT_TRY(reserve_quota(bytes.size()));
   batch.Put(payload_, slice(token), {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   auto written = write(batch, "put payload");
@@ -419,7 +420,7 @@ Result<RecordVersion> RocksdbStore::publish(std::string_view id, std::string_vie
   } else {
     MEMSLOT_TRY(next.number, next_number(id, deadline));
   }
-  MEMSLOT_TRY(check_space(2 * metadata.size(), kPublishReserve));
+  MEMSLOT_TRY(check_space(2 * metadata.size(), disk_reserve_ / 4));
   const std::string encoded = bf::encode_version(next);
   rocksdb::WriteBatch batch;  // all of it or nothing
   batch.Put(default_, bf::head_key(id), encoded);

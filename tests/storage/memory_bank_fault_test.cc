@@ -1,1 +1,161 @@
-#include <gtest/gtest.h>
+// The bank of memories over a store that fails at every possible call.
+#include <limits>
+#include <thread>
+
+#include "storage/garbage.h"
+#include "tests/storage/memory_samples.h"
+#include "tests/support/faulty_store.h"
+
+namespace memslot {
+namespace {
+
+using Call = FaultyStore::Call;
+
+class MemoryBankFaults : public testing::Test {
+ protected:
+  SystemClock clock_;
+  MemoryStore real_{clock_};
+  FaultyStore store_{real_};
+  MemoryBank bank_{store_, clock_};
+};
+
+TEST_F(MemoryBankFaults, ALostAcknowledgementIsResolvedByReadingTheHead) {
+  Sample sample("t1");
+  store_.fail_after(Call::kPublish, 1, ErrorCode::kIndeterminate);
+  const auto published = bank_.publish_memory(sample.draft, kNoDeadline);
+  ASSERT_OK(published);
+  EXPECT_EQ(published.value().version.ref.version, 1U);
+  EXPECT_EQ(store_.calls(Call::kPublish), 1);
+}
+
+TEST_F(MemoryBankFaults, AnIndeterminatePublishThatDidNotHappenIsTriedAgain) {
+  Sample sample("t1");
+  store_.fail_before(Call::kPublish, 1, ErrorCode::kIndeterminate);
+  ASSERT_OK(bank_.publish_memory(sample.draft, kNoDeadline));
+  EXPECT_EQ(store_.calls(Call::kPublish), 2);
+  EXPECT_EQ(real_.history("memory/default/skerrow", kNoDeadline).value().size(), 1U);
+}
+
+TEST_F(MemoryBankFaults, AnOutcomeThatStaysUnknownIsSaidAndARetrySettlesIt) {
+  Sample sample("t1");
+  for (int i = 1; i <= 3; ++i) store_.fail_before(Call::kPublish, i, ErrorCode::kIndeterminate);
+  EXPECT_ERROR(bank_.publish_memory(sample.draft, kNoDeadline), ErrorCode::kIndeterminate);
+  ASSERT_OK(bank_.publish_memory(sample.draft, kNoDeadline));
+}
+
+TEST_F(MemoryBankFaults, AWriterThatOvertakesBetweenReadAndPublishMakesABranch) {
+  Sample one("t1", 1), mine("t2", 2);
+  ASSERT_OK(bank_.publish_memory(one.draft, kNoDeadline));
+  MemoryBank other(real_, clock_);  // another process, as far as the lock in the bank goes
+  Sample theirs("t3", 3);
+  theirs.expecting("t1");
+  store_.run_before(Call::kPublish, 2, [&] { ASSERT_OK(other.publish_memory(theirs.draft, kNoDeadline)); });
+  const auto lost = bank_.publish_memory(mine.expecting("t1").draft, kNoDeadline);
+  ASSERT_OK(lost);
+  EXPECT_TRUE(lost.value().conflict());
+  EXPECT_EQ(lost.value().head_token, "t3");
+  EXPECT_EQ(tokens_of(bank_.branches(kSkerrow, kNoDeadline).value()), (std::vector<std::string>{"t2"}));
+}
+
+// A crash is a failure after which the writer never comes back: whatever call it hits, no version is
+// ever visible with a part missing, and a retry completes it.
+TEST_F(MemoryBankFaults, AFailureAtAnyCallLeavesNoHalfVersionAndARetryCompletes) {
+  for (const auto call : {Call::kPut, Call::kPublish, Call::kHead, Call::kHistory}) {
+    for (int number = 1; number <= 4; ++number) {
+      for (const bool after : {false, true}) {
+        SCOPED_TRACE(testing::Message() << static_cast<int>(call) << " " << number << " " << after);
+        MemoryStore real(clock_);
+        FaultyStore store(real);
+        MemoryBank bank(store, clock_);
+        Sample one("t1", 1), two("t2", 2);
+        if (after) {
+          store.fail_after(call, number, ErrorCode::kIo);
+        } else {
+          store.fail_before(call, number, ErrorCode::kIo);
+        }
+        const auto first = bank.publish_memory(one.draft, kNoDeadline);
+        const auto second = bank.publish_memory(two.expecting("t1").draft, kNoDeadline);
+        MemoryBank check(real, clock_);
+        EXPECT_TRUE(check.verify(nullptr, kNoDeadline).value().bad.empty());
+        if (!first) {
+          ASSERT_OK(check.publish_memory(one.draft, kNoDeadline));
+        }
+        if (!second) {
+          ASSERT_OK(check.publish_memory(two.draft, kNoDeadline));
+        }
+        const auto history = check.history(kSkerrow, kNoDeadline).value();
+        EXPECT_EQ(tokens_of(history), (std::vector<std::string>{"t1", "t2"}));
+        EXPECT_TRUE(check.verify(nullptr, kNoDeadline).value().bad.empty());
+      }
+    }
+  }
+}
+
+TEST_F(MemoryBankFaults, AnInterruptedEraseCanBeRepeatedAndLeavesOnlyGarbage) {
+  for (const auto call : {Call::kPublish, Call::kErase, Call::kErasePayload, Call::kTrim}) {
+    for (int number = 1; number <= 3; ++number) {
+      SCOPED_TRACE(testing::Message() << static_cast<int>(call) << " " << number);
+      MemoryStore real(clock_);
+      FaultyStore store(real);
+      MemoryBank writer(real, clock_), bank(store, clock_);
+      Sample one("t1", 1), two("t2", 2), lost("t3", 3);
+      ASSERT_OK(writer.publish_memory(one.draft, kNoDeadline));
+      ASSERT_OK(writer.publish_memory(two.expecting("t1").draft, kNoDeadline));
+      ASSERT_OK(writer.publish_memory(lost.expecting("t1").draft, kNoDeadline));
+      store.fail_before(call, number, ErrorCode::kIo);
+      const auto erased = bank.erase(kSkerrow, kNoDeadline);
+      const auto again = writer.erase(kSkerrow, kNoDeadline);
+      EXPECT_TRUE(again || again.error().code == ErrorCode::kNotFound) << static_cast<int>(call);
+      EXPECT_FALSE(erased && again);
+      EXPECT_ERROR(writer.head(kSkerrow, kNoDeadline), ErrorCode::kNotFound);
+      ASSERT_OK(writer.tombstone(kSkerrow, kNoDeadline));
+      ASSERT_OK(collect_garbage(real, clock_, -std::chrono::seconds(1), kNoDeadline));
+      EXPECT_EQ(payload_count(real), 0U);
+      EXPECT_TRUE(real.list("branch/", "", 10, kNoDeadline).value().entries.empty());
+    }
+  }
+}
+
+TEST_F(MemoryBankFaults, AQuotaThatOneVersionWouldPassRefusesItWhole) {
+  Sample one("t1", 1), two("t2", 2);
+  const auto size = one.payload.bytes().size() + one.source.size() + 8 + 12 * sizeof(float);
+  MemoryStore small(clock_, size + 10);
+  MemoryBank bank(small, clock_);
+  ASSERT_OK(bank.publish_memory(one.draft, kNoDeadline));
+  EXPECT_ERROR(bank.publish_memory(two.expecting("t1").draft, kNoDeadline), ErrorCode::kNoSpace);
+  EXPECT_EQ(payload_count(small), 3U);
+  EXPECT_EQ(bank.head(kSkerrow, kNoDeadline).value().token, "t1");
+  ASSERT_OK(bank.publish_memory(one.draft, kNoDeadline));  // a retry needs no space
+}
+
+TEST_F(MemoryBankFaults, StatisticsThatCouldNotBeWrittenAreWrittenNextTime) {
+  Sample sample("t1");
+  ASSERT_OK(bank_.publish_memory(sample.draft, kNoDeadline));
+  bank_.note_use(kSkerrow, 1.0);
+  store_.fail_before(Call::kPublish, 2, ErrorCode::kIo);
+  EXPECT_ERROR(bank_.flush_statistics(kNoDeadline), ErrorCode::kIo);
+  ASSERT_OK(bank_.flush_statistics(kNoDeadline));
+  EXPECT_EQ(MemoryBank(real_, clock_).statistics(kSkerrow, kNoDeadline).value(), (MemoryStatistics{1, 1, 1.0}));
+}
+
+TEST_F(MemoryBankFaults, ConcurrentWritersOfOneMemoryLoseNothing) {
+  Sample first("first");
+  ASSERT_OK(bank_.publish_memory(first.draft, kNoDeadline));
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 25; ++i) {
+        Sample sample(std::string("w").append(std::to_string(t * 100 + i)), static_cast<float>(t));
+        sample.expecting(bank_.head(kSkerrow, kNoDeadline).value().token);
+        if (!bank_.publish_memory(sample.draft, kNoDeadline)) ADD_FAILURE();
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  const auto kept = bank_.history(kSkerrow, kNoDeadline).value().size() +
+                    bank_.branches(kSkerrow, kNoDeadline).value().size();
+  EXPECT_EQ(kept, 101U);
+}
+
+}  // namespace
+}  // namespace memslot
