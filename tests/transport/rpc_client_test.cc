@@ -6,7 +6,9 @@
 #include <thread>
 
 #include "shared/transport/loopback_channel.h"
+#include "shared/transport/zmq_channel.h"
 #include "tests/support/faulty_channel.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/transport/fake_controller.h"
 
 namespace memslot {
@@ -321,6 +323,24 @@ TEST_F(RpcClientTest, StopCancelsWhatIsInFlightExactlyOnce) {
   EXPECT_EQ(ended, 3);
   EXPECT_EQ(cancelled, 3);
   EXPECT_EQ(client_->call(ask("echo"), soon()).error().code, ErrorCode::kCancelled);
+}
+
+TEST(RpcClientOverIpc, ARestartedControllerIsFoundAgainAndCallsGoOn) {
+  const testing_support::TemporaryFolder folder;
+  ServerOptions server;
+  server.endpoint = "ipc://" + folder.path() + "/socket";
+  ClientOptions client;
+  client.endpoint = server.endpoint;
+  RpcOptions options;
+  options.retry = milliseconds(40);
+  options.hello_retry = milliseconds(20);
+  RpcClient rpc(connect_channel(client).value(), options, {});
+  rpc.start();
+  for (std::uint64_t incarnation = 1; incarnation <= 4; ++incarnation) {
+    FakeController controller(bind_channel(server).value(), incarnation, &answer);
+    for (int i = 0; i < 20; ++i) ASSERT_EQ(result(rpc.call(ask("echo"), soon())), "x");
+  }
+  EXPECT_GE(rpc.stats().lost, 3U);
 }
 
 TEST_F(RpcClientTest, StopBeforeStartIsQuiet) { client_->stop(); }

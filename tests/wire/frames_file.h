@@ -1,6 +1,8 @@
 #pragma once
 // A message's frames in one file (fuzz seeds): (u32 length, little-endian, bytes)*. What a fuzzer
 // makes of it: a length beyond the end takes the rest.
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <span>
 #include <vector>
