@@ -29,7 +29,8 @@ Result<std::shared_ptr<const PackedWeight>> CpuBackend::pack(ConstHostTensor wei
   dnnl::reorder(plain, packed).execute(stream, plain, packed);
   stream.wait();
   return std::shared_ptr<const PackedWeight>(
-      std::make_shared<cpu::CpuPackedWeight>(std::move(storage), std::move(packed), k, n, dtype));
+      std::make_shared<cpu::CpuPackedWeight>(std::move(storage), matmul_.engine(), std::move(packed),
+                                             k, n, dtype));
 }
 
 }  // namespace memslot

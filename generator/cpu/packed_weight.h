@@ -9,9 +9,9 @@ namespace memslot::cpu {
 
 class CpuPackedWeight final : public PackedWeight {
  public:
-  CpuPackedWeight(Buffer storage, dnnl::memory memory, std::int64_t inputs, std::int64_t outputs,
+  CpuPackedWeight(Buffer storage, dnnl::engine engine, dnnl::memory memory, std::int64_t inputs, std::int64_t outputs,
                   DType dtype)
-      : storage_(std::move(storage)), memory_(std::move(memory)), inputs_(inputs),
+      : storage_(std::move(storage)), engine_(std::move(engine)), memory_(std::move(memory)), inputs_(inputs),
         outputs_(outputs), dtype_(dtype) {}
 
   std::int64_t inputs() const override { return inputs_; }
@@ -23,6 +23,7 @@ class CpuPackedWeight final : public PackedWeight {
 
  private:
   Buffer storage_;
+  dnnl::engine engine_;  // oneDNN's memory objects do not keep theirs alive
   dnnl::memory memory_;  // a view of storage_
   std::int64_t inputs_, outputs_;
   DType dtype_;
