@@ -29,6 +29,7 @@ def save(out, name, tensors, metadata):
     path = os.path.join(out, name + ".safetensors")
     save_file({key: stored(value) for key, value in tensors.items()}, path,
               metadata={key: text_of(value) for key, value in metadata.items()})
+    os.chmod(path, 0o644)  # safetensors leaves it to its owner alone
     print(f"{name}: {len(tensors)} tensors", flush=True)
 
 
