@@ -139,7 +139,8 @@ Error over_quota(std::uint64_t quota, std::uint64_t used, std::uint64_t more) {
 }
 
 Error past_deadline(std::string_view what) {
-  return {ErrorCode::kTimeout, std::string(what) + ": expected to begin before its deadline, found it past"};
+  return {ErrorCode::kTimeout,
+          std::string(what) + ": expected to begin before its deadline, found it past"};
 }
 
 std::string head_key(std::string_view id) { return std::string("h").append(id); }
@@ -159,7 +160,8 @@ std::string payload_key(std::string_view token) { return std::string("p").append
 std::string after_prefix(std::string_view prefix) {
   std::string bound(prefix);
   while (!bound.empty() && bound.back() == '\xff') bound.pop_back();
-  if (!bound.empty()) bound.back() = static_cast<char>(static_cast<unsigned char>(bound.back()) + 1);
+  if (!bound.empty())
+    bound.back() = static_cast<char>(static_cast<unsigned char>(bound.back()) + 1);
   return bound;
 }
 
@@ -188,8 +190,12 @@ Result<RecordVersion> decode_version(std::string_view value) {
 }
 
 std::string encode_payload_entry(const PayloadEntry& e) {
-  return Writer().number(e.bytes).number(static_cast<std::uint64_t>(e.put_unix_ms))
-      .number(e.digest.low).number(e.digest.high).take();
+  return Writer()
+      .number(e.bytes)
+      .number(static_cast<std::uint64_t>(e.put_unix_ms))
+      .number(e.digest.low)
+      .number(e.digest.high)
+      .take();
 }
 
 Result<PayloadEntry> decode_payload_entry(std::string_view value) {
@@ -210,7 +216,8 @@ std::string encode_format(std::int64_t created_unix_ms) {
 
 Status check_format(std::string_view value) {
   constexpr std::string_view kMagic = "memslot-bank ";
-  if (!value.starts_with(kMagic)) return corrupt("bank format record", "'memslot-bank'", "other text");
+  if (!value.starts_with(kMagic))
+    return corrupt("bank format record", "'memslot-bank'", "other text");
   value.remove_prefix(kMagic.size());
   std::uint32_t version = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), version);
@@ -218,8 +225,9 @@ Status check_format(std::string_view value) {
     return corrupt("bank format record", "a version and a time", "other text");
   }
   if (version == kVersion) return ok();
-  return Error{ErrorCode::kNotSupported, "bank format: expected version " + std::to_string(kVersion) +
-                                             ", found " + std::to_string(version)};
+  return Error{ErrorCode::kNotSupported, "bank format: expected version " +
+                                             std::to_string(kVersion) + ", found " +
+                                             std::to_string(version)};
 }
 
 }  // namespace memslot::bank_format

@@ -1,17 +1,18 @@
 #pragma once
 // The engine-neutral interface of the bank. Everything durable is a *record*: a chain of immutable
-// versions and one head. It asks of an engine only what a distributed object store offers: immutable
-// blobs, and compare-and-set on one record's head. No transaction over several records.
+// versions and one head. It asks of an engine only what a distributed object store offers:
+// immutable blobs, and compare-and-set on one record's head. No transaction over several records.
 //
-//   put_payload, then publish. A writer that dies or loses in between leaves an orphan payload, which
-//   garbage collection removes after a grace period (garbage.h).
+//   put_payload, then publish. A writer that dies or loses in between leaves an orphan payload,
+//   which garbage collection removes after a grace period (garbage.h).
 //
 // Record ids are opaque bytes, 1 to 512 long; by convention "<type>/<namespace>/<name>". Tokens are
 // unique and opaque, 1 to 128 bytes of [A-Za-z0-9._:-]; the caller makes them (new_token()).
 //
-// Errors: kNotFound, kConflict, kCorruption (a digest does not match), kIndeterminate (the outcome of
-//   a publish is unknown: re-read head() and compare tokens), kTimeout (a read's deadline passed, or
-//   nothing was written), kNoSpace (disk or quota), kBusy (another process holds the bank), kIo.
+// Errors: kNotFound, kConflict, kCorruption (a digest does not match), kIndeterminate (the outcome
+// of
+//   a publish is unknown: re-read head() and compare tokens), kTimeout (a read's deadline passed,
+//   or nothing was written), kNoSpace (disk or quota), kBusy (another process holds the bank), kIo.
 // Threads: every method may be called from any thread.
 #include <cstdint>
 #include <memory>
@@ -31,9 +32,9 @@ inline constexpr std::size_t kMaxMetadataBytes = std::size_t{1} << 20;
 // The head of a record, or one entry of its history.
 struct RecordVersion {
   std::string token;
-  std::string parent;         // the token that was the head before; "" for the first
-  std::uint64_t number = 0;   // 1, 2, ... in publish order; never reused
-  std::string metadata;       // opaque to the store; about 1 KB
+  std::string parent;        // the token that was the head before; "" for the first
+  std::uint64_t number = 0;  // 1, 2, ... in publish order; never reused
+  std::string metadata;      // opaque to the store; about 1 KB
   friend bool operator==(const RecordVersion&, const RecordVersion&) = default;
 };
 
@@ -73,7 +74,8 @@ class BankStore {
   virtual Status put_payload(std::string_view token, std::span<const std::byte> bytes,
                              TimePoint deadline) = 0;
   // The digest is checked on every read.
-  virtual Result<std::vector<std::byte>> get_payload(std::string_view token, TimePoint deadline) = 0;
+  virtual Result<std::vector<std::byte>> get_payload(std::string_view token,
+                                                     TimePoint deadline) = 0;
   // No error if absent.
   virtual Status erase_payload(std::string_view token, TimePoint deadline) = 0;
   virtual Result<PayloadPage> list_payloads(std::string_view after, std::size_t limit,
@@ -90,8 +92,8 @@ class BankStore {
   // Oldest first. kNotFound if the record does not exist.
   virtual Result<std::vector<RecordVersion>> history(std::string_view id, TimePoint deadline) = 0;
   // Records whose id starts with `prefix`, after the cursor. No snapshot across pages.
-  virtual Result<RecordPage> list(std::string_view prefix, std::string_view after, std::size_t limit,
-                                  TimePoint deadline) = 0;
+  virtual Result<RecordPage> list(std::string_view prefix, std::string_view after,
+                                  std::size_t limit, TimePoint deadline) = 0;
   // Removes head and history; expected "" erases whatever is there. Payloads stay until erased. A
   // record that is made again under this id goes on counting where this one ended. kNotFound.
   virtual Status erase(std::string_view id, std::string_view expected, TimePoint deadline) = 0;

@@ -14,7 +14,8 @@ namespace {
 std::string owner_of(int fd) {
   std::array<char, 32> text{};
   const ssize_t n = ::pread(fd, text.data(), text.size() - 1, 0);
-  return n > 0 ? "process " + std::string(text.data(), static_cast<std::size_t>(n)) : "another process";
+  return n > 0 ? "process " + std::string(text.data(), static_cast<std::size_t>(n))
+               : "another process";
 }
 
 }  // namespace

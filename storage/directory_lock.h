@@ -1,6 +1,6 @@
 #pragma once
-// One process at a time in a bank directory: an advisory lock on the file "memslot.lock" in it, which
-// holds the owner's process id for the message. The system releases it when the process ends,
+// One process at a time in a bank directory: an advisory lock on the file "memslot.lock" in it,
+// which holds the owner's process id for the message. The system releases it when the process ends,
 // however it ends.
 //
 // Owner: the lock is held for the object's lifetime; move-only.

@@ -53,7 +53,8 @@ Result<Document> DocumentBank::put(std::string_view type, std::string_view ns,
   }
   if (!is_json(draft.json)) return invalid("document " + std::string(name), "JSON", "other text");
   if (draft.keep == 0) return invalid("document versions to keep", "1 or more", draft.keep);
-  if (draft.keep_blob && draft.blob) return invalid("document blob", "a new one or the old one", "both");
+  if (draft.keep_blob && draft.blob)
+    return invalid("document blob", "a new one or the old one", "both");
   Document next;
   next.token = draft.token.empty() ? new_token(clock_) : draft.token;
   next.json = draft.json;
@@ -91,7 +92,8 @@ Result<Document> DocumentBank::put(std::string_view type, std::string_view ns,
 Result<std::vector<std::byte>> DocumentBank::load_blob(const Document& document,
                                                        TimePoint deadline) {
   if (document.blob_token.empty()) {
-    return Error{ErrorCode::kNotFound, "document " + document.name + ": expected a blob, found none"};
+    return Error{ErrorCode::kNotFound,
+                 "document " + document.name + ": expected a blob, found none"};
   }
   return store_.get_payload(document.blob_token, deadline);
 }

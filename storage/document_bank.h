@@ -21,7 +21,7 @@ struct Document {
   std::uint64_t number = 0;  // 1, 2, ... in put order
   std::string json;          // as it was put, byte for byte
   std::uint64_t blob_bytes = 0;
-  std::string blob_token;    // "" without a blob
+  std::string blob_token;  // "" without a blob
 };
 
 struct DocumentPage {
@@ -31,12 +31,12 @@ struct DocumentPage {
 
 // Borrows; see DocumentBank::put().
 struct DocumentDraft {
-  std::string expected;     // token of the current one, "" to create
-  std::string_view json;    // at most 512 KiB
+  std::string expected;                            // token of the current one, "" to create
+  std::string_view json;                           // at most 512 KiB
   std::optional<std::span<const std::byte>> blob;  // at most kMaxBlobBytes; none: without a blob
-  bool keep_blob = false;   // go on referring to the blob of `expected` (and give none)
-  std::string token;        // "": made by put(). Give one to make a retry idempotent
-  std::size_t keep = 16;    // how many versions of this document the bank remembers at least
+  bool keep_blob = false;  // go on referring to the blob of `expected` (and give none)
+  std::string token;       // "": made by put(). Give one to make a retry idempotent
+  std::size_t keep = 16;   // how many versions of this document the bank remembers at least
 };
 
 class DocumentBank {
@@ -44,9 +44,9 @@ class DocumentBank {
   // `store` and `clock` must outlive the bank.
   DocumentBank(BankStore& store, const Clock& clock) : store_(store), clock_(clock) {}
 
-  // `type`, `ns`, `name`: as memory names (check_name); `type` not memory, branch, tombstone, stats.
-  // kInvalidArgument: names, or text that is not JSON; kNotFound; kConflict; kIndeterminate: put
-  // again with the same token.
+  // `type`, `ns`, `name`: as memory names (check_name); `type` not memory, branch, tombstone,
+  // stats. kInvalidArgument: names, or text that is not JSON; kNotFound; kConflict; kIndeterminate:
+  // put again with the same token.
   Result<Document> get(std::string_view type, std::string_view ns, std::string_view name,
                        TimePoint deadline);
   Result<Document> put(std::string_view type, std::string_view ns, std::string_view name,

@@ -21,7 +21,7 @@ struct GarbageReport {
   std::uint64_t payloads = 0;  // seen
   std::uint64_t removed = 0;
   std::uint64_t removed_bytes = 0;
-  std::uint64_t waiting = 0;   // unreferenced, but within the grace period
+  std::uint64_t waiting = 0;  // unreferenced, but within the grace period
 };
 
 // kCorruption: unreadable metadata (nothing was removed); kTimeout: what was removed so far stays

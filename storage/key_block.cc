@@ -19,7 +19,8 @@ constexpr std::size_t kHeaderBytes = 8;
 Status check_keys(const MemoryKeys& keys) {
   if (keys.dim == 0 || keys.dim > kMaxDim) return invalid("key dimension", "1 to 131072", keys.dim);
   if (keys.values.empty() || keys.values.size() % keys.dim != 0) {
-    return invalid("key values", "one or more rows of " + std::to_string(keys.dim), keys.values.size());
+    return invalid("key values", "one or more rows of " + std::to_string(keys.dim),
+                   keys.values.size());
   }
   const std::size_t rows = keys.values.size() / keys.dim;
   if (rows > kMaxRows) return invalid("keys", "at most 65536", rows);

@@ -14,7 +14,7 @@ namespace memslot {
 
 // kInvalidArgument: outside the limits, or values.size() is no multiple of dim.
 Status check_keys(const MemoryKeys& keys);
-std::vector<std::byte> encode_keys(const MemoryKeys& keys);  // REQUIRES: check_keys()
+std::vector<std::byte> encode_keys(const MemoryKeys& keys);        // REQUIRES: check_keys()
 Result<MemoryKeys> decode_keys(std::span<const std::byte> bytes);  // kCorruption
 
 }  // namespace memslot

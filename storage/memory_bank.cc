@@ -152,7 +152,8 @@ Result<PublishedMemory> MemoryBank::publish_locked(const MemoryDraft& draft, boo
     if (!grave && !is_missing(grave.error())) return grave.error();
     if (grave && refuse_erased) {
       MEMSLOT_TRY(const auto record, decode_tombstone(grave.value().metadata));
-      if (std::ranges::find(record.tokens, draft.meta.token) != record.tokens.end()) return missing(ref);
+      if (std::ranges::find(record.tokens, draft.meta.token) != record.tokens.end())
+        return missing(ref);
     }
   } else if (head.value().token != draft.expected) {
     const auto found = find(ref, draft.meta.token, deadline);
@@ -179,9 +180,8 @@ Result<PublishedMemory> MemoryBank::settle_conflict(const MemoryDraft& draft, St
   if (found) return already(found.value(), draft, head.value().token);
   if (!is_missing(found.error())) return found.error();
   stored.version.branch = true;
-  MEMSLOT_TRY(const auto kept,
-              publish_resolved(store_, branch_record_id(ref, draft.meta.token), "",
-                               draft.meta.token, encode_memory(stored), deadline));
+  MEMSLOT_TRY(const auto kept, publish_resolved(store_, branch_record_id(ref, draft.meta.token), "",
+                                                draft.meta.token, encode_memory(stored), deadline));
   MEMSLOT_TRY(auto branch, decode_memory(kept));
   return PublishedMemory{std::move(branch.version), head.value().token};
 }
@@ -277,8 +277,7 @@ Result<std::vector<MemoryVersion>> MemoryBank::branches(const MemoryRef& ref, Ti
 }
 
 Result<MemoryPage> MemoryBank::list(std::string_view ns, const MemoryFilter& filter,
-                                    std::string_view after, std::size_t limit,
-                                    TimePoint deadline) {
+                                    std::string_view after, std::size_t limit, TimePoint deadline) {
   MEMSLOT_TRY(check_name("namespace", ns));
   MEMSLOT_TRY(bank_format::check_page(limit));
   const std::string prefix = memory_record_id({std::string(ns), filter.id_prefix, 0});
@@ -305,7 +304,8 @@ Result<std::vector<std::string>> MemoryBank::namespaces(TimePoint deadline) {
   do {
     MEMSLOT_TRY(const auto page, store_.list(kPrefix, after, bank_format::kMaxPage, deadline));
     for (const auto& entry : page.entries) {
-      auto ns = entry.id.substr(kPrefix.size(), entry.id.find('/', kPrefix.size()) - kPrefix.size());
+      auto ns =
+          entry.id.substr(kPrefix.size(), entry.id.find('/', kPrefix.size()) - kPrefix.size());
       if (std::ranges::find(out, ns) == out.end()) out.push_back(std::move(ns));
     }
     after = page.next;
@@ -317,7 +317,8 @@ Result<MemoryPayload> MemoryBank::load_payload(const MemoryVersion& version, Tim
   MEMSLOT_TRY(const auto memory, find(version.ref, version.token, deadline));
   MEMSLOT_TRY(auto bytes, store_.get_payload(memory.parts.payload, deadline));
   if (bytes.size() != memory.version.payload_bytes) {
-    return corrupt("payload bytes of " + version.ref.text(), memory.version.payload_bytes, bytes.size());
+    return corrupt("payload bytes of " + version.ref.text(), memory.version.payload_bytes,
+                   bytes.size());
   }
   MEMSLOT_TRY(auto payload, MemoryPayload::parse(std::move(bytes)));
   MEMSLOT_TRY(check_signature(memory.version.signature, payload.signature()));
@@ -327,7 +328,8 @@ Result<MemoryPayload> MemoryBank::load_payload(const MemoryVersion& version, Tim
 Result<MemoryKeys> MemoryBank::load_keys(const MemoryVersion& version, TimePoint deadline) {
   MEMSLOT_TRY(const auto memory, find(version.ref, version.token, deadline));
   if (memory.parts.keys.empty()) {
-    return Error{ErrorCode::kNotFound, "keys of " + version.ref.text() + ": expected some, found none"};
+    return Error{ErrorCode::kNotFound,
+                 "keys of " + version.ref.text() + ": expected some, found none"};
   }
   MEMSLOT_TRY(const auto bytes, store_.get_payload(memory.parts.keys, deadline));
   return decode_keys(bytes);
@@ -351,7 +353,8 @@ Result<MemoryVersion> MemoryBank::rollback(const MemoryRef& ref, std::uint64_t t
   for (const auto& old : versions) {
     if (old.version.token == new_token) return old.version;  // a retry
   }
-  const auto chosen = std::ranges::find(versions, to, [](const auto& m) { return m.version.ref.version; });
+  const auto chosen =
+      std::ranges::find(versions, to, [](const auto& m) { return m.version.ref.version; });
   if (chosen == versions.end()) return missing({ref.ns, ref.id, to});
   StoredMemory next = *chosen;
   next.version.token = new_token;
@@ -359,8 +362,8 @@ Result<MemoryVersion> MemoryBank::rollback(const MemoryRef& ref, std::uint64_t t
   next.version.origin = VersionOrigin::kRollback;
   next.version.origin_id = chosen->version.token;
   next.version.created_unix_ms = clock_.unix_ms();
-  MEMSLOT_TRY(const auto record, publish_resolved(store_, memory_record_id(ref), expected, new_token,
-                                                  encode_memory(next), deadline));
+  MEMSLOT_TRY(const auto record, publish_resolved(store_, memory_record_id(ref), expected,
+                                                  new_token, encode_memory(next), deadline));
   MEMSLOT_TRY(auto memory, decode_memory(record));
   return std::move(memory.version);
 }

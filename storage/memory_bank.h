@@ -64,9 +64,9 @@ struct MemoryPage {
 };
 
 struct MemoryStatistics {
-  std::uint64_t uses = 0;      // steps at which the memory was active
-  std::uint64_t gains = 0;     // steps with a measured net gain
-  double mean_net_gain = 0;    // nats per token, over `gains`
+  std::uint64_t uses = 0;    // steps at which the memory was active
+  std::uint64_t gains = 0;   // steps with a measured net gain
+  double mean_net_gain = 0;  // nats per token, over `gains`
   friend bool operator==(const MemoryStatistics&, const MemoryStatistics&) = default;
 };
 
@@ -90,9 +90,10 @@ class MemoryBank {
   // Verifies, stores the parts, then publishes. A retry with the same token is success, whatever
   // came after it. A lost compare-and-set keeps the state as a branch: see PublishedMemory.
   // kInvalidArgument: names, token, keys, metadata over 64 KiB; kMismatch: signature, dtype or kind
-  // of the payload is not meta's; kCorruption: size or digest is not meta's, or the payload does not
-  // parse or is not finite; kNoSpace; kNotFound: `expected` is not "" but there is no such memory
-  // (any more), or the token belongs to an erased version; kIndeterminate: retry with the same token.
+  // of the payload is not meta's; kCorruption: size or digest is not meta's, or the payload does
+  // not parse or is not finite; kNoSpace; kNotFound: `expected` is not "" but there is no such
+  // memory (any more), or the token belongs to an erased version; kIndeterminate: retry with the
+  // same token.
   Result<PublishedMemory> publish_memory(const MemoryDraft& draft, TimePoint deadline);
 
   // ref.version is ignored by head, history and branches.
@@ -101,7 +102,8 @@ class MemoryBank {
   // The version, or branch, that this token published.
   Result<MemoryVersion> version_of_token(const MemoryRef& ref, std::string_view token,
                                          TimePoint deadline);
-  Result<std::vector<MemoryVersion>> history(const MemoryRef& ref, TimePoint deadline);  // oldest first
+  Result<std::vector<MemoryVersion>> history(const MemoryRef& ref,
+                                             TimePoint deadline);  // oldest first
   Result<std::vector<MemoryVersion>> branches(const MemoryRef& ref, TimePoint deadline);
   // Heads of one namespace. `limit` 1 or more; a page may be short only at the end.
   Result<MemoryPage> list(std::string_view ns, const MemoryFilter& filter, std::string_view after,
@@ -129,10 +131,11 @@ class MemoryBank {
   };
   Result<Tombstone> tombstone(const MemoryRef& ref, TimePoint deadline);
 
-  // One self-describing file (docs/formats/memory.md, "Export"): a version with its keys and source.
+  // One self-describing file (docs/formats/memory.md, "Export"): a version with its keys and
+  // source.
   Result<std::vector<std::byte>> export_memory(const MemoryRef& ref, TimePoint deadline);
-  // Publishes it in `ns` as `new_id` (or its own id) on top of whatever is there. Importing the same
-  // version there again is success and changes nothing. kCorruption, kMismatch, kNotSupported.
+  // Publishes it in `ns` as `new_id` (or its own id) on top of whatever is there. Importing the
+  // same version there again is success and changes nothing. kCorruption, kMismatch, kNotSupported.
   Result<MemoryVersion> import_memory(std::span<const std::byte> file, std::string_view ns,
                                       std::string_view new_id, TimePoint deadline);
 
@@ -141,8 +144,8 @@ class MemoryBank {
   using Progress = std::function<bool(std::uint64_t done, std::uint64_t total)>;
   Result<VerifyReport> verify(const Progress& progress, TimePoint deadline);
 
-  // Counts in memory only; flush_statistics() writes what changed since the last one, and a crash in
-  // between loses only counts. `net_gain` in nats per token, if it was measured.
+  // Counts in memory only; flush_statistics() writes what changed since the last one, and a crash
+  // in between loses only counts. `net_gain` in nats per token, if it was measured.
   void note_use(const MemoryRef& ref, std::optional<double> net_gain);
   Result<MemoryStatistics> statistics(const MemoryRef& ref, TimePoint deadline);
   Status flush_statistics(TimePoint deadline);

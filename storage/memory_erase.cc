@@ -29,14 +29,16 @@ Status MemoryBank::bury(const MemoryRef& ref, std::span<const StoredMemory> vers
   }
   record.tombstone.erased_unix_ms = clock_.unix_ms();
   for (const auto& memory : versions) {
-    record.tombstone.last_version = std::max(record.tombstone.last_version, memory.version.ref.version);
+    record.tombstone.last_version =
+        std::max(record.tombstone.last_version, memory.version.ref.version);
     record.tokens.push_back(memory.version.token);
   }
   if (record.tokens.size() > kRememberedTokens) {
     const auto surplus = static_cast<std::ptrdiff_t>(record.tokens.size() - kRememberedTokens);
     record.tokens.erase(record.tokens.begin(), record.tokens.begin() + surplus);
   }
-  MEMSLOT_TRY(publish_resolved(store_, id, expected, new_token(clock_), encode_tombstone(record), deadline));
+  MEMSLOT_TRY(publish_resolved(store_, id, expected, new_token(clock_), encode_tombstone(record),
+                               deadline));
   return store_.trim(id, 1, deadline);
 }
 

@@ -20,11 +20,13 @@ using Bytes = std::span<const std::byte>;
 struct ExportFile {
   MemoryVersion version;
   Bytes payload;
-  Bytes keys;    // empty: none
+  Bytes keys;  // empty: none
   Bytes source;
 };
 
-void append(std::vector<std::byte>& out, Bytes bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); }
+void append(std::vector<std::byte>& out, Bytes bytes) {
+  out.insert(out.end(), bytes.begin(), bytes.end());
+}
 
 std::vector<std::byte> encode_export(const std::array<Bytes, kLengths>& sections) {
   std::vector<std::byte> out;
@@ -45,7 +47,8 @@ std::vector<std::byte> encode_export(const std::array<Bytes, kLengths>& sections
 
 Status check_digest(Bytes file) {
   if (file.size() < 4 || std::memcmp(file.data(), "MSE1", 4) != 0) {
-    return corrupt("export magic", "'MSE1'", file.size() < 4 ? "fewer than 4 bytes" : "other bytes");
+    return corrupt("export magic", "'MSE1'",
+                   file.size() < 4 ? "fewer than 4 bytes" : "other bytes");
   }
   if (file.size() < kHeaderBytes + kDigestBytes) {
     return corrupt("export bytes", "72 or more", file.size());
@@ -53,7 +56,8 @@ Status check_digest(Bytes file) {
   std::uint32_t format = 0;
   std::memcpy(&format, file.data() + 4, sizeof(format));
   if (format != kFormat) {
-    return Error{ErrorCode::kNotSupported, "export format: expected 1, found " + std::to_string(format)};
+    return Error{ErrorCode::kNotSupported,
+                 "export format: expected 1, found " + std::to_string(format)};
   }
   Sha256 stored;
   std::memcpy(stored.bytes.data(), file.data() + file.size() - kDigestBytes, kDigestBytes);
@@ -64,8 +68,8 @@ Status check_digest(Bytes file) {
 
 Result<ExportFile> parse_export(Bytes file) {
   MEMSLOT_TRY(check_digest(file));
-  constexpr std::array<std::uint64_t, kLengths> kLimits = {
-      kMaxMetadataBytes, kMaxPayloadBytes, kMaxBlobBytes, kMaxBlobBytes};
+  constexpr std::array<std::uint64_t, kLengths> kLimits = {kMaxMetadataBytes, kMaxPayloadBytes,
+                                                           kMaxBlobBytes, kMaxBlobBytes};
   std::array<std::uint64_t, kLengths> sizes{};
   std::memcpy(sizes.data(), file.data() + 8, sizeof(sizes));
   std::uint64_t expected = kHeaderBytes + kDigestBytes;
@@ -81,7 +85,8 @@ Result<ExportFile> parse_export(Bytes file) {
     at += sizes[i];
   }
   ExportFile out{{}, sections[1], sections[2], sections[3]};
-  const std::string_view manifest(reinterpret_cast<const char*>(sections[0].data()), sections[0].size());
+  const std::string_view manifest(reinterpret_cast<const char*>(sections[0].data()),
+                                  sections[0].size());
   auto version = memory_version_from_json(manifest);
   if (!version) return version.error().with_context("export manifest");
   out.version = std::move(version).value();
@@ -90,7 +95,8 @@ Result<ExportFile> parse_export(Bytes file) {
 
 // The same version in the same place has the same token, whoever imports it, however often.
 std::string import_token(const MemoryVersion& version, const MemoryRef& target) {
-  const std::string name = version.token + "\n" + version.sha256.hex() + "\n" + target.ns + "/" + target.id;
+  const std::string name =
+      version.token + "\n" + version.sha256.hex() + "\n" + target.ns + "/" + target.id;
   return "import-" + sha256(bytes_of(name)).hex().substr(0, 40);
 }
 
@@ -101,7 +107,8 @@ Result<std::vector<std::byte>> MemoryBank::export_memory(const MemoryRef& ref, T
   MEMSLOT_TRY(const auto memory, find(chosen.ref, chosen.token, deadline));
   MEMSLOT_TRY(const auto payload, store_.get_payload(memory.parts.payload, deadline));
   if (const auto digest = sha256(payload); digest != memory.version.sha256) {
-    return corrupt("payload SHA-256 of " + chosen.ref.text(), memory.version.sha256.hex(), digest.hex());
+    return corrupt("payload SHA-256 of " + chosen.ref.text(), memory.version.sha256.hex(),
+                   digest.hex());
   }
   std::vector<std::byte> keys, source;
   if (!memory.parts.keys.empty()) {
@@ -120,7 +127,8 @@ Result<MemoryVersion> MemoryBank::import_memory(std::span<const std::byte> file,
   MEMSLOT_TRY(const auto parsed, parse_export(file));
   MemoryDraft draft;
   draft.meta = parsed.version;
-  draft.meta.ref = {std::string(ns), new_id.empty() ? parsed.version.ref.id : std::string(new_id), 0};
+  draft.meta.ref = {std::string(ns), new_id.empty() ? parsed.version.ref.id : std::string(new_id),
+                    0};
   draft.meta.token = import_token(parsed.version, draft.meta.ref);
   draft.meta.origin = VersionOrigin::kImported;
   draft.meta.origin_id = parsed.version.ref.text() + " " + parsed.version.token;
@@ -132,7 +140,8 @@ Result<MemoryVersion> MemoryBank::import_memory(std::span<const std::byte> file,
     MEMSLOT_TRY(keys, decode_keys(parsed.keys));
     draft.keys = &keys;
   }
-  const std::string_view source(reinterpret_cast<const char*>(parsed.source.data()), parsed.source.size());
+  const std::string_view source(reinterpret_cast<const char*>(parsed.source.data()),
+                                parsed.source.size());
   if (!source.empty()) draft.source_text = source;
   MEMSLOT_TRY(check_draft(draft));
 
@@ -148,7 +157,8 @@ Result<MemoryVersion> MemoryBank::import_memory(std::span<const std::byte> file,
   }
   MEMSLOT_TRY(auto published, publish_locked(draft, /*refuse_erased=*/false, deadline));
   if (published.conflict()) {
-    return bank_format::head_moved(memory_record_id(draft.meta.ref), draft.expected, published.head_token);
+    return bank_format::head_moved(memory_record_id(draft.meta.ref), draft.expected,
+                                   published.head_token);
   }
   return std::move(published.version);
 }

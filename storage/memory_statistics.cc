@@ -37,7 +37,8 @@ Status add_to_stored(BankStore& store, const Clock& clock, const MemoryRef& ref,
   } else if (old.error().code != ErrorCode::kNotFound) {
     return old.error();
   }
-  MEMSLOT_TRY(publish_resolved(store, id, expected, new_token(clock), encode_statistics(sum), deadline));
+  MEMSLOT_TRY(
+      publish_resolved(store, id, expected, new_token(clock), encode_statistics(sum), deadline));
   return store.trim(id, 1, deadline);
 }
 

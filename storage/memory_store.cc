@@ -23,7 +23,8 @@ MemoryStore::Record* MemoryStore::find(std::string_view id) {
 Status MemoryStore::put_payload(std::string_view token, std::span<const std::byte> bytes,
                                 TimePoint deadline) {
   MEMSLOT_TRY(bf::check_token(token));
-  if (bytes.size() > kMaxBlobBytes) return invalid("payload bytes", "at most 67108864", bytes.size());
+  if (bytes.size() > kMaxBlobBytes)
+    return invalid("payload bytes", "at most 67108864", bytes.size());
   MEMSLOT_TRY(check_deadline(deadline));
   const std::lock_guard lock(mutex_);
   if (const auto it = payloads_.find(token); it != payloads_.end()) {
@@ -42,7 +43,8 @@ Status MemoryStore::put_payload(std::string_view token, std::span<const std::byt
   return ok();
 }
 
-Result<std::vector<std::byte>> MemoryStore::get_payload(std::string_view token, TimePoint deadline) {
+Result<std::vector<std::byte>> MemoryStore::get_payload(std::string_view token,
+                                                        TimePoint deadline) {
   MEMSLOT_TRY(bf::check_token(token));
   MEMSLOT_TRY(check_deadline(deadline));
   const std::lock_guard lock(mutex_);
@@ -161,15 +163,16 @@ Status MemoryStore::trim(std::string_view id, std::size_t keep, TimePoint deadli
 Result<StoreUsage> MemoryStore::usage(TimePoint deadline) {
   MEMSLOT_TRY(check_deadline(deadline));
   const std::lock_guard lock(mutex_);
-  const auto live = std::ranges::count_if(records_, [](const auto& r) { return !r.second.history.empty(); });
+  const auto live =
+      std::ranges::count_if(records_, [](const auto& r) { return !r.second.history.empty(); });
   return StoreUsage{payload_bytes_, 0, quota_bytes_, static_cast<std::uint64_t>(live)};
 }
 
 Status MemoryStore::compact(TimePoint deadline) { return check_deadline(deadline); }
 
 Status MemoryStore::backup(const std::string& directory, TimePoint) {
-  return Error{ErrorCode::kNotSupported, "backup to " + directory +
-                                             ": expected a bank on disk, found one in memory"};
+  return Error{ErrorCode::kNotSupported,
+               "backup to " + directory + ": expected a bank on disk, found one in memory"};
 }
 
 }  // namespace memslot

@@ -80,16 +80,18 @@ class Verifier {
     MEMSLOT_TRY(part(name, parts.payload, [&, &meta = version](std::vector<std::byte> bytes) {
       return check_parameters(meta, std::move(bytes));
     }));
-    MEMSLOT_TRY(part(name, parts.keys, [&, &meta = version](std::vector<std::byte> bytes) -> Status {
-      MEMSLOT_TRY(const auto keys, decode_keys(bytes));
-      if (keys.rows() != meta.keys) return corrupt("keys", meta.keys, keys.rows());
-      return ok();
-    }));
+    MEMSLOT_TRY(
+        part(name, parts.keys, [&, &meta = version](std::vector<std::byte> bytes) -> Status {
+          MEMSLOT_TRY(const auto keys, decode_keys(bytes));
+          if (keys.rows() != meta.keys) return corrupt("keys", meta.keys, keys.rows());
+          return ok();
+        }));
     return part(name, parts.source, [](std::vector<std::byte>) { return ok(); });
   }
 
   static Status check_parameters(const MemoryVersion& meta, std::vector<std::byte> bytes) {
-    if (bytes.size() != meta.payload_bytes) return corrupt("payload bytes", meta.payload_bytes, bytes.size());
+    if (bytes.size() != meta.payload_bytes)
+      return corrupt("payload bytes", meta.payload_bytes, bytes.size());
     const auto digest = sha256(bytes);
     if (digest != meta.sha256) return corrupt("payload SHA-256", meta.sha256.hex(), digest.hex());
     MEMSLOT_TRY(const auto payload, MemoryPayload::parse(std::move(bytes)));
@@ -108,7 +110,8 @@ class Verifier {
       bad(name, token, bytes.error());
     } else {
       report_.bytes += bytes.value().size();
-      if (auto checked = check(std::move(bytes).value()); !checked) bad(name, token, checked.error());
+      if (auto checked = check(std::move(bytes).value()); !checked)
+        bad(name, token, checked.error());
     }
     if (progress_ && !progress_(report_.payloads, std::max(total_, report_.payloads))) {
       return Error{ErrorCode::kCancelled, "verify: expected to read " + std::to_string(total_) +

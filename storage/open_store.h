@@ -13,8 +13,8 @@ struct StoreOptions {
   // index, erased bytes that are not compacted yet) comes on top.
   std::uint64_t quota_bytes = 0;
   bool create_if_missing = true;
-  // Free disk, in bytes, that putting a payload must leave; publishing, which is small, goes on down
-  // to a quarter of it. 0: writes go on until the disk itself refuses them.
+  // Free disk, in bytes, that putting a payload must leave; publishing, which is small, goes on
+  // down to a quarter of it. 0: writes go on until the disk itself refuses them.
   std::uint64_t disk_reserve_bytes = std::uint64_t{8} << 20;
 };
 
@@ -26,9 +26,9 @@ struct StoreOptions {
 Result<std::unique_ptr<BankStore>> open_store(const std::string& location,
                                               const StoreOptions& options, const Clock& clock);
 
-// Makes the bank directory `to` (absent or empty) from what BankStore::backup() left in `from`. Every
-// file's checksum is verified before the first byte is written.
-// kNotFound: no backup there; kCorruption; kInvalidArgument: `to` is not empty; kNoSpace; kIo.
+// Makes the bank directory `to` (absent or empty) from what BankStore::backup() left in `from`.
+// Every file's checksum is verified before the first byte is written. kNotFound: no backup there;
+// kCorruption; kInvalidArgument: `to` is not empty; kNoSpace; kIo.
 Status restore_store(const std::string& from, const std::string& to);
 
 }  // namespace memslot

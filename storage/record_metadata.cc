@@ -21,7 +21,8 @@ Result<json> parse_object(std::string_view text) {
 Result<std::string> text_of(const json& object, const char* key) {
   const auto it = object.find(key);
   if (it == object.end()) return std::string();
-  if (!it->is_string()) return corrupt(std::string("record metadata ") + key, "a string", it->type_name());
+  if (!it->is_string())
+    return corrupt(std::string("record metadata ") + key, "a string", it->type_name());
   return it->get<std::string>();
 }
 

@@ -19,7 +19,8 @@ Status backup_database(rocksdb::DB& db, const std::string& directory) {
   }
   std::error_code error;
   fs::create_directories(directory, error);
-  if (error) return Error{ErrorCode::kIo, "backup: cannot make " + directory + ": " + error.message()};
+  if (error)
+    return Error{ErrorCode::kIo, "backup: cannot make " + directory + ": " + error.message()};
   rocksdb::BackupEngine* opened = nullptr;
   rocksdb::Status s = rocksdb::BackupEngine::Open(rocksdb::BackupEngineOptions(directory),
                                                   rocksdb::Env::Default(), &opened);

@@ -19,8 +19,8 @@ constexpr std::size_t kPayloadMemtable = std::size_t{64} << 20;
 constexpr std::uint64_t kMinBlobBytes = 1024;  // smaller payloads live in the table itself
 constexpr std::uint64_t kMaxLogBytes = std::uint64_t{256} << 20;
 
-// RocksDB's messages go to our log. Its own file "LOG" lies on the bank's disk, and once writing to it
-// has failed, as on a full disk, the next message ends a process whose RocksDB has assertions.
+// RocksDB's messages go to our log. Its own file "LOG" lies on the bank's disk, and once writing to
+// it has failed, as on a full disk, the next message ends a process whose RocksDB has assertions.
 class ForwardingLogger final : public rocksdb::Logger {
  public:
   ForwardingLogger() : Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}

@@ -1,5 +1,6 @@
 #pragma once
-// How the bank sets RocksDB up, and what its statuses mean here. Only storage/rocksdb_* include this.
+// How the bank sets RocksDB up, and what its statuses mean here. Only storage/rocksdb_* include
+// this.
 #include <rocksdb/options.h>  // DBOptions, ColumnFamilyOptions
 #include <rocksdb/status.h>   // Status
 

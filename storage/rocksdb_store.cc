@@ -1,32 +1,19 @@
-#include "storage/rocksdb_store.h"
-
-#include <rocksdb/db.h>           // DB
-#include <rocksdb/write_batch.h>  // WriteBatch
 #include <sys/statvfs.h>
 
-#include <array>
-#include <atomic>
-#include <cstring>
 #include <filesystem>
-#include <mutex>
-#include <shared_mutex>
 
 #include "shared/base/log.h"
-#include "storage/bank_format.h"
-#include "storage/directory_lock.h"
 #include "storage/rocksdb_backup.h"
 #include "storage/rocksdb_options.h"
+#include "storage/rocksdb_store_impl.h"
 
 namespace memslot {
+
+namespace bf = bank_format;
+
 namespace {
 
 namespace fs = std::filesystem;
-namespace bf = bank_format;
-
-// Reading the bank back after a failed write flushes what the log holds, on top of what is counted.
-constexpr std::uint64_t kReopenReserve = std::uint64_t{4} << 20;
-
-rocksdb::Slice slice(std::string_view text) { return {text.data(), text.size()}; }
 
 std::uint64_t directory_bytes(const std::string& directory) {
   std::error_code error;
@@ -39,187 +26,7 @@ std::uint64_t directory_bytes(const std::string& directory) {
   return sum;
 }
 
-class RocksdbStore final : public BankStore {
- public:
-  RocksdbStore(std::string directory, const StoreOptions& options, const Clock& clock,
-               DirectoryLock lock)
-      : directory_(std::move(directory)), quota_bytes_(options.quota_bytes),
-        disk_reserve_(options.disk_reserve_bytes), clock_(clock),
-        lock_(std::move(lock)) {}
-  ~RocksdbStore() override { close(); }
-  Status open(bool fresh);
-
-  Status put_payload(std::string_view token, std::span<const std::byte> bytes,
-                     TimePoint deadline) override;
-  Result<std::vector<std::byte>> get_payload(std::string_view token, TimePoint deadline) override;
-  Status erase_payload(std::string_view token, TimePoint deadline) override;
-  Result<PayloadPage> list_payloads(std::string_view after, std::size_t limit,
-                                    TimePoint deadline) override;
-  Result<RecordVersion> publish(std::string_view id, std::string_view expected,
-                                std::string_view token, std::string_view metadata,
-                                TimePoint deadline) override;
-  Result<RecordVersion> head(std::string_view id, TimePoint deadline) override;
-  Result<std::vector<RecordVersion>> history(std::string_view id, TimePoint deadline) override;
-  Result<RecordPage> list(std::string_view prefix, std::string_view after, std::size_t limit,
-                          TimePoint deadline) override;
-  Status erase(std::string_view id, std::string_view expected, TimePoint deadline) override;
-  Status trim(std::string_view id, std::size_t keep, TimePoint deadline) override;
-  Result<StoreUsage> usage(TimePoint deadline) override;
-  Status compact(TimePoint deadline) override;
-  Status backup(const std::string& directory, TimePoint deadline) override;
-
- private:
-  // Held while the database is used, so that reopen() waits for it.
-  using Use = std::shared_lock<std::shared_mutex>;
-  Result<Use> to_read(TimePoint deadline);
-  Result<Use> to_write(TimePoint deadline);  // reopens after a failed write
-  Status reopen();
-  void close();
-  Result<RecordVersion> read_head(std::string_view id, TimePoint deadline);
-  rocksdb::ReadOptions read_options(TimePoint deadline) const;
-  std::mutex& stripe(std::string_view name) { return stripes_[std::hash<std::string_view>{}(name) % stripes_.size()]; }
-  Result<std::string> get(const std::string& key, TimePoint deadline);  // kNotFound
-  Status write(rocksdb::WriteBatch& batch, std::string_view what);
-  Status check_space(std::uint64_t bytes, std::uint64_t reserve) const;
-  Status reserve_quota(std::uint64_t bytes);
-  Status check_format_record();
-  Status count_contents();
-  // visit(key, value) -> Result<bool>, for keys in [from, after_prefix(prefix)); false ends it.
-  template <class Visit>
-  Status scan(std::string_view from, std::string_view prefix, TimePoint deadline, Visit visit);
-  Result<std::uint64_t> next_number(std::string_view id, TimePoint deadline);
-
-  const std::string directory_;
-  const std::uint64_t quota_bytes_;
-  const std::uint64_t disk_reserve_;
-  const Clock& clock_;
-  const DirectoryLock lock_;
-  std::shared_mutex db_mutex_;  // guards the next three: shared to use, alone to replace
-  std::unique_ptr<rocksdb::DB> db_;
-  rocksdb::ColumnFamilyHandle* default_ = nullptr;  // owned by us, destroyed before db_
-  rocksdb::ColumnFamilyHandle* payload_ = nullptr;
-  std::array<std::mutex, 64> stripes_;  // by record id or payload token: check, then write
-  std::atomic<bool> write_failed_ = false;
-  std::atomic<std::uint64_t> payload_bytes_ = 0;
-  std::atomic<std::uint64_t> records_ = 0;
-};
-
-Status RocksdbStore::open(bool fresh) {
-  rocksdb::DBOptions options = bank_db_options();
-  options.create_if_missing = fresh;
-  options.create_missing_column_families = true;
-  if (!fresh) {
-    std::vector<std::string> families;
-    const auto s = rocksdb::DB::ListColumnFamilies(options, directory_, &families);
-    if (!s.ok()) {
-      return Error{ErrorCode::kCorruption, "bank " + directory_ + ": " + s.ToString()};
-    }
-    for (const auto& name : families) {
-      if (name == rocksdb::kDefaultColumnFamilyName || name == kPayloadFamily) continue;
-      return Error{ErrorCode::kNotSupported,
-                   "bank format: expected column families default and payload, found " + name};
-    }
-  }
-  std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  rocksdb::DB* db = nullptr;
-  const auto s = rocksdb::DB::Open(options, directory_,
-                                   {{rocksdb::kDefaultColumnFamilyName, default_family_options()},
-                                    {kPayloadFamily, payload_family_options()}},
-                                   &handles, &db);
-  if (!s.ok()) {
-    if (s.ToString().find("lock") != std::string::npos) {
-      return Error{ErrorCode::kBusy, "bank " + directory_ + ": expected it free, found " + s.ToString()};
-    }
-    auto error = from_status(s, "bank " + directory_);
-    // A file that the manifest names and that is gone is damage, not an error of the disk.
-    if (s.IsPathNotFound() || s.IsNotFound() || s.IsInvalidArgument()) error.code = ErrorCode::kCorruption;
-    return error;
-  }
-  db_.reset(db);
-  default_ = handles[0];
-  payload_ = handles[1];
-  write_failed_ = false;
-  MEMSLOT_TRY(check_format_record());
-  return count_contents();
-}
-
-Status RocksdbStore::check_format_record() {
-  auto value = get(std::string(bf::kFormatKey), TimePoint::max());
-  if (value) return bf::check_format(value.value());
-  if (value.error().code != ErrorCode::kNotFound) return value.error();
-  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions(), default_));
-  it->SeekToFirst();
-  if (it->Valid()) return corrupt("bank format record", "one", "none in a bank that has records");
-  rocksdb::WriteBatch batch;
-  batch.Put(default_, slice(bf::kFormatKey), bf::encode_format(clock_.unix_ms()));
-  return write(batch, "bank format record");
-}
-
-Status RocksdbStore::count_contents() {
-  std::uint64_t bytes = 0, records = 0;
-  MEMSLOT_TRY(scan("p", "p", TimePoint::max(), [&](auto, auto value) -> Result<bool> {
-    MEMSLOT_TRY(const auto entry, bf::decode_payload_entry(value));
-    bytes += entry.bytes;
-    return true;
-  }));
-  MEMSLOT_TRY(scan("h", "h", TimePoint::max(), [&](auto, auto) -> Result<bool> {
-    ++records;
-    return true;
-  }));
-  payload_bytes_ = bytes;
-  records_ = records;
-  return ok();
-}
-
-Result<RocksdbStore::Use> RocksdbStore::to_read(TimePoint deadline) {
-  if (clock_.now() > deadline) return bf::past_deadline("bank");
-  Use use(db_mutex_);
-  if (db_) return use;
-  use.unlock();
-  return to_write(deadline);
-}
-
-Result<RocksdbStore::Use> RocksdbStore::to_write(TimePoint deadline) {
-  if (clock_.now() > deadline) return bf::past_deadline("bank");
-  if (write_failed_) {
-    MEMSLOT_TRY(reopen());
-  }
-  Use use(db_mutex_);
-  if (!db_) return Error{ErrorCode::kUnavailable, "bank " + directory_ + ": expected it open, found it closed"};
-  return use;
-}
-
-// After a failed log write only the disk knows what was written: the database is closed and read
-// back. Until there is space to do so, the old one goes on serving reads.
-Status RocksdbStore::reopen() {
-  const std::unique_lock lock(db_mutex_);
-  if (!write_failed_) return ok();  // another thread has done it
-  if (db_) {
-    MEMSLOT_TRY(check_space(0, kReopenReserve));
-  }
-  close();
-  if (auto opened = open(/*fresh=*/false); !opened) {
-    write_failed_ = true;  // stays closed; the next call tries again
-    close();
-    return opened;
-  }
-  log::info("bank {}: reopened after a failed write", directory_);
-  return ok();
-}
-
-void RocksdbStore::close() {
-  if (!db_) return;
-  // Everything is in the log already; flushing makes the next opening fast. Not after a failure: see
-  // rocksdb_options.cc.
-  for (auto* family : {payload_, default_}) {
-    if (!write_failed_) db_->Flush(rocksdb::FlushOptions(), family).PermitUncheckedError();
-  }
-  for (auto* family : {payload_, default_}) {
-    db_->DestroyColumnFamilyHandle(family).PermitUncheckedError();
-  }
-  db_->Close().PermitUncheckedError();
-  db_.reset();
-}
+}  // namespace
 
 rocksdb::ReadOptions RocksdbStore::read_options(TimePoint deadline) const {
   rocksdb::ReadOptions o;
@@ -237,22 +44,6 @@ Result<std::string> RocksdbStore::get(const std::string& key, TimePoint deadline
   const auto s = db_->Get(read_options(deadline), default_, key, &value);
   if (!s.ok()) return from_status(s, "bank read");
   return value;
-}
-
-template <class Visit>
-Status RocksdbStore::scan(std::string_view from, std::string_view prefix, TimePoint deadline,
-                          Visit visit) {
-  auto options = read_options(deadline);
-  const std::string bound = bf::after_prefix(prefix);
-  const auto bound_slice = slice(bound);
-  if (!bound.empty()) options.iterate_upper_bound = &bound_slice;
-  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options, default_));
-  for (it->Seek(slice(from)); it->Valid(); it->Next()) {
-    MEMSLOT_TRY(const bool more, visit(it->key().ToStringView(), it->value().ToStringView()));
-    if (!more) return ok();
-  }
-  if (!it->status().ok()) return from_status(it->status(), "bank scan");
-  return ok();
 }
 
 Status RocksdbStore::check_space(std::uint64_t bytes, std::uint64_t reserve) const {
@@ -294,7 +85,8 @@ Status RocksdbStore::write(rocksdb::WriteBatch& batch, std::string_view what) {
 Status RocksdbStore::put_payload(std::string_view token, std::span<const std::byte> bytes,
                                  TimePoint deadline) {
   MEMSLOT_TRY(bf::check_token(token));
-  if (bytes.size() > kMaxBlobBytes) return invalid("payload bytes", "at most 67108864", bytes.size());
+  if (bytes.size() > kMaxBlobBytes)
+    return invalid("payload bytes", "at most 67108864", bytes.size());
   MEMSLOT_TRY(const auto use, to_write(deadline));
   const std::string key = bf::payload_key(token);
   const bf::PayloadEntry entry{bytes.size(), clock_.unix_ms(), xxh128(bytes)};
@@ -319,7 +111,8 @@ Status RocksdbStore::put_payload(std::string_view token, std::span<const std::by
   return written;
 }
 
-Result<std::vector<std::byte>> RocksdbStore::get_payload(std::string_view token, TimePoint deadline) {
+Result<std::vector<std::byte>> RocksdbStore::get_payload(std::string_view token,
+                                                         TimePoint deadline) {
   MEMSLOT_TRY(bf::check_token(token));
   MEMSLOT_TRY(const auto use, to_read(deadline));
   const std::string key = bf::payload_key(token);
@@ -365,17 +158,18 @@ Result<PayloadPage> RocksdbStore::list_payloads(std::string_view after, std::siz
   MEMSLOT_TRY(bf::check_page(limit));
   MEMSLOT_TRY(const auto use, to_read(deadline));
   PayloadPage page;
-  MEMSLOT_TRY(scan(bf::payload_key(after), "p", deadline, [&](auto key, auto value) -> Result<bool> {
-    const auto token = key.substr(1);
-    if (token == after) return true;
-    if (page.entries.size() == limit) {
-      page.next = page.entries.back().token;
-      return false;
-    }
-    MEMSLOT_TRY(const auto entry, bf::decode_payload_entry(value));
-    page.entries.push_back({std::string(token), entry.bytes, entry.put_unix_ms});
-    return true;
-  }));
+  MEMSLOT_TRY(
+      scan(bf::payload_key(after), "p", deadline, [&](auto key, auto value) -> Result<bool> {
+        const auto token = key.substr(1);
+        if (token == after) return true;
+        if (page.entries.size() == limit) {
+          page.next = page.entries.back().token;
+          return false;
+        }
+        MEMSLOT_TRY(const auto entry, bf::decode_payload_entry(value));
+        page.entries.push_back({std::string(token), entry.bytes, entry.put_unix_ms});
+        return true;
+      }));
   return page;
 }
 
@@ -537,45 +331,6 @@ Status RocksdbStore::compact(TimePoint deadline) {
 Status RocksdbStore::backup(const std::string& directory, TimePoint deadline) {
   MEMSLOT_TRY(const auto use, to_read(deadline));
   return backup_database(*db_, directory);
-}
-
-// Files that a bank being created may leave behind if the process dies in between.
-bool is_engine_file(const std::string& name) {
-  for (const std::string_view prefix : {"LOG", "LOCK", "IDENTITY", "MANIFEST-", "OPTIONS-", "memslot.lock"}) {
-    if (name.starts_with(prefix)) return true;
-  }
-  return name.ends_with(".log") || name.ends_with(".dbtmp");
-}
-
-// kNotFound, kInvalidArgument; true if the bank is to be made.
-Result<bool> is_fresh(const std::string& directory, bool create) {
-  std::error_code error;
-  if (fs::exists(directory + "/CURRENT", error)) return false;
-  if (fs::exists(directory, error) && !fs::is_directory(directory, error)) {
-    return invalid("bank location", "a directory", "a file, " + directory);
-  }
-  for (const auto& entry : fs::directory_iterator(directory, error)) {
-    const auto name = entry.path().filename().string();
-    if (!is_engine_file(name)) return invalid("bank directory " + directory, "a bank or nothing", name);
-  }
-  if (!create) return Error{ErrorCode::kNotFound, "bank: expected one in " + directory + ", found none"};
-  fs::create_directories(directory, error);
-  if (error) return Error{ErrorCode::kIo, "bank: cannot make " + directory + ": " + error.message()};
-  return true;
-}
-
-}  // namespace
-
-Result<std::unique_ptr<BankStore>> open_rocksdb_store(const std::string& directory,
-                                                      const StoreOptions& options,
-                                                      const Clock& clock) {
-  MEMSLOT_TRY(is_fresh(directory, options.create_if_missing));
-  MEMSLOT_TRY(auto lock, DirectoryLock::take(directory));
-  // Again, now that nobody else can be making it.
-  MEMSLOT_TRY(const bool fresh, is_fresh(directory, options.create_if_missing));
-  auto store = std::make_unique<RocksdbStore>(directory, options, clock, std::move(lock));
-  MEMSLOT_TRY(store->open(fresh));
-  return std::unique_ptr<BankStore>(std::move(store));
 }
 
 }  // namespace memslot

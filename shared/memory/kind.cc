@@ -4,9 +4,9 @@ namespace memslot {
 namespace {
 
 constexpr MemoryKind kAllKinds[] = {
-    MemoryKind::kMlp,       MemoryKind::kLora,    MemoryKind::kLinear, MemoryKind::kDelta,
+    MemoryKind::kMlp,        MemoryKind::kLora,      MemoryKind::kLinear, MemoryKind::kDelta,
     MemoryKind::kGatedDelta, MemoryKind::kTttLinear, MemoryKind::kTttMlp, MemoryKind::kTitans,
-    MemoryKind::kLm2,       MemoryKind::kPkm};
+    MemoryKind::kLm2,        MemoryKind::kPkm};
 
 }  // namespace
 
@@ -37,9 +37,15 @@ Result<MemoryKind> parse_memory_kind(std::string_view name) {
 
 bool is_stateful(MemoryKind kind) {
   switch (kind) {
-    case MemoryKind::kMlp: case MemoryKind::kLora: case MemoryKind::kPkm: return false;
-    case MemoryKind::kLinear: case MemoryKind::kDelta: case MemoryKind::kGatedDelta:
-    case MemoryKind::kTttLinear: case MemoryKind::kTttMlp: case MemoryKind::kTitans:
+    case MemoryKind::kMlp:
+    case MemoryKind::kLora:
+    case MemoryKind::kPkm: return false;
+    case MemoryKind::kLinear:
+    case MemoryKind::kDelta:
+    case MemoryKind::kGatedDelta:
+    case MemoryKind::kTttLinear:
+    case MemoryKind::kTttMlp:
+    case MemoryKind::kTitans:
     case MemoryKind::kLm2: return true;
   }
   return false;
@@ -47,9 +53,15 @@ bool is_stateful(MemoryKind kind) {
 
 bool is_implemented(MemoryKind kind) {
   switch (kind) {
-    case MemoryKind::kMlp: case MemoryKind::kLora: case MemoryKind::kDelta: return true;
-    case MemoryKind::kLinear: case MemoryKind::kGatedDelta: case MemoryKind::kTttLinear:
-    case MemoryKind::kTttMlp: case MemoryKind::kTitans: case MemoryKind::kLm2:
+    case MemoryKind::kMlp:
+    case MemoryKind::kLora:
+    case MemoryKind::kDelta: return true;
+    case MemoryKind::kLinear:
+    case MemoryKind::kGatedDelta:
+    case MemoryKind::kTttLinear:
+    case MemoryKind::kTttMlp:
+    case MemoryKind::kTitans:
+    case MemoryKind::kLm2:
     case MemoryKind::kPkm: return false;
   }
   return false;

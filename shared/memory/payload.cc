@@ -116,7 +116,8 @@ Result<MemoryPayload::Tensor> read_tensor(Reader& in, DType payload_dtype) {
     MEMSLOT_TRY(dims[i], in.number<std::int64_t>("tensor dimension"));
   }
   auto shape = Shape::make({dims.data(), rank});
-  if (!shape) return Error{ErrorCode::kCorruption, "payload " + t.name + ": " + shape.error().message};
+  if (!shape)
+    return Error{ErrorCode::kCorruption, "payload " + t.name + ": " + shape.error().message};
   t.shape = shape.value();
   MEMSLOT_TRY(const auto offset, in.number<std::uint64_t>("tensor offset"));
   t.offset = offset;
@@ -142,8 +143,9 @@ Status check_placement(std::span<const std::byte> bytes, std::size_t header_end,
     if (t.offset != start) return corrupt("payload offset of " + t.name, start, t.offset);
     const auto size = bounded_bytes(t.shape, t.dtype);
     if (!size || start > bytes.size() || *size > bytes.size() - start) {
-      return corrupt("payload bytes of " + t.name, t.shape.text() + " " +
-                     std::string(dtype_name(t.dtype)), std::to_string(bytes.size()) + " bytes in all");
+      return corrupt("payload bytes of " + t.name,
+                     t.shape.text() + " " + std::string(dtype_name(t.dtype)),
+                     std::to_string(bytes.size()) + " bytes in all");
     }
     MEMSLOT_TRY(check_zero(bytes, end, start));
     end = start + *size;
@@ -182,7 +184,8 @@ Result<MemoryPayload> MemoryPayload::parse(std::vector<std::byte> bytes) {
     return corrupt("payload bytes", "at most 67108864", bytes.size());
   }
   if (bytes.size() < 4 || std::memcmp(bytes.data(), "MSM1", 4) != 0) {
-    return corrupt("payload magic", "'MSM1'", bytes.size() < 4 ? "fewer than 4 bytes" : "other bytes");
+    return corrupt("payload magic", "'MSM1'",
+                   bytes.size() < 4 ? "fewer than 4 bytes" : "other bytes");
   }
   MemoryPayload p;
   Reader in(bytes);
@@ -205,7 +208,8 @@ Result<MemoryPayload> MemoryPayload::parse(std::vector<std::byte> bytes) {
   for (std::uint32_t i = 0; i < scalars; ++i) {
     MEMSLOT_TRY(auto name, in.name("scalar name"));
     MEMSLOT_TRY(const auto value, in.number<double>("scalar value"));
-    if (!p.scalars_.emplace(name, value).second) return corrupt("payload scalar", "one " + name, "two");
+    if (!p.scalars_.emplace(name, value).second)
+      return corrupt("payload scalar", "one " + name, "two");
   }
   MEMSLOT_TRY(const auto tensors, in.number<std::uint32_t>("tensor count"));
   if (tensors > kMaxTensors) return corrupt("payload tensor count", "at most 4096", tensors);
@@ -230,7 +234,8 @@ Result<ConstHostTensor> MemoryPayload::tensor(std::string_view name) const {
 Result<ConstHostTensor> MemoryPayload::tensor(std::string_view name, const Shape& expected) const {
   MEMSLOT_TRY(const auto t, tensor(name));
   if (t.shape != expected) {
-    return memslot::mismatch("payload tensor " + std::string(name), expected.text(), t.shape.text());
+    return memslot::mismatch("payload tensor " + std::string(name), expected.text(),
+                             t.shape.text());
   }
   return t;
 }
@@ -294,7 +299,8 @@ MemoryPayloadBuilder& MemoryPayloadBuilder::scalar(std::string name, double valu
 MemoryPayloadBuilder& MemoryPayloadBuilder::tensor(std::string name, const Shape& shape,
                                                    std::span<const float> values) {
   MEMSLOT_CHECK(is_name(name));
-  MEMSLOT_CHECK(shape.elements() >= 0 && values.size() == static_cast<std::size_t>(shape.elements()));
+  MEMSLOT_CHECK(shape.elements() >= 0 &&
+                values.size() == static_cast<std::size_t>(shape.elements()));
   tensors_.push_back({std::move(name), shape, {values.begin(), values.end()}});
   return *this;
 }

@@ -6,7 +6,8 @@
 //   fields: model[32] i32 layer u8 form u8[3]=0 i32 d_model i32 d_ff outer[32]) | u32 meta_count,
 //   (u16 name_len name f64 value)* | u32 tensor_count, (u16 name_len name u8 rank i64 dims[rank]
 //   u64 offset)* | padding to 64 | tensor data, each tensor 64-byte aligned relative to the start.
-// Tensors with their own dtype: a name ending in ":f32" is f32 whatever the payload's dtype (states).
+// Tensors with their own dtype: a name ending in ":f32" is f32 whatever the payload's dtype
+// (states).
 //
 // Which tensors and scalars a kind has: shared/memory/layout/<kind>.h.
 //

@@ -78,13 +78,10 @@ class Fields {
 };
 
 json signature_json(const SlotSignature& s) {
-  return {{"model", s.model.hex()},
-          {"layer", s.layer},
-          {"kind", memory_kind_name(s.kind)},
-          {"form", mlp_form_name(s.form)},
-          {"d_model", s.d_model},
-          {"d_ff", s.d_ff},
-          {"outer", s.outer.hex()}};
+  return {
+      {"model", s.model.hex()},        {"layer", s.layer},     {"kind", memory_kind_name(s.kind)},
+      {"form", mlp_form_name(s.form)}, {"d_model", s.d_model}, {"d_ff", s.d_ff},
+      {"outer", s.outer.hex()}};
 }
 
 json stats_json(const LearnStats& s) {
@@ -140,9 +137,9 @@ Status check_name(std::string_view what, std::string_view name) {
                     std::all_of(name.begin(), name.end(), is_name_char);
   if (good) return ok();
   const bool long_name = name.size() > kMaxName;
-  return invalid(what, "1 to 120 of a-z 0-9 . _ -, not starting with . or -",
-                 long_name ? std::to_string(name.size()) + " characters"
-                           : "'" + std::string(name) + "'");
+  return invalid(
+      what, "1 to 120 of a-z 0-9 . _ -, not starting with . or -",
+      long_name ? std::to_string(name.size()) + " characters" : "'" + std::string(name) + "'");
 }
 
 std::string slug(std::string_view text) {
@@ -219,12 +216,14 @@ std::string to_json(const MemoryVersion& v) {
                        {"stats", stats_json(v.stats)},
                        {"branch", v.branch},
                        {"position", v.position}};
-  // Text that is not UTF-8 is replaced rather than thrown at; a NaN becomes null, which parse refuses.
+  // Text that is not UTF-8 is replaced rather than thrown at; a NaN becomes null, which parse
+  // refuses.
   return object.dump(/*indent=*/-1, ' ', /*ensure_ascii=*/false, json::error_handler_t::replace);
 }
 
 Result<MemoryVersion> memory_version_from_json(std::string_view text) {
-  if (text.size() > kMaxJsonBytes) return corrupt("version JSON bytes", "at most 1048576", text.size());
+  if (text.size() > kMaxJsonBytes)
+    return corrupt("version JSON bytes", "at most 1048576", text.size());
   const json object = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object()) return corrupt("version JSON", "one object", "something else");
   MemoryVersion v;

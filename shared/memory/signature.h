@@ -12,15 +12,15 @@
 namespace memslot {
 
 enum class MlpForm : std::uint8_t {  // values are on disk and on the wire; append only
-  kSwiGlu = 1,   // down(silu(gate(x)) * up(x)), no biases
-  kGeluTanh = 2, // c_proj(gelu_tanh(c_fc(x) + b) ) + b
+  kSwiGlu = 1,                       // down(silu(gate(x)) * up(x)), no biases
+  kGeluTanh = 2,                     // c_proj(gelu_tanh(c_fc(x) + b) ) + b
 };
 std::string_view mlp_form_name(MlpForm form);  // "swiglu", "gelu_tanh"
 Result<MlpForm> parse_mlp_form(std::string_view name);
 
 struct SlotSignature {
-  Sha256 model;              // of the model file, or of a folder's safetensors in name order
-  std::int32_t layer = 0;    // counted from 0
+  Sha256 model;            // of the model file, or of a folder's safetensors in name order
+  std::int32_t layer = 0;  // counted from 0
   MemoryKind kind = MemoryKind::kMlp;
   MlpForm form = MlpForm::kSwiGlu;
   std::int32_t d_model = 0;  // D
@@ -28,7 +28,8 @@ struct SlotSignature {
   Sha256 outer;              // outer parameters' digest; all zero for kinds that have none
 
   friend bool operator==(const SlotSignature&, const SlotSignature&) = default;
-  std::string text() const;  // one line, for messages: "lora@22 swiglu 576x1536 model 7f3a... outer -"
+  std::string text()
+      const;  // one line, for messages: "lora@22 swiglu 576x1536 model 7f3a... outer -"
 };
 
 // ok, or kMismatch naming the first differing field with expected (slot) and found (memory).

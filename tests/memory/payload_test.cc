@@ -31,8 +31,12 @@ SlotSignature signature() {
 MemoryPayload sample(DType dtype = DType::kBF16) {
   const std::vector<float> a = {1, -2.5F, 3, 0, 0.1F, 65504}, state = {0.1F, 0.2F, 0.3F};
   return MemoryPayloadBuilder(signature(), dtype)
-      .scalar("alpha", 16.5).scalar("position", 7)
-      .tensor("a", {2, 3}, a).tensor("state:f32", {3}, state).finish().value();
+      .scalar("alpha", 16.5)
+      .scalar("position", 7)
+      .tensor("a", {2, 3}, a)
+      .tensor("state:f32", {3}, state)
+      .finish()
+      .value();
 }
 
 std::vector<std::byte> bytes() {
@@ -93,7 +97,8 @@ TEST(MemoryPayload, AskingForWhatIsNotThereIsAMismatch) {
 TEST(MemoryPayload, EveryTruncationIsRefused) {
   const auto good = bytes();
   for (std::size_t n = 0; n < good.size(); ++n) {
-    const auto parsed = MemoryPayload::parse({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(n)});
+    const auto parsed =
+        MemoryPayload::parse({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(n)});
     ASSERT_FALSE(parsed) << n;
     EXPECT_EQ(parsed.error().code, ErrorCode::kCorruption) << n;
   }
@@ -140,7 +145,9 @@ TEST(MemoryPayload, EveryBadHeaderFieldIsNamed) {
 TEST(MemoryPayload, TwoTensorsOfOneNameAreRefused) {
   const std::vector<float> v(3);
   const auto twice = MemoryPayloadBuilder(signature(), DType::kF32)
-                         .tensor("a", {3}, v).tensor("a", {3}, v).finish();
+                         .tensor("a", {3}, v)
+                         .tensor("a", {3}, v)
+                         .finish();
   ASSERT_FALSE(twice);
   EXPECT_EQ(twice.error().code, ErrorCode::kInvalidArgument);
 }
@@ -152,7 +159,8 @@ TEST(MemoryPayload, RandomDamageNeverBreaksTheParser) {
   const auto good = bytes();
   for (int i = 0; i < 20'000; ++i) {
     auto raw = good;
-    for (auto n = 1 + rng() % 4; n > 0; --n) raw[rng() % raw.size()] = static_cast<std::byte>(rng());
+    for (auto n = 1 + rng() % 4; n > 0; --n)
+      raw[rng() % raw.size()] = static_cast<std::byte>(rng());
     const auto parsed = MemoryPayload::parse(std::move(raw));
     if (!parsed) continue;
     for (const auto& tensor : parsed.value().tensors()) {
@@ -165,12 +173,14 @@ TEST(MemoryPayload, RandomDamageNeverBreaksTheParser) {
 }
 
 TEST(MemoryPayload, NonFiniteNumbersAreFoundWhereverTheyAre) {
-  for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+  for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity()}) {
     for (const auto dtype : {DType::kF32, DType::kBF16}) {
       for (const std::string name : {"w", "w:f32"}) {
         std::vector<float> values(33, 1.0F);
         values[32] = bad;
-        const auto payload = MemoryPayloadBuilder(signature(), dtype).tensor(name, {33}, values).finish();
+        const auto payload =
+            MemoryPayloadBuilder(signature(), dtype).tensor(name, {33}, values).finish();
         ASSERT_TRUE(payload);
         const auto checked = payload.value().check_finite();
         ASSERT_FALSE(checked);
@@ -179,19 +189,22 @@ TEST(MemoryPayload, NonFiniteNumbersAreFoundWhereverTheyAre) {
       }
     }
   }
-  const auto scalar = MemoryPayloadBuilder(signature(), DType::kF32).scalar("x", std::nan("")).finish();
+  const auto scalar =
+      MemoryPayloadBuilder(signature(), DType::kF32).scalar("x", std::nan("")).finish();
   EXPECT_FALSE(scalar.value().check_finite());
 }
 
 TEST(MemoryPayload, TheBuilderRefusesWhatParseWouldRefuse) {
   const std::vector<float> huge((kMaxPayloadBytes / 4) + 1);
   const auto over = MemoryPayloadBuilder(signature(), DType::kF32)
-                        .tensor("w", {static_cast<std::int64_t>(huge.size())}, huge).finish();
+                        .tensor("w", {static_cast<std::int64_t>(huge.size())}, huge)
+                        .finish();
   ASSERT_FALSE(over);
   EXPECT_EQ(over.error().code, ErrorCode::kInvalidArgument);
   auto bad = signature();
   bad.d_model = 0;
-  EXPECT_EQ(MemoryPayloadBuilder(bad, DType::kF32).finish().error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(MemoryPayloadBuilder(bad, DType::kF32).finish().error().code,
+            ErrorCode::kInvalidArgument);
 }
 
 }  // namespace

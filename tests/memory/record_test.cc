@@ -12,13 +12,15 @@ namespace {
 using nlohmann::json;
 
 TEST(Names, AreLowerCaseShortAndDoNotHide) {
-  for (const char* good : {"a", "0", "skerrow_light", "a.b-c_9", "_x"}) EXPECT_TRUE(check_name("id", good)) << good;
+  for (const char* good : {"a", "0", "skerrow_light", "a.b-c_9", "_x"})
+    EXPECT_TRUE(check_name("id", good)) << good;
   EXPECT_TRUE(check_name("id", std::string(120, 'x')));
   for (const char* bad : {"", ".", "..", ".x", "-x", "A", "a b", "a/b", "ü", "a\n"}) {
     const auto checked = check_name("memory id", bad);
     ASSERT_FALSE(checked) << bad;
     EXPECT_EQ(checked.error().code, ErrorCode::kInvalidArgument);
-    EXPECT_TRUE(checked.error().message.starts_with("memory id: expected")) << checked.error().message;
+    EXPECT_TRUE(checked.error().message.starts_with("memory id: expected"))
+        << checked.error().message;
   }
   EXPECT_FALSE(check_name("id", std::string(121, 'x')));
 }
@@ -41,7 +43,8 @@ TEST(MemoryRefs, ParseEveryFormAndPrintIt) {
   EXPECT_EQ(MemoryRef::parse("ns/m@18446744073709551615").value().version, 18446744073709551615U);
   EXPECT_EQ(MemoryRef::parse("ns/m@7").value().text(), "ns/m@7");
   EXPECT_EQ((MemoryRef{"ns", "m", 0}).text(), "ns/m");
-  for (const char* bad : {"", "/", "ns/", "/m", "m@", "m@0", "m@-1", "m@x", "m@1x", "a/b/c", "m@18446744073709551616", "M"}) {
+  for (const char* bad : {"", "/", "ns/", "/m", "m@", "m@0", "m@-1", "m@x", "m@1x", "a/b/c",
+                          "m@18446744073709551616", "M"}) {
     EXPECT_FALSE(MemoryRef::parse(bad)) << bad;
   }
 }
@@ -83,7 +86,8 @@ TEST(Signatures, TheFirstDifferenceIsNamed) {
   expect_named([](auto& s) { s.d_model = 1; }, "d_model");
   expect_named([](auto& s) { s.d_ff = 1; }, "d_ff");
   expect_named([](auto& s) { s.outer = sha256(bytes_of("o")); }, "outer");
-  EXPECT_EQ(slot.text(), "mlp@22 swiglu 576x1536 model " + slot.model.hex().substr(0, 12) + " outer -");
+  EXPECT_EQ(slot.text(),
+            "mlp@22 swiglu 576x1536 model " + slot.model.hex().substr(0, 12) + " outer -");
 }
 
 MemoryVersion sample() {
@@ -166,7 +170,8 @@ TEST(VersionJson, BadValuesAreRefused) {
   expect_refused("/version", 1.5);
   expect_refused("/keys", 4294967296);
   expect_refused("/stats/recall", nullptr);
-  for (const char* text : {"", "{", "[]", "null", "{}", "\xff"}) EXPECT_FALSE(memory_version_from_json(text)) << text;
+  for (const char* text : {"", "{", "[]", "null", "{}", "\xff"})
+    EXPECT_FALSE(memory_version_from_json(text)) << text;
   EXPECT_FALSE(memory_version_from_json(std::string(2 << 20, ' ')));
   EXPECT_FALSE(memory_version_from_json(std::string(100'000, '[')));
 }

@@ -134,9 +134,11 @@ TEST_P(BankStoreContract, BadArgumentsAreRefusedAndChangeNothing) {
   EXPECT_ERROR(store->publish("r", "", "", "", kNoDeadline), code);
   EXPECT_ERROR(store->publish("r", "", "a b", "", kNoDeadline), code);
   EXPECT_ERROR(store->publish("r", "", std::string(129, 't'), "", kNoDeadline), code);
-  EXPECT_ERROR(store->publish("r", "", "t", std::string(kMaxMetadataBytes + 1, 'm'), kNoDeadline), code);
+  EXPECT_ERROR(store->publish("r", "", "t", std::string(kMaxMetadataBytes + 1, 'm'), kNoDeadline),
+               code);
   EXPECT_ERROR(store->put_payload("a/b", B("x"), kNoDeadline), code);
-  EXPECT_ERROR(store->put_payload("t", std::vector<std::byte>(kMaxBlobBytes + 1), kNoDeadline), code);
+  EXPECT_ERROR(store->put_payload("t", std::vector<std::byte>(kMaxBlobBytes + 1), kNoDeadline),
+               code);
   EXPECT_ERROR(store->list("", "", 0, kNoDeadline), code);
   EXPECT_ERROR(store->list_payloads("", 1'000'000, kNoDeadline), code);
   EXPECT_ERROR(store->head("r", kNoDeadline), ErrorCode::kNotFound);
@@ -174,7 +176,7 @@ TEST_P(BankStoreContract, TheQuotaBoundsPayloadsAndErasingFreesIt) {
   ASSERT_OK(store->put_payload("c", B("1234"), kNoDeadline));
   ASSERT_OK(store->put_payload("c", B("1234"), kNoDeadline));  // stored already: takes no more
   EXPECT_ERROR(store->put_payload("d", B("1"), kNoDeadline), ErrorCode::kNoSpace);
-  ASSERT_OK(store->publish("r", "", "t", "m", kNoDeadline));   // records go on
+  ASSERT_OK(store->publish("r", "", "t", "m", kNoDeadline));  // records go on
   ASSERT_OK(store->erase_payload("a", kNoDeadline));
   ASSERT_OK(store->put_payload("b", B("12345"), kNoDeadline));
   const auto usage = store->usage(kNoDeadline).value();
@@ -194,7 +196,8 @@ TEST_P(BankStoreContract, OfRacingWritersExactlyOneWinsEveryVersion) {
         const std::string expected = head ? head.value().token : "";
         const std::string token = std::to_string(t) + "-" + std::to_string(i);
         const auto done = store->publish("r", expected, token, "m", kNoDeadline);
-        if (!done && done.error().code != ErrorCode::kConflict) ADD_FAILURE() << done.error().message;
+        if (!done && done.error().code != ErrorCode::kConflict)
+          ADD_FAILURE() << done.error().message;
         if (done) {
           ++wins;
           ++i;
@@ -246,7 +249,8 @@ TEST_P(BankStoreContract, CompactionChangesNothingThatCanBeRead) {
   const auto store = open();
   for (int i = 0; i < 20; ++i) {
     const auto token = "t" + std::to_string(i);
-    ASSERT_OK(store->put_payload(token, B(std::string(5000, static_cast<char>('a' + i))), kNoDeadline));
+    ASSERT_OK(
+        store->put_payload(token, B(std::string(5000, static_cast<char>('a' + i))), kNoDeadline));
     if (i % 2 == 0) {
       ASSERT_OK(store->erase_payload(token, kNoDeadline));
     }
@@ -254,7 +258,8 @@ TEST_P(BankStoreContract, CompactionChangesNothingThatCanBeRead) {
   ASSERT_OK(store->publish("r", "", "a", "m", kNoDeadline));
   ASSERT_OK(store->compact(kNoDeadline));
   EXPECT_EQ(store->list_payloads("", 100, kNoDeadline).value().entries.size(), 10U);
-  EXPECT_TRUE(std::ranges::equal(store->get_payload("t7", kNoDeadline).value(), B(std::string(5000, 'h'))));
+  EXPECT_TRUE(
+      std::ranges::equal(store->get_payload("t7", kNoDeadline).value(), B(std::string(5000, 'h'))));
   EXPECT_EQ(store->head("r", kNoDeadline).value().token, "a");
 }
 
@@ -292,11 +297,14 @@ TEST_P(BankStoreContract, AgreesWithAModelUnderRandomOperations) {
         ASSERT_OK(store->erase_payload(token, kNoDeadline));
         payloads.erase(token);
         break;
-      case 3: case 4: case 5: {
+      case 3:
+      case 4:
+      case 5: {
         const std::string head = live.empty() ? "" : live.back().token;
         const std::string expected = rng() % 4 == 0 ? "wrong" : head;
         const auto used = std::ranges::find(live, token, &RecordVersion::token) != live.end();
-        const auto done = store->publish(id, expected, token, "m" + std::to_string(step), kNoDeadline);
+        const auto done =
+            store->publish(id, expected, token, "m" + std::to_string(step), kNoDeadline);
         if (!live.empty() && head == token) {
           ASSERT_OK(done);
           ASSERT_EQ(done.value(), live.back());

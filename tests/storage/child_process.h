@@ -24,7 +24,8 @@ class ChildProcess {
     ::posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
     ::posix_spawn_file_actions_addclose(&actions, ends[0]);
     std::string program = BANK_CHILD;
-    std::array<char*, 5> arguments = {program.data(), mode.data(), bank.data(), number.data(), nullptr};
+    std::array<char*, 5> arguments = {program.data(), mode.data(), bank.data(), number.data(),
+                                      nullptr};
     EXPECT_EQ(::posix_spawn(&pid_, BANK_CHILD, &actions, nullptr, arguments.data(), environ), 0);
     ::posix_spawn_file_actions_destroy(&actions);
     ::close(ends[1]);

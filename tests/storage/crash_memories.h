@@ -10,7 +10,8 @@ namespace memslot {
 
 struct CrashMemory {
   CrashMemory(int round, int number)
-      : payload(make_payload(number)), keys{4, std::vector<float>(8, static_cast<float>(number))},
+      : payload(make_payload(number)),
+        keys{4, std::vector<float>(8, static_cast<float>(number))},
         source(std::string("source ").append(draft_name(round, number))) {
     draft.meta.ref = {"default", std::string("m").append(std::to_string(number % 5)), 0};
     draft.meta.token = draft_name(round, number);
@@ -27,7 +28,10 @@ struct CrashMemory {
 
   // (append, not +: GCC 12 warns wrongly about "text" + std::string.)
   static std::string draft_name(int round, int number) {
-    return std::string("r").append(std::to_string(round)).append("-").append(std::to_string(number));
+    return std::string("r")
+        .append(std::to_string(round))
+        .append("-")
+        .append(std::to_string(number));
   }
   static MemoryPayload make_payload(int number) {
     SlotSignature s;

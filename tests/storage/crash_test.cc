@@ -1,6 +1,6 @@
 // kill -9 at random moments: what was acknowledged is there, and nothing is half there.
-#include <set>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "storage/garbage.h"
@@ -54,11 +54,13 @@ class BankCrash : public testing::Test {
       }
     }
     for (const auto& [id, token] : acknowledged_) {
-      EXPECT_TRUE(found.contains({id, token})) << id << " " << token << " was acknowledged and is lost";
+      EXPECT_TRUE(found.contains({id, token}))
+          << id << " " << token << " was acknowledged and is lost";
     }
     const auto report = bank.verify(nullptr, kNoDeadline);  // every visible version is whole
     ASSERT_OK(report);
-    for (const auto& bad : report.value().bad) ADD_FAILURE() << bad.record << " " << bad.payload << ": " << bad.message;
+    for (const auto& bad : report.value().bad)
+      ADD_FAILURE() << bad.record << " " << bad.payload << ": " << bad.message;
     EXPECT_EQ(report.value().versions, found.size());
     in_flight_ += found.size() - acknowledged_.size();
     acknowledged_ = found;  // an unacknowledged version that is visible must stay, too

@@ -63,7 +63,8 @@ TEST_P(DocumentBankTest, ABlobIsKeptReplacedOrDropped) {
   document = bank_.put("outer", "default", "delta", draft, kNoDeadline).value();
   EXPECT_EQ(bank_.load_blob(document, kNoDeadline).value(), second);
   draft.keep_blob = true;
-  EXPECT_ERROR(bank_.put("outer", "default", "delta", draft, kNoDeadline), ErrorCode::kInvalidArgument);
+  EXPECT_ERROR(bank_.put("outer", "default", "delta", draft, kNoDeadline),
+               ErrorCode::kInvalidArgument);
 }
 
 TEST_P(DocumentBankTest, ListingIsByTypeAndNamespace) {

@@ -63,7 +63,8 @@ TEST_F(ExportTest, AnImportGoesOnTopOfWhatIsThereAndUnderAnyName) {
   const auto on_top = bank_.import_memory(file_, "default", "", kNoDeadline).value();
   EXPECT_EQ(on_top.ref.version, 3U);
   EXPECT_EQ(on_top.parent, "t2");
-  EXPECT_ERROR(bank_.import_memory(file_, "default", "Bad Name", kNoDeadline), ErrorCode::kInvalidArgument);
+  EXPECT_ERROR(bank_.import_memory(file_, "default", "Bad Name", kNoDeadline),
+               ErrorCode::kInvalidArgument);
 }
 
 TEST_F(ExportTest, AnErasedMemoryCanBeImportedAgain) {
@@ -100,19 +101,23 @@ TEST_F(ExportTest, EveryTruncationAndEveryFlippedByteIsRefused) {
 TEST_F(ExportTest, ARightDigestDoesNotExcuseWrongContents) {
   auto longer = file_;
   longer.insert(longer.end() - 32, std::byte{0});
-  EXPECT_ERROR(other_.import_memory(resigned(longer), "guest", "", kNoDeadline), ErrorCode::kCorruption);
+  EXPECT_ERROR(other_.import_memory(resigned(longer), "guest", "", kNoDeadline),
+               ErrorCode::kCorruption);
   auto huge = file_;
   std::memset(huge.data() + 16, 0xff, 8);  // the payload's length
-  EXPECT_ERROR(other_.import_memory(resigned(huge), "guest", "", kNoDeadline), ErrorCode::kCorruption);
+  EXPECT_ERROR(other_.import_memory(resigned(huge), "guest", "", kNoDeadline),
+               ErrorCode::kCorruption);
   auto manifest = file_;
   manifest[40] = std::byte{'['};
-  EXPECT_ERROR(other_.import_memory(resigned(manifest), "guest", "", kNoDeadline), ErrorCode::kCorruption);
+  EXPECT_ERROR(other_.import_memory(resigned(manifest), "guest", "", kNoDeadline),
+               ErrorCode::kCorruption);
   auto payload = file_;
   const std::string_view text(reinterpret_cast<const char*>(payload.data()), payload.size());
   const auto at = text.find("MSM1");
   ASSERT_NE(at, text.npos);
   payload[at + 200] ^= std::byte{1};  // not what the manifest's SHA-256 says
-  EXPECT_ERROR(other_.import_memory(resigned(payload), "guest", "", kNoDeadline), ErrorCode::kCorruption);
+  EXPECT_ERROR(other_.import_memory(resigned(payload), "guest", "", kNoDeadline),
+               ErrorCode::kCorruption);
 }
 
 }  // namespace

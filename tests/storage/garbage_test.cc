@@ -84,9 +84,8 @@ TEST_F(GarbageTest, AVersionPublishedWhileCollectingIsKept) {
   ASSERT_OK(store_.put_payload("t1:p", sample.payload.bytes(), kNoDeadline));
   age();
   // After the payloads were listed, before the records are: the latest moment that can matter.
-  slow.run_before(FaultyStore::Call::kList, 1, [&] {
-    ASSERT_OK(bank_.publish_memory(sample.draft, kNoDeadline));
-  });
+  slow.run_before(FaultyStore::Call::kList, 1,
+                  [&] { ASSERT_OK(bank_.publish_memory(sample.draft, kNoDeadline)); });
   EXPECT_EQ(collect(slow).value().removed, 0U);
   EXPECT_TRUE(bank_.verify(nullptr, kNoDeadline).value().bad.empty());
 }

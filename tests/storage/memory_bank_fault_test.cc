@@ -49,16 +49,18 @@ TEST_F(MemoryBankFaults, AWriterThatOvertakesBetweenReadAndPublishMakesABranch) 
   MemoryBank other(real_, clock_);  // another process, as far as the lock in the bank goes
   Sample theirs("t3", 3);
   theirs.expecting("t1");
-  store_.run_before(Call::kPublish, 2, [&] { ASSERT_OK(other.publish_memory(theirs.draft, kNoDeadline)); });
+  store_.run_before(Call::kPublish, 2,
+                    [&] { ASSERT_OK(other.publish_memory(theirs.draft, kNoDeadline)); });
   const auto lost = bank_.publish_memory(mine.expecting("t1").draft, kNoDeadline);
   ASSERT_OK(lost);
   EXPECT_TRUE(lost.value().conflict());
   EXPECT_EQ(lost.value().head_token, "t3");
-  EXPECT_EQ(tokens_of(bank_.branches(kSkerrow, kNoDeadline).value()), (std::vector<std::string>{"t2"}));
+  EXPECT_EQ(tokens_of(bank_.branches(kSkerrow, kNoDeadline).value()),
+            (std::vector<std::string>{"t2"}));
 }
 
-// A crash is a failure after which the writer never comes back: whatever call it hits, no version is
-// ever visible with a part missing, and a retry completes it.
+// A crash is a failure after which the writer never comes back: whatever call it hits, no version
+// is ever visible with a part missing, and a retry completes it.
 TEST_F(MemoryBankFaults, AFailureAtAnyCallLeavesNoHalfVersionAndARetryCompletes) {
   for (const auto call : {Call::kPut, Call::kPublish, Call::kHead, Call::kHistory}) {
     for (int number = 1; number <= 4; ++number) {
@@ -135,7 +137,8 @@ TEST_F(MemoryBankFaults, StatisticsThatCouldNotBeWrittenAreWrittenNextTime) {
   store_.fail_before(Call::kPublish, 2, ErrorCode::kIo);
   EXPECT_ERROR(bank_.flush_statistics(kNoDeadline), ErrorCode::kIo);
   ASSERT_OK(bank_.flush_statistics(kNoDeadline));
-  EXPECT_EQ(MemoryBank(real_, clock_).statistics(kSkerrow, kNoDeadline).value(), (MemoryStatistics{1, 1, 1.0}));
+  EXPECT_EQ(MemoryBank(real_, clock_).statistics(kSkerrow, kNoDeadline).value(),
+            (MemoryStatistics{1, 1, 1.0}));
 }
 
 TEST_F(MemoryBankFaults, ConcurrentWritersOfOneMemoryLoseNothing) {

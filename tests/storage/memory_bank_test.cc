@@ -10,7 +10,9 @@ namespace {
 
 class MemoryBankTest : public EachStore {
  protected:
-  Result<PublishedMemory> publish(Sample& sample) { return bank_.publish_memory(sample.draft, kNoDeadline); }
+  Result<PublishedMemory> publish(Sample& sample) {
+    return bank_.publish_memory(sample.draft, kNoDeadline);
+  }
   std::unique_ptr<BankStore> store_ = open();
   MemoryBank bank_{*store_, clock_};
 };
@@ -55,7 +57,8 @@ TEST_P(MemoryBankTest, VersionsFormAChainThatCanBeListedAndRead) {
   EXPECT_EQ(history[2].parent, "t2");
   const auto second = bank_.version({"default", "skerrow", 2}, kNoDeadline).value();
   EXPECT_EQ(second.token, "t2");
-  EXPECT_TRUE(std::ranges::equal(bank_.load_payload(second, kNoDeadline).value().bytes(), two.payload.bytes()));
+  EXPECT_TRUE(std::ranges::equal(bank_.load_payload(second, kNoDeadline).value().bytes(),
+                                 two.payload.bytes()));
   EXPECT_EQ(bank_.version(kSkerrow, kNoDeadline).value().token, "t3");
   EXPECT_EQ(bank_.version_of_token(kSkerrow, "t1", kNoDeadline).value().ref.version, 1U);
   EXPECT_ERROR(bank_.version({"default", "skerrow", 4}, kNoDeadline), ErrorCode::kNotFound);
@@ -165,7 +168,8 @@ TEST_P(MemoryBankTest, RollbackPublishesOldBytesAgainWithoutCopyingThem) {
   EXPECT_EQ(back.value().sha256, one.draft.meta.sha256);
   EXPECT_EQ(payload_count(*store_), before);
   const auto head = bank_.head(kSkerrow, kNoDeadline).value();
-  EXPECT_TRUE(std::ranges::equal(bank_.load_payload(head, kNoDeadline).value().bytes(), one.payload.bytes()));
+  EXPECT_TRUE(std::ranges::equal(bank_.load_payload(head, kNoDeadline).value().bytes(),
+                                 one.payload.bytes()));
   EXPECT_EQ(bank_.load_source(head, kNoDeadline).value(), one.source);
   EXPECT_EQ(bank_.rollback(kSkerrow, 1, "t2", "t3", kNoDeadline).value(), back.value());  // a retry
 }
@@ -218,7 +222,8 @@ TEST_P(MemoryBankTest, WhatDoesNotFitItsDescriptionIsRefusedAndStoresNothing) {
   refuse([](Sample& s) { s.draft.meta.token = ""; }, bad);
   refuse([](Sample& s) { s.draft.meta.token = std::string(121, 't'); }, bad);
   refuse([](Sample& s) { s.draft.meta.stats.config = std::string(70'000, 'c'); }, bad);
-  refuse([](Sample& s) { s.draft.meta.stats.recall = std::numeric_limits<double>::quiet_NaN(); }, bad);
+  refuse([](Sample& s) { s.draft.meta.stats.recall = std::numeric_limits<double>::quiet_NaN(); },
+         bad);
   refuse([](Sample& s) { s.draft.meta.origin_id = "\xff\xfe"; }, bad);
   refuse([](Sample& s) { s.keys.values[2] = std::numeric_limits<float>::infinity(); }, bad);
   refuse([](Sample& s) { s.keys.values.clear(); }, bad);
@@ -232,13 +237,19 @@ TEST_P(MemoryBankTest, WhatDoesNotFitItsDescriptionIsRefusedAndStoresNothing) {
   const auto corrupt_code = ErrorCode::kCorruption;
   refuse([](Sample& s) { ++s.draft.meta.payload_bytes; }, corrupt_code);
   refuse([](Sample& s) { s.draft.meta.sha256 = sha256(bytes_of("x")); }, corrupt_code);
-  refuse([](Sample& s) { s.payload = sample_payload(std::numeric_limits<float>::quiet_NaN()); s.describe(); },
-         corrupt_code);
-  refuse([](Sample& s) {
-    s.draft.payload = s.draft.payload.first(s.draft.payload.size() - 1);
-    --s.draft.meta.payload_bytes;
-    s.draft.meta.sha256 = sha256(s.draft.payload);
-  }, corrupt_code);
+  refuse(
+      [](Sample& s) {
+        s.payload = sample_payload(std::numeric_limits<float>::quiet_NaN());
+        s.describe();
+      },
+      corrupt_code);
+  refuse(
+      [](Sample& s) {
+        s.draft.payload = s.draft.payload.first(s.draft.payload.size() - 1);
+        --s.draft.meta.payload_bytes;
+        s.draft.meta.sha256 = sha256(s.draft.payload);
+      },
+      corrupt_code);
   refuse([](Sample& s) { s.draft.expected = "nothing-there"; }, ErrorCode::kNotFound);
   EXPECT_EQ(payload_count(*store_), 0U);
   EXPECT_TRUE(store_->list("", "", 10, kNoDeadline).value().entries.empty());
@@ -290,12 +301,14 @@ TEST_P(MemoryBankTest, VerifyReadsEverythingAndCanBeStopped) {
   ASSERT_OK(bank_.rollback(kSkerrow, 1, "t2", "t4", kNoDeadline));
   ASSERT_OK(store_->put_payload("orphan", bytes_of("x"), kNoDeadline));
   std::uint64_t last = 0;
-  const auto report = bank_.verify([&](std::uint64_t done, std::uint64_t total) {
-    EXPECT_EQ(done, last + 1);
-    EXPECT_EQ(total, 10U);
-    last = done;
-    return true;
-  }, kNoDeadline);
+  const auto report = bank_.verify(
+      [&](std::uint64_t done, std::uint64_t total) {
+        EXPECT_EQ(done, last + 1);
+        EXPECT_EQ(total, 10U);
+        last = done;
+        return true;
+      },
+      kNoDeadline);
   ASSERT_OK(report);
   EXPECT_EQ(report.value().versions, 4U);
   EXPECT_EQ(report.value().payloads, 10U);

@@ -20,17 +20,24 @@ inline SlotSignature sample_signature() {
   return s;
 }
 
-inline MemoryPayload sample_payload(float value, const SlotSignature& signature = sample_signature()) {
+inline MemoryPayload sample_payload(float value,
+                                    const SlotSignature& signature = sample_signature()) {
   const std::vector<float> a(8, value), b(12, 2 * value);
   return MemoryPayloadBuilder(signature, DType::kBF16)
-      .scalar("alpha", 16).tensor("a", {2, 4}, a).tensor("state:f32", {12}, b).finish().value();
+      .scalar("alpha", 16)
+      .tensor("a", {2, 4}, a)
+      .tensor("state:f32", {12}, b)
+      .finish()
+      .value();
 }
 
 // A draft that owns what it refers to.
 struct Sample {
   explicit Sample(std::string token, float value = 1.0F, const std::string& id = "skerrow")
-      : payload(sample_payload(value)), keys{4, std::vector<float>(12, value)},
-        source(std::string("The light at Skerrow was lit in ").append(value > 0 ? std::to_string(static_cast<int>(value)) : "0")) {
+      : payload(sample_payload(value)),
+        keys{4, std::vector<float>(12, value)},
+        source(std::string("The light at Skerrow was lit in ")
+                   .append(value > 0 ? std::to_string(static_cast<int>(value)) : "0")) {
     draft.meta.ref = {"default", id, 0};
     draft.meta.token = std::move(token);
     draft.meta.signature = payload.signature();

@@ -133,7 +133,8 @@ TEST_F(RocksdbStoreTest, ABankOfALaterFormatIsRefusedAndLeftAsItWas) {
   const auto change = [&](const std::string& value) {
     std::vector<rocksdb::ColumnFamilyHandle*> families;
     rocksdb::DB* opened = nullptr;
-    ASSERT_TRUE(rocksdb::DB::Open({}, bank_, {{"default", {}}, {"payload", {}}}, &families, &opened).ok());
+    ASSERT_TRUE(
+        rocksdb::DB::Open({}, bank_, {{"default", {}}, {"payload", {}}}, &families, &opened).ok());
     const std::unique_ptr<rocksdb::DB> db(opened);
     ASSERT_TRUE(db->Put({}, families[0], "F", value).ok());
     if (value == "families") {
@@ -158,7 +159,8 @@ TEST_F(RocksdbStoreTest, DamagedPayloadBytesAreDetectedAtEveryReadAndOthersStill
   {
     const auto store = open();
     ASSERT_OK(store->put_payload("bad", bytes, kNoDeadline));
-    ASSERT_OK(store->put_payload("small", bytes_of("a small payload, kept in the table"), kNoDeadline));
+    ASSERT_OK(
+        store->put_payload("small", bytes_of("a small payload, kept in the table"), kNoDeadline));
     ASSERT_OK(store->put_payload("good", bytes_of(std::string(5000, 'g')), kNoDeadline));
   }
   ASSERT_TRUE(damage(bank_, ".blob", text_of(bytes).substr(1000, 64)));
@@ -174,7 +176,8 @@ TEST_F(RocksdbStoreTest, DamagedPayloadBytesAreDetectedAtEveryReadAndOthersStill
 TEST_F(RocksdbStoreTest, DamageInTheTableOfSmallPayloadsIsDetected) {
   {
     const auto store = open();
-    ASSERT_OK(store->put_payload("small", bytes_of("a small payload, kept in the table"), kNoDeadline));
+    ASSERT_OK(
+        store->put_payload("small", bytes_of("a small payload, kept in the table"), kNoDeadline));
   }
   ASSERT_TRUE(damage(bank_, ".sst", "a small payload, kept in the table"));
   const auto store = try_open();
@@ -206,7 +209,8 @@ TEST_F(RocksdbStoreTest, ALostBlobFileIsCorruptionNotAnEmptyPayload) {
 TEST_F(RocksdbStoreTest, ADamagedManifestIsCorruption) {
   open().reset();
   for (const auto& entry : fs::directory_iterator(bank_)) {
-    if (entry.path().filename().string().starts_with("MANIFEST-")) write_all(entry.path(), "garbage");
+    if (entry.path().filename().string().starts_with("MANIFEST-"))
+      write_all(entry.path(), "garbage");
   }
   EXPECT_ERROR(try_open(), ErrorCode::kCorruption);
 }
@@ -253,7 +257,8 @@ TEST_F(RocksdbStoreTest, ARestoredBackupEqualsTheBankAtThatMoment) {
   ASSERT_OK(restore_store(saved, restored));
   const auto copy = open_store(restored, {.create_if_missing = false}, clock_);
   ASSERT_OK(copy);
-  EXPECT_EQ(copy.value()->history("r", kNoDeadline).value(), store->history("r", kNoDeadline).value());
+  EXPECT_EQ(copy.value()->history("r", kNoDeadline).value(),
+            store->history("r", kNoDeadline).value());
   EXPECT_EQ(copy.value()->get_payload("t:p", kNoDeadline).value(), bytes);
   EXPECT_ERROR(copy.value()->head("later", kNoDeadline), ErrorCode::kNotFound);
 }
@@ -270,7 +275,8 @@ TEST_F(RocksdbStoreTest, RestoringRefusesNothingThereSomethingThereAndDamage) {
   bool damaged = false;
   for (const auto& entry : fs::recursive_directory_iterator(saved)) {
     if (entry.is_regular_file() && entry.path().extension() == ".blob") {
-      damaged |= damage(entry.path().parent_path().string(), ".blob", text_of(bytes).substr(100, 64));
+      damaged |=
+          damage(entry.path().parent_path().string(), ".blob", text_of(bytes).substr(100, 64));
     }
   }
   ASSERT_TRUE(damaged);
@@ -299,7 +305,8 @@ class FullDisk : public RocksdbStoreTest {
   // Puts until refused; how many went in.
   int fill(BankStore& store, const std::vector<std::byte>& bytes) {
     for (int n = 0;; ++n) {
-      const auto put = store.put_payload(std::string("t").append(std::to_string(n)), bytes, kNoDeadline);
+      const auto put =
+          store.put_payload(std::string("t").append(std::to_string(n)), bytes, kNoDeadline);
       if (put) continue;
       EXPECT_EQ(error_code_name(put.error().code), "no_space") << put.error().message;
       return n;
@@ -309,7 +316,8 @@ class FullDisk : public RocksdbStoreTest {
   bool mounted_ = false;
 };
 
-constexpr const char* kNeedsRoot = "SKIPPED: a full disk needs the right to mount a tmpfs (run as root)";
+constexpr const char* kNeedsRoot =
+    "SKIPPED: a full disk needs the right to mount a tmpfs (run as root)";
 
 TEST_F(FullDisk, WritesAreRefusedReadsGoOnAndWritesWorkAgainOnceThereIsSpace) {
   if (!mount_small()) GTEST_SKIP() << kNeedsRoot;
@@ -329,7 +337,9 @@ TEST_F(FullDisk, WritesAreRefusedReadsGoOnAndWritesWorkAgainOnceThereIsSpace) {
   store.reset();
   store = open();
   ASSERT_NE(store, nullptr);
-  EXPECT_EQ(store->get_payload(std::string("t").append(std::to_string(stored - 1)), kNoDeadline).value(), bytes);
+  EXPECT_EQ(
+      store->get_payload(std::string("t").append(std::to_string(stored - 1)), kNoDeadline).value(),
+      bytes);
   EXPECT_EQ(store->head("r", kNoDeadline).value().token, "b");
 }
 
@@ -348,9 +358,11 @@ TEST_F(FullDisk, TheEngineMeetingTheEndOfTheDiskLosesNothing) {
   fs::remove(ballast_);
   ASSERT_OK(store->publish("r", "a", "b", "m", kNoDeadline));
   for (int i = 0; i < stored; ++i) {
-    EXPECT_EQ(store->get_payload(std::string("t").append(std::to_string(i)), kNoDeadline).value(), bytes);
+    EXPECT_EQ(store->get_payload(std::string("t").append(std::to_string(i)), kNoDeadline).value(),
+              bytes);
   }
-  EXPECT_EQ(store->usage(kNoDeadline).value().payload_bytes, static_cast<std::uint64_t>(stored) << 20);
+  EXPECT_EQ(store->usage(kNoDeadline).value().payload_bytes, static_cast<std::uint64_t>(stored)
+                                                                 << 20);
 }
 
 }  // namespace

@@ -16,7 +16,18 @@ namespace memslot {
 
 class FaultyStore final : public BankStore {
  public:
-  enum class Call { kPut, kGet, kErasePayload, kListPayloads, kPublish, kHead, kHistory, kList, kErase, kTrim };
+  enum class Call {
+    kPut,
+    kGet,
+    kErasePayload,
+    kListPayloads,
+    kPublish,
+    kHead,
+    kHistory,
+    kList,
+    kErase,
+    kTrim
+  };
 
   // `real` must outlive this.
   explicit FaultyStore(BankStore& real) : real_(real) {}
@@ -37,11 +48,12 @@ class FaultyStore final : public BankStore {
     return around<Status>(Call::kPut, [&] { return real_.put_payload(token, bytes, deadline); });
   }
   Result<std::vector<std::byte>> get_payload(std::string_view token, TimePoint deadline) override {
-    return around<Result<std::vector<std::byte>>>(Call::kGet,
-                                                  [&] { return real_.get_payload(token, deadline); });
+    return around<Result<std::vector<std::byte>>>(
+        Call::kGet, [&] { return real_.get_payload(token, deadline); });
   }
   Status erase_payload(std::string_view token, TimePoint deadline) override {
-    return around<Status>(Call::kErasePayload, [&] { return real_.erase_payload(token, deadline); });
+    return around<Status>(Call::kErasePayload,
+                          [&] { return real_.erase_payload(token, deadline); });
   }
   Result<PayloadPage> list_payloads(std::string_view after, std::size_t limit,
                                     TimePoint deadline) override {

@@ -1,5 +1,6 @@
 #pragma once
-// The seed of a randomised test: MEMSLOT_TEST_SEED if set, else 1. Show the hint where a test fails.
+// The seed of a randomised test: MEMSLOT_TEST_SEED if set, else 1. Show the hint where a test
+// fails.
 #include <cstdlib>
 #include <string>
 
