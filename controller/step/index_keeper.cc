@@ -132,7 +132,7 @@ void IndexKeeper::rebuild() {
   changed_.clear();
   builder_ = std::thread([this, version = ++builds_] {
     auto made = make_index(version);
-    if (!made) log::warn("index build: {}", made.error().message);
+    if (!made && !stop_) log::warn("index build: {}", made.error().message);
     {
       const std::lock_guard lock(mutex_);
       failed_ = !made;

@@ -13,6 +13,8 @@ namespace {
 using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using Vector = Eigen::VectorXf;
 
+constexpr float kVarianceRows = 16;  // rows that the median variance counts for
+
 // Largest eigenpairs of the rows' covariance; directions are rows of `vectors`.
 struct Spectrum {
   Vector values;
@@ -66,6 +68,25 @@ Spectrum spectrum_of(const Matrix& centred, std::uint32_t wanted) {
   return out;
 }
 
+// z of whitening.h in place; what it takes to do the same to a query goes into `mean`, `inverse_sd`.
+void standardise(Matrix& rows, std::vector<float>& mean, std::vector<float>& inverse_sd) {
+  const float n = static_cast<float>(rows.rows());
+  const Eigen::RowVectorXf centre = rows.colwise().mean();
+  rows.rowwise() -= centre;
+  const Eigen::RowVectorXf variance = rows.colwise().squaredNorm() / n;
+  std::vector<float> sorted(variance.data(), variance.data() + variance.size());
+  const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
+  std::nth_element(sorted.begin(), middle, sorted.end());
+  const float prior = *middle;
+  for (Eigen::Index d = 0; d < rows.cols(); ++d) {
+    const auto i = static_cast<std::size_t>(d);
+    const float shrunk = (n * variance[d] + kVarianceRows * prior) / (n + kVarianceRows);
+    mean[i] = centre[d];
+    inverse_sd[i] = shrunk > 0 ? 1.0f / std::sqrt(shrunk) : 0.0f;
+    rows.col(d) *= inverse_sd[i];
+  }
+}
+
 }  // namespace
 
 // Cloned per instruction set: the loader picks one. Sixteen partial sums let the compiler vectorise a
@@ -91,33 +112,31 @@ Whitening Whitening::fit(std::span<const float> rows, std::uint32_t dim, std::ui
   out.version_ = version;
   out.fitted_rows_ = represented > 0 ? represented : rows.size() / dim;
   out.mean_.assign(dim, 0.0f);
+  out.inverse_sd_.assign(dim, 1.0f);
   if (rows.empty()) return out;
 
-  Matrix centred = sampled_rows(rows, dim);
-  const float n = static_cast<float>(centred.rows());
-  const Eigen::RowVectorXf mean = centred.colwise().mean();
+  Matrix z = sampled_rows(rows, dim);
+  const float n = static_cast<float>(z.rows());
   // One row has no spread: compare about the origin instead of dropping it altogether.
-  const bool about_origin = centred.rows() == 1;
-  if (!about_origin) {
-    centred.rowwise() -= mean;
-    std::copy_n(mean.data(), dim, out.mean_.data());
+  if (z.rows() > 1) {
+    standardise(z, out.mean_, out.inverse_sd_);
+  } else if (z.norm() > 0) {
+    z *= std::sqrt(static_cast<float>(dim)) / z.norm();
   }
-  const float mu = centred.squaredNorm() / (n * static_cast<float>(dim));
-  if (!(mu > 0)) return out;
+  if (!(z.squaredNorm() > 0)) return out;
 
-  const Spectrum spectrum = spectrum_of(centred, kMaxReducedDim);
+  const Spectrum spectrum = spectrum_of(z, kMaxReducedDim);
   const float rho = static_cast<float>(dim) / (n + static_cast<float>(dim));
   out.reduced_dim_ = static_cast<std::uint32_t>(spectrum.values.size());
   out.projection_.resize(std::size_t{out.reduced_dim_} * dim);
   out.scale_.resize(out.reduced_dim_);
   for (std::uint32_t j = 0; j < out.reduced_dim_; ++j) {
-    const float shrunk = (1 - rho) * spectrum.values[j] + rho * mu;
-    out.scale_[j] = 1.0f / std::sqrt(shrunk);
+    out.scale_[j] = 1.0f / std::sqrt((1 - rho) * spectrum.values[j] + rho);
     for (std::uint32_t d = 0; d < dim; ++d) {
       out.projection_[std::size_t{j} * dim + d] = spectrum.vectors(j, d) * out.scale_[j];
     }
   }
-  if (centred.rows() < static_cast<Eigen::Index>(kFewKeys)) out.residual_weight_ = 1.0f / (rho * mu);
+  if (z.rows() < static_cast<Eigen::Index>(kFewKeys)) out.residual_weight_ = 1.0f / rho;
   return out;
 }
 
@@ -126,7 +145,7 @@ void Whitening::apply(std::span<const float> x, std::span<float> out) const {
   if (reduced_dim_ == 0) return;
   thread_local std::vector<float> centred;
   centred.resize(dim_);
-  for (std::uint32_t d = 0; d < dim_; ++d) centred[d] = x[d] - mean_[d];
+  for (std::uint32_t d = 0; d < dim_; ++d) centred[d] = (x[d] - mean_[d]) * inverse_sd_[d];
 
   float norm2 = 0;
   float inside = 0;  // squared length within the R directions, before scaling

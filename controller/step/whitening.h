@@ -2,13 +2,16 @@
 // The space in which keys and queries are compared. A few huge dimensions dominate raw slot inputs;
 // statistics of the bank's own keys take them away.
 //
-//   S = covariance of the fitted rows (n, D) about their mean m;  mu = tr(S) / D
-//   S' = (1 - rho) S + rho mu I,  rho = D / (n + D)               (shrinkage; more keys, less of it)
-//   w(x) = normalise( (l'_j)^-1/2 * e_j . (x - m), j = 1..R )      e_j, l'_j: largest eigenpairs of S'
+//   m, v = mean and variance of the fitted rows (n, D), per dimension
+//   v'_d = (n v_d + 16 median(v)) / (n + 16)             few rows: no dimension is trusted to be still
+//   z(x) = (x - m) / sqrt(v')
+//   S = covariance of z;  S' = (1 - rho) S + rho I,  rho = D / (n + D)      more keys, less shrinkage
+//   w(x) = normalise( (l'_j)^-1/2 * e_j . z(x), j = 1..R )   e_j, l'_j: largest eigenpairs of S'
 //
-// R = min(96, rank). With fewer than kFewKeys rows the part of x - m outside the R directions counts in
-// the norm (by the weight of the smallest eigenvalue, rho mu), so that a query unlike any key is not
-// blown up into one that is like a few.
+// Shrinking towards the variances themselves, not towards their mean, keeps the huge dimensions from
+// setting everybody's scale (Schaefer and Strimmer 2005, doi:10.2202/1544-6115.1175).
+// R = min(96, rank). With fewer than kFewKeys rows the part of z outside the R directions counts in the
+// norm, by weight rho^-1/2, so that a query unlike any key is not blown up into one that is like a few.
 //
 // Threads: immutable after fit(); share freely.
 #include <cstdint>
@@ -45,6 +48,7 @@ class Whitening {
   std::uint64_t version_ = 0;
   float residual_weight_ = 0;      // squared; 0: the rest is dropped
   std::vector<float> mean_;        // (D)
+  std::vector<float> inverse_sd_;  // (D): 1 / sqrt(v')
   std::vector<float> projection_;  // (R, D): e_j scaled by (l'_j)^-1/2
   std::vector<float> scale_;       // (R): (l'_j)^-1/2
 };

@@ -1,0 +1,121 @@
+#include "controller/step/index_keeper.h"
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <mutex>
+
+#include "tests/controller/memories.h"
+
+namespace memslot {
+namespace {
+
+const std::vector<std::string> kDefault = {"default"};
+
+class Signal {
+ public:
+  void raise() {
+    const std::lock_guard lock(mutex_);
+    ++raised_;
+    changed_.notify_all();
+  }
+  bool wait(int times) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::seconds(5), [&] { return raised_ >= times; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int raised_ = 0;
+};
+
+class IndexKeeperTest : public testing::Test {
+ protected:
+  std::string nearest(IndexKeeper& keeper, unsigned number) {
+    const auto space = SpaceKey::of(slot_signature());
+    const auto query = keeper.index().query(space, centre_of(number));
+    const auto hits = keeper.index().nearest(space, kDefault, query, 1);
+    return hits.empty() ? "" : hits[0].memory->version.ref.text();
+  }
+  MemoryVersion publish(unsigned number, int rows = 6) {
+    return bank_.publish({.id = numbered(static_cast<unsigned>(number)),
+                          .keys = keys_around(centre_of(number), rows, 0.2f, rng_)});
+  }
+  std::mt19937 rng_{1};
+  TestBank bank_;
+  Signal ready_;
+  IndexKeeper keeper_{bank_.bank(), bank_.clock(), [this] { ready_.raise(); }};
+};
+
+TEST_F(IndexKeeperTest, IsMadeFromTheBankAtTheStart) {
+  for (unsigned i = 0; i < 10; ++i) publish(i);
+  bank_.bank().note_use({.ns = "default", .id = "m3", .version = 1}, 0.25);
+  ASSERT_TRUE(keeper_.build());
+  EXPECT_EQ(keeper_.index().memories(), 10u);
+  EXPECT_EQ(keeper_.index().keys(), 60u);
+  EXPECT_EQ(nearest(keeper_, 7), "default/m7@1");
+  EXPECT_EQ(keeper_.index().find("default", "m3")->uses, 1u);
+  EXPECT_FALSE(keeper_.index().refit_due());
+}
+
+TEST_F(IndexKeeperTest, FollowsPublishesAndErasures) {
+  for (unsigned i = 0; i < 10; ++i) publish(i);
+  ASSERT_TRUE(keeper_.build());
+  const auto second = bank_.publish({.id = "m4", .keys = keys_around(centre_of(44), 6, 0.2f, rng_)});
+  keeper_.changed(second.ref);
+  EXPECT_EQ(nearest(keeper_, 44), "default/m4@2");
+  ASSERT_TRUE(bank_.bank().erase({.ns = "default", .id = "m4"}, kFarDeadline));
+  keeper_.changed({.ns = "default", .id = "m4"});
+  EXPECT_EQ(keeper_.index().memories(), 9u);
+  EXPECT_NE(nearest(keeper_, 44), "default/m4@2");
+}
+
+TEST_F(IndexKeeperTest, FitsAnewInTheBackgroundAndMissesNoChangeMeanwhile) {
+  publish(0);
+  ASSERT_TRUE(keeper_.build());
+  const auto space = SpaceKey::of(slot_signature());
+  const std::uint64_t before = keeper_.index().whitening(space)->version();
+  for (unsigned i = 1; i < 8; ++i) keeper_.changed(publish(i).ref);  // a build begins at the first
+  for (int tries = 1; keeper_.index().whitening(space)->fitted_rows() < 48 && tries < 8; ++tries) {
+    ASSERT_TRUE(ready_.wait(tries));
+    keeper_.adopt();
+  }
+  EXPECT_GT(keeper_.index().whitening(space)->version(), before);
+  EXPECT_EQ(keeper_.index().memories(), 8u);
+  EXPECT_FALSE(keeper_.index().refit_due());
+  for (unsigned i = 0; i < 8; ++i) EXPECT_EQ(nearest(keeper_, i), std::string("default/").append(numbered(i)).append("@1"));
+}
+
+TEST_F(IndexKeeperTest, EqualsAFreshBuildAfterARebuildOnDemand) {
+  for (unsigned i = 0; i < 12; ++i) publish(i);
+  ASSERT_TRUE(keeper_.build());
+  keeper_.rebuild();
+  ASSERT_TRUE(ready_.wait(1));
+  ASSERT_TRUE(keeper_.adopt());
+  EXPECT_FALSE(keeper_.adopt());
+  IndexKeeper fresh(bank_.bank(), bank_.clock(), [] {});
+  ASSERT_TRUE(fresh.build());
+  const auto space = SpaceKey::of(slot_signature());
+  for (unsigned i = 0; i < 12; ++i) {
+    const auto query = centre_of(i);
+    const auto a = keeper_.index().nearest(space, kDefault, keeper_.index().query(space, query), 12);
+    const auto b = fresh.index().nearest(space, kDefault, fresh.index().query(space, query), 12);
+    ASSERT_EQ(a.size(), b.size());
+    for (std::size_t j = 0; j < a.size(); ++j) {
+      EXPECT_EQ(a[j].memory->version.ref, b[j].memory->version.ref);
+      EXPECT_EQ(a[j].best_key, b[j].best_key);
+      EXPECT_EQ(a[j].mean_key, b[j].mean_key);
+    }
+  }
+}
+
+TEST_F(IndexKeeperTest, EndsWhileABuildIsUnderWay) {
+  for (unsigned i = 0; i < 30; ++i) publish(i);
+  ASSERT_TRUE(keeper_.build());
+  IndexKeeper other(bank_.bank(), bank_.clock(), [] {});
+  other.rebuild();
+}
+
+}  // namespace
+}  // namespace memslot
