@@ -198,7 +198,8 @@ def print_tables(report):
     print()
     for row in report["targets"]:
         ratio = "not measured" if row["ratio"] is None else f"{row['ratio']:.3f}"
-        print(f"target {row['metric']} / {row['peer']} {row['bound']}: {ratio}{', met' if row['met'] else ', NOT MET'}")
+        print(f"target {row['metric']} / {row['peer']} {row['bound']}: {ratio}, "
+              f"{'met' if row['met'] else 'NOT MET'}{'' if report['quiet'] else ' (not a quiet run: no evidence)'}")
 
 
 def parse_arguments():
