@@ -13,7 +13,7 @@ namespace memslot {
 namespace {
 
 constexpr std::int64_t kMinTokens = 18;    // two beyond those that recall leaves out
-constexpr std::int64_t kAnchorRows = 256;  // of one step
+constexpr std::int64_t kAnchorRows = 512;  // of one step
 constexpr int kRecallEvery = 4;            // steps, where the batches do not show the whole text
 
 template <class Fn>
@@ -30,7 +30,6 @@ LearnJob::LearnJob(const LearnJobParts& parts, const LearnRequest& request, Lear
 
 Status LearnJob::report(const char* phase, int step, float loss, double recall) {
   peak_bytes_ = std::max(peak_bytes_, space_.bytes() + parts_.stack.bytes() + material_.bytes() +
-                                          whole_.bytes() +
                                           (trainer_ ? with(*trainer_, [](auto& t) { return t.bytes(); }) : 0));
   const LearnProgressReport now{step, config_.max_steps, loss, static_cast<float>(recall), phase};
   if (!parts_.progress || parts_.progress(now)) return ok();
@@ -60,7 +59,6 @@ Status LearnJob::read() {
     return invalid("source tokens", "at most " + std::to_string(context) + " (the context)", tokens);
   }
   windows_ = windows(text_, config_.window_words, config_.stride_words);
-  MEMSLOT_TRY(whole_, Material::read(parts_.gpt, parts_.slot, {text_.tokens}, parts_.gate));
   std::vector<std::vector<std::int32_t>> sequences = {text_.tokens};
   if (config_.alone_share > 0) {
     for (const TokenRange& range : windows_) {
@@ -85,14 +83,14 @@ SlotOutput LearnJob::trained_output() {
 
 Status LearnJob::measure_base() {
   MEMSLOT_TRY(const RowLosses losses,
-              measure(whole_, parts_.stack, parts_.gpt, base_output(), parts_.gate));
-  stats_.nll_before = mean_nll(whole_, losses);
+              measure(material_, 1, parts_.stack, parts_.gpt, base_output(), parts_.gate));
+  stats_.nll_before = mean_nll(losses, 1);
   stats_.recall_before = recall(text_.tokens, losses.argmax, kRecallSkip);
   return ok();
 }
 
 Status LearnJob::make_trainer() {
-  const std::int64_t rows = std::max({batches_->max_rows(), whole_.rows, kAnchorRows});
+  const std::int64_t rows = std::max({batches_->max_rows(), text_rows(), kAnchorRows});
   const std::int64_t d = parts_.gpt.config().d_model;
   const TrainerSlot slot{parts_.gpt, parts_.file, signature_.layer, rows};
   if (request_.start != nullptr) {
@@ -213,7 +211,7 @@ void LearnJob::anchor_gradient(int step) {
 
 Result<double> LearnJob::whole_recall() {
   MEMSLOT_TRY(const RowLosses losses,
-              measure(whole_, parts_.stack, parts_.gpt, trained_output(), parts_.gate));
+              measure(material_, 1, parts_.stack, parts_.gpt, trained_output(), parts_.gate));
   return recall(text_.tokens, losses.argmax, kRecallSkip);
 }
 
@@ -247,23 +245,25 @@ Status LearnJob::measure_learned(const MemoryPayload& payload, LearnStats& stats
       }, memory.kind);
     }
   };
-  MEMSLOT_TRY(const RowLosses text, measure(whole_, parts_.stack, parts_.gpt, learned, parts_.gate));
-  stats.nll_after = mean_nll(whole_, text);
+  MEMSLOT_TRY(const RowLosses text, measure(material_, 1, parts_.stack, parts_.gpt, learned, parts_.gate));
+  stats.nll_after = mean_nll(text, 1);
   stats.recall = recall(text_.tokens, text.argmax, kRecallSkip);
   stats.wise_min_activation = min_activation(learned, base_output());
   if (parts_.control == nullptr) return ok();
   const Material& control = parts_.control->material;
-  MEMSLOT_TRY(const RowLosses other, measure(control, parts_.stack, parts_.gpt, learned, parts_.gate));
+  const std::size_t passages = control.tokens.size();
+  MEMSLOT_TRY(const RowLosses other,
+              measure(control, passages, parts_.stack, parts_.gpt, learned, parts_.gate));
   const double before = parts_.control->base_nll;
-  stats.locality = before > 0 ? (mean_nll(control, other) - before) / before : 0;
+  stats.locality = before > 0 ? (mean_nll(other, passages) - before) / before : 0;
   return ok();
 }
 
 double LearnJob::min_activation(const SlotOutput& memory, const SlotOutput& base) {
-  const std::int64_t rows = whole_.rows, d = whole_.d_model;
+  const std::int64_t rows = text_rows(), d = material_.d_model;
   std::vector<float> with_memory(static_cast<std::size_t>(rows * d)), with_base(with_memory.size());
-  memory(whole_.input_rows(0, rows), {with_memory.data(), DType::kF32, rows, d, d});
-  base(whole_.input_rows(0, rows), {with_base.data(), DType::kF32, rows, d, d});
+  memory(material_.input_rows(0, rows), {with_memory.data(), DType::kF32, rows, d, d});
+  base(material_.input_rows(0, rows), {with_base.data(), DType::kF32, rows, d, d});
   double least = INFINITY;
   for (std::int64_t r = 0; r < rows; ++r) {
     double sum = 0;
@@ -279,11 +279,11 @@ double LearnJob::min_activation(const SlotOutput& memory, const SlotOutput& base
 
 // The mean of the slot's inputs over each window's tokens, in their places in the text.
 Result<MemoryKeys> LearnJob::make_keys() {
-  const std::int64_t d = whole_.d_model;
-  std::vector<float> inputs(static_cast<std::size_t>(whole_.rows * d));
+  const std::int64_t rows = text_rows(), d = material_.d_model;
+  std::vector<float> inputs(static_cast<std::size_t>(rows * d));
   const LayerWeights& w = parts_.gpt.layer(signature_.layer);
-  parts_.gpt.norm(whole_.residual_rows(0, whole_.rows), w.mlp_norm, w.mlp_norm_bias,
-                  {inputs.data(), DType::kF32, whole_.rows, d, d});
+  parts_.gpt.norm(material_.residual_rows(0, rows), w.mlp_norm, w.mlp_norm_bias,
+                  {inputs.data(), DType::kF32, rows, d, d});
   MemoryKeys keys;
   keys.dim = static_cast<std::uint32_t>(d);
   for (const TokenRange& range : windows_) {

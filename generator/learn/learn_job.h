@@ -61,6 +61,7 @@ class LearnJob {
   double min_activation(const SlotOutput& memory, const SlotOutput& base);
   Status report(const char* phase, int step, float loss, double recall);
 
+  std::int64_t text_rows() const { return std::ssize(text_.tokens); }
   SlotOutput base_output();
   SlotOutput trained_output();
   Backend& backend() const { return parts_.gpt.backend(); }
@@ -71,8 +72,7 @@ class LearnJob {
   SlotSignature signature_;
   SegmentedText text_;
   std::vector<TokenRange> windows_;
-  Material whole_;         // the text alone, for measuring
-  Material material_;      // what the batches draw from
+  Material material_;      // sequence 0: the whole text; then the windows read alone, if any
   std::unique_ptr<Batches> batches_;
   std::unique_ptr<AnyTrainer> trainer_;
   Workspace space_;

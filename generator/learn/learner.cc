@@ -11,7 +11,7 @@ namespace memslot {
 namespace {
 
 // The most tokens read of the shared texts, and of one of their sequences.
-constexpr std::int64_t kAnchorTokens = 4096;
+constexpr std::int64_t kAnchorTokens = 6144;
 constexpr std::int64_t kControlTokens = 4096;
 constexpr std::int64_t kSharedSequence = 256;
 
@@ -135,8 +135,9 @@ Status Learner::Impl::prepare_control(std::size_t slot, GateSlices& slices) {
   SharedText text;
   MEMSLOT_TRY(text.material, Material::read(gpt, slot, std::move(sequences), slices));
   const SlotOutput base = [this](ConstMatrix x, Matrix y) { gpt.mlp(gpt.layer(layer).mlp, x, y); };
-  MEMSLOT_TRY(const RowLosses losses, measure(text.material, *stack, gpt, base, slices));
-  text.base_nll = mean_nll(text.material, losses);
+  const std::size_t passages = text.material.tokens.size();
+  MEMSLOT_TRY(const RowLosses losses, measure(text.material, passages, *stack, gpt, base, slices));
+  text.base_nll = mean_nll(losses, passages);
   control = std::move(text);
   return ok();
 }

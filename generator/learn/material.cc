@@ -69,16 +69,17 @@ LossRows all_rows(const Material& material, std::size_t first, std::size_t count
   return rows;
 }
 
-Result<RowLosses> measure(const Material& material, UpperStack& stack, Gpt& gpt, const SlotOutput& output,
-                          GateSlices& gate) {
+Result<RowLosses> measure(const Material& material, std::size_t sequences, UpperStack& stack, Gpt& gpt,
+                          const SlotOutput& output, GateSlices& gate) {
+  MEMSLOT_CHECK(sequences <= material.tokens.size());
   RowLosses all;
   std::int64_t row = 0;
-  for (std::size_t s = 0; s < material.tokens.size();) {
+  for (std::size_t s = 0; s < sequences;) {
     std::size_t count = 0;
     std::int64_t rows = 0;
     do {  // at least one sequence, however long
       rows += std::ssize(material.tokens[s + count++]);
-    } while (s + count < material.tokens.size() &&
+    } while (s + count < sequences &&
              rows + std::ssize(material.tokens[s + count]) <= kMeasureRows);
     MEMSLOT_TRY(stack.reserve(rows));
     const auto bytes = static_cast<std::size_t>(rows * material.d_model) * sizeof(float);
@@ -97,10 +98,10 @@ Result<RowLosses> measure(const Material& material, UpperStack& stack, Gpt& gpt,
   return all;
 }
 
-double mean_nll(const Material& material, const RowLosses& losses) {
+double mean_nll(const RowLosses& losses, std::size_t sequences) {
   double sum = 0;
   for (const float nll : losses.nll) sum += double{nll};
-  const std::int64_t counted = material.rows - std::ssize(material.tokens);
+  const auto counted = std::ssize(losses.nll) - static_cast<std::int64_t>(sequences);  // a last row has no next
   return counted > 0 ? sum / static_cast<double>(counted) : 0;
 }
 

@@ -37,12 +37,12 @@ struct Material {
 // The rows of some of its sequences, every next token counted with equal weight.
 LossRows all_rows(const Material& material, std::size_t first_sequence, std::size_t count);
 
-// Losses of all rows with `output` at the slot, in groups of whole sequences.
-Result<RowLosses> measure(const Material& material, UpperStack& stack, Gpt& gpt, const SlotOutput& output,
-                          GateSlices& gate);
+// Losses of the rows of the first `sequences` with `output` at the slot, in groups of whole sequences.
+Result<RowLosses> measure(const Material& material, std::size_t sequences, UpperStack& stack, Gpt& gpt,
+                          const SlotOutput& output, GateSlices& gate);
 
-// Mean NLL over the counted rows, nats per token.
-double mean_nll(const Material& material, const RowLosses& losses);
+// Mean NLL of what measure() gave for `sequences`, nats per token.
+double mean_nll(const RowLosses& losses, std::size_t sequences);
 // Top-1 share over a sequence's tokens from index `first_target` on; `row` is its first row.
 double recall(std::span<const std::int32_t> tokens, std::span<const std::int32_t> argmax,
               std::int64_t first_target);

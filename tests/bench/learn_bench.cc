@@ -107,7 +107,7 @@ int run(const Options& o) {
     const double end = seconds_now(o.processor);
     if (step > 0) times.push_back(end - start);
     std::printf("step %d: %.1f ms (packing %.1f), loss %.4f\n", step, 1e3 * (end - start), 1e3 * (end - packing),
-                loss = mean_nll(material, losses));
+                loss = mean_nll(losses, 1));
   }
   std::sort(times.begin(), times.end());
   const double median = times[times.size() / 2], work = work_gflop(file.config(), o.layer, o.tokens);

@@ -54,7 +54,7 @@ class GoldenTraining {
     stack_->gradient(mx, all_rows(material_, 0, 1), losses, mdx, slices_);
     trainer_->backward(material_.input_rows(0, rows), mdx, /*accumulate=*/false);
     trainer_->finish_gradient();
-    return mean_nll(material_, losses);
+    return mean_nll(losses, 1);
   }
 
   void adam(int number) {
