@@ -72,10 +72,10 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 export MEMSLOT_ENDPOINT=ipc://$DATA/link.sock
-"$MEMSLOT_BUILD/controller/memslot-controller" --endpoint "$MEMSLOT_ENDPOINT" --bank "$DATA/bank" \
+"$MEMSLOT_BUILD/bin/memslot-controller" --endpoint "$MEMSLOT_ENDPOINT" --bank "$DATA/bank" \
   >"$DATA/controller.out" 2>"$DATA/controller.log" </dev/null &
 CONTROLLER_PID=$!
-"$MEMSLOT_BUILD/generator/memslot-generator" --endpoint "$MEMSLOT_ENDPOINT" --model "$MODEL" \
+"$MEMSLOT_BUILD/bin/memslot-generator" --endpoint "$MEMSLOT_ENDPOINT" --model "$MODEL" \
   >"$DATA/generator.out" 2>"$DATA/generator.log" </dev/null &
 GENERATOR_PID=$!
 
@@ -95,7 +95,7 @@ await() {
 await controller "$CONTROLLER_PID"
 await generator "$GENERATOR_PID"
 
-"$MEMSLOT_BUILD/cli/memslot" demo --kind "$KIND" "$MEMSLOT_ROOT/samples"
+"$MEMSLOT_BUILD/bin/memslot" demo --kind "$KIND" "$MEMSLOT_ROOT/samples"
 
 if [ "$KEEP" = 1 ]; then
   echo "$CONTROLLER_PID" >"$DATA/controller.pid"
@@ -104,7 +104,7 @@ if [ "$KEEP" = 1 ]; then
   say ""
   say "The pair keeps running. Try:"
   say "  export MEMSLOT_ENDPOINT=$MEMSLOT_ENDPOINT"
-  say "  $MEMSLOT_BUILD/cli/memslot bank ls"
-  say "  $MEMSLOT_BUILD/cli/memslot generate --stream 'The lighthouse of Skerrow'"
+  say "  $MEMSLOT_BUILD/bin/memslot bank ls"
+  say "  $MEMSLOT_BUILD/bin/memslot generate --stream 'The lighthouse of Skerrow'"
   say "Stop it with ./quickstart.sh --uninstall, or: kill $GENERATOR_PID $CONTROLLER_PID"
 fi
