@@ -21,6 +21,7 @@ class Score {
 
  private:
   bool advised() const { return arguments_.session.memory.kind == MemoryChoice::Kind::kAuto; }
+  std::string text_of(const StepReport& report) const;
   json token_json(const TokenFigures& token) const;
   std::string scores() const;
 
@@ -30,6 +31,15 @@ class Score {
   std::vector<TokenFigures> figures_;
   wire::ActiveMemory active_;
 };
+
+// The step's own stretch of the text; a character cut by its end is replaced when it is written.
+std::string Score::text_of(const StepReport& report) const {
+  if (context_.engine.tokenizer == nullptr) return "";
+  std::vector<std::int32_t> ids;
+  for (const TokenFigures& token : report.output.tokens) ids.push_back(token.token);
+  auto text = context_.engine.tokenizer->decode(ids);
+  return text ? std::move(text).value() : std::string();
+}
 
 json Score::token_json(const TokenFigures& token) const {
   json out = {{"id", token.token}, {"logprob", token.log_prob}, {"rank1", token.is_argmax}};
@@ -82,7 +92,11 @@ Result<std::string> Score::run() {
     MEMSLOT_TRY(StepReport report, run_->steps().run_one());
     end = report.output.end;
     active_ = report.active[arguments_.session.slot];
-    if (advised()) context_.emit(dump(step_event(report, arguments_.session.slot)));
+    if (advised()) {
+      json event = step_event(report, arguments_.session.slot);
+      event["text"] = text_of(report);
+      context_.emit(dump(event));
+    }
     for (TokenFigures& token : report.output.tokens) figures_.push_back(std::move(token));
   }
   static_cast<void>(run_->close());
