@@ -139,6 +139,8 @@ GgufBytes as_gguf(const ModelFile& model) {
       .u32("llama.attention.head_count_kv", u(c.kv_heads));
   f.f32("llama.attention.layer_norm_rms_epsilon", c.norm_eps)
       .f32("llama.rope.freq_base", c.rope_theta);
+  f.u32("llama.attention.key_length", u(c.head_dim))
+      .u32("llama.attention.value_length", u(c.head_dim));
   const auto add = [&](const std::string& name, TensorRole role, int layer, int heads = 0) {
     const auto w = model.tensor(role, layer).value();
     std::vector<std::uint64_t> dims;
@@ -147,6 +149,7 @@ GgufBytes as_gguf(const ModelFile& model) {
   };
   add("token_embd", TensorRole::kTokenEmbedding, 0);
   add("output_norm", TensorRole::kFinalNorm, 0);
+  if (!c.tied_output) add("output", TensorRole::kOutput, 0);
   for (int l = 0; l < c.layers; ++l) {
     const std::string block = "blk." + std::to_string(l) + ".";
     add(block + "attn_norm", TensorRole::kAttnNorm, l);
