@@ -53,6 +53,14 @@ int run(int argc, char** argv) {
   add_keygen(app, context);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& e) {
+    // CLI11 asks for a command before it looks at what stands in its place.
+    const auto unknown = app.remaining();
+    if (!unknown.empty()) {
+      return context.output().usage("unknown command " + unknown.front() + " (see memslot --help)");
+    }
+    app.exit(e);
+    return 2;
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }

@@ -66,6 +66,11 @@ int Output::fail(const Error& error) const {
   return exit_code(error.code);
 }
 
+int Output::usage(std::string_view text) const {
+  put(stderr, "memslot: " + std::string(text) + "\n");
+  return 2;
+}
+
 std::string Output::coloured(std::string_view memory, std::string_view text) const {
   if (!colour_ || memory == "base" || memory.empty()) return std::string(text);
   const auto name = memory.substr(0, memory.find('@'));

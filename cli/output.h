@@ -31,6 +31,9 @@ class Output {
   // Prints the error (JSON with --json) to standard error and returns the exit code for it.
   int fail(const Error& error) const;
 
+  // Prints what is wrong with the command line; the exit code for that.
+  int usage(std::string_view text) const;
+
   // `text` in the colour that stands for `memory` ("base": plain).
   std::string coloured(std::string_view memory, std::string_view text) const;
   std::string dim(std::string_view text) const;

@@ -13,6 +13,7 @@
 
 #include "storage/bank_format.h"
 #include "storage/directory_lock.h"
+#include "storage/rocksdb_options.h"
 #include "storage/rocksdb_store.h"
 
 namespace memslot {
