@@ -16,6 +16,18 @@ class GateSlices {
  public:
   explicit GateSlices(ComputeGate& gate) : gate_(gate) { take(); }
 
+  // Runs fn without the gate: reading files, packing, telling others; nothing that computes.
+  template <class Fn>
+  decltype(auto) outside(Fn&& fn) {
+    struct Back {
+      GateSlices& slices;
+      ~Back() { slices.take(); }
+    };
+    hold_.reset();
+    const Back back{*this};
+    return fn();
+  }
+
   // Between two operations: lets others in if this slice has lasted long enough.
   void breathe() {
     if (std::chrono::steady_clock::now() - since_ < kSlice) return;

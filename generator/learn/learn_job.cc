@@ -32,7 +32,7 @@ Status LearnJob::report(const char* phase, int step, float loss, double recall) 
   peak_bytes_ = std::max(peak_bytes_, space_.bytes() + parts_.stack.bytes() + material_.bytes() +
                                           (trainer_ ? with(*trainer_, [](auto& t) { return t.bytes(); }) : 0));
   const LearnProgressReport now{step, config_.max_steps, loss, static_cast<float>(recall), phase};
-  if (!parts_.progress || parts_.progress(now)) return ok();
+  if (!parts_.progress || parts_.gate.outside([&] { return parts_.progress(now); })) return ok();
   return Error{ErrorCode::kCancelled, "learning: stopped while " + std::string(phase)};
 }
 
@@ -42,7 +42,7 @@ Result<LearnOutcome> LearnJob::run() {
   MEMSLOT_TRY(read());
   MEMSLOT_TRY(report("measuring base", 0, 0, 0));
   MEMSLOT_TRY(measure_base());
-  MEMSLOT_TRY(make_trainer());
+  MEMSLOT_TRY(parts_.gate.outside([this] { return make_trainer(); }));
   MEMSLOT_TRY(train());
   MEMSLOT_TRY(report("measuring", steps_, last_loss_, last_recall_));
   MEMSLOT_TRY(LearnOutcome outcome, finish());
@@ -216,8 +216,9 @@ Result<double> LearnJob::whole_recall() {
 }
 
 Result<LearnOutcome> LearnJob::finish() {
-  MEMSLOT_TRY(MemoryPayload payload,
-              with(*trainer_, [&](auto& t) { return t.payload(signature_, config_.dtype); }));
+  MEMSLOT_TRY(MemoryPayload payload, parts_.gate.outside([this] {
+    return with(*trainer_, [this](auto& t) { return t.payload(signature_, config_.dtype); });
+  }));
   MEMSLOT_TRY(payload.check_finite());
   LearnStats stats = stats_;
   MEMSLOT_TRY(measure_learned(payload, stats));

@@ -89,15 +89,15 @@ Status Learner::Impl::prepare(std::size_t slot, const LearnConfig& config, GateS
                               const LearnProgress& progress) {
   const int wanted = gpt.options().slot_layers[slot];
   const auto tell = [&](const char* phase) -> Status {
-    if (!progress || progress({0, config.max_steps, 0, 0, phase})) return ok();
+    const LearnProgressReport now{0, config.max_steps, 0, 0, phase};
+    if (!progress || slices.outside([&] { return progress(now); })) return ok();
     return Error{ErrorCode::kCancelled, "learning: stopped while " + std::string(phase)};
   };
   if (layer != wanted || stack == nullptr) {
     release();
     MEMSLOT_TRY(tell("packing weights"));
-    MEMSLOT_TRY(stack, UpperStack::make(gpt, file, wanted));
+    MEMSLOT_TRY(stack, slices.outside([&] { return UpperStack::make(gpt, file, wanted); }));
     layer = wanted;
-    slices.breathe();
   }
   if (config.anchor > 0 && !anchor && !texts.anchor.empty()) {
     MEMSLOT_TRY(tell("reading anchor texts"));

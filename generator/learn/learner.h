@@ -7,11 +7,14 @@
 //   AdamW on the memory's parameters (f32 masters) with warm-up and decay; stop at the target recall
 //   or the step limit; optionally an anchor: mean ||slot(x) - base(x)||^2 on other text.
 //
-// Segments (docs/architecture.md): `overlap` = windows of w words every s words; `cumulative` =
-// segments appended, each read with everything before it, the loss counting the newest only.
+// Segments: `overlap` = windows of w words every s words, each read alone; `cumulative` = segments
+// appended, each read with everything before it, the loss counting the newest only. The latter is one
+// causal pass over the whole text (batches.h says why), to which a share of windows read alone is added
+// (`alone_share`), because a prompt comes without the text before it.
 //
 // Threads: learn() runs on the learner's thread and takes the compute gate slice by slice, so that
-// decoding goes first (compute_gate.h).
+// decoding goes first (compute_gate.h). `progress` is called without the gate. The other calls only
+// between jobs.
 #include <cstdint>
 #include <functional>
 #include <string>

@@ -25,11 +25,19 @@ Result<MlpTrainer> MlpTrainer::make(const TrainerSlot& slot, const MlpValues& st
   MEMSLOT_TRY(t.space_.reserve(kDy, act, slot.rows, t.d_));
   MEMSLOT_TRY(t.space_.reserve(kDGated, f32, slot.rows, t.f_));
   MEMSLOT_TRY(t.space_.reserve(kDWide, act, slot.rows, t.wide_cols()));
-  MEMSLOT_TRY(t.space_.reserve(kOnes, act, slot.rows, 1));
-  const std::vector<float> ones(static_cast<std::size_t>(slot.rows), 1.0f);
-  slot.gpt.backend().copy({ones.data(), f32, slot.rows, 1, 1}, t.space_.matrix(kOnes, act, slot.rows, 1));
+  MEMSLOT_TRY(t.make_ones(slot.rows, act));
   MEMSLOT_TRY(t.pack());
   return t;
+}
+
+// By upload, which any thread may do while another computes.
+Status MlpTrainer::make_ones(std::int64_t rows, DType dtype) {
+  MEMSLOT_TRY(space_.reserve(kOnes, dtype, rows, 1));
+  const std::vector<float> ones(static_cast<std::size_t>(rows), 1.0f);
+  if (dtype == DType::kF32) return gpt_->backend().upload(space_.data(kOnes), std::as_bytes(std::span(ones)));
+  std::vector<std::uint16_t> bits(ones.size());
+  convert(ones, bits);
+  return gpt_->backend().upload(space_.data(kOnes), std::as_bytes(std::span(bits)));
 }
 
 Status MlpTrainer::pack() {

@@ -10,7 +10,8 @@
 // Activations that enter products are in the model's activation type; sums are f32. The gradient with
 // respect to x is not computed: nothing below the slot is trained.
 //
-// Threads: one at a time.
+// Threads: one at a time; make(), pack() and payload() compute nothing on the backend but packing, and so
+//          may run while another thread computes.
 #include <memory>
 #include <span>
 #include <variant>
@@ -68,6 +69,7 @@ class MlpTrainer {
  private:
   enum Place : std::size_t { kWide, kGated, kDy, kDGated, kDWide, kOnes };
   explicit MlpTrainer(Gpt& gpt) : gpt_(&gpt), space_(gpt.backend()) {}
+  Status make_ones(std::int64_t rows, DType dtype);
   std::int64_t wide_cols() const { return gated_ ? 2 * f_ : f_; }
 
   Gpt* gpt_;
