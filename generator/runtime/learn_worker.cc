@@ -99,9 +99,18 @@ void LearnWorker::assign(wire::AssignLearn job) {
 }
 
 void LearnWorker::cancel(const wire::CancelLearn& job) {
-  const std::lock_guard lock(mutex_);
-  if (running_.job == job.job) cancelled_ = true;
-  std::erase_if(queue_, [&](const wire::AssignLearn& other) { return other.job == job.job; });
+  std::optional<wire::AssignLearn> waiting;
+  {
+    const std::lock_guard lock(mutex_);
+    if (running_.job == job.job) cancelled_ = true;
+    const auto found = std::find_if(queue_.begin(), queue_.end(),
+                                    [&](const auto& other) { return other.job == job.job; });
+    if (found != queue_.end()) {
+      waiting = std::move(*found);
+      queue_.erase(found);
+    }
+  }
+  if (waiting) send(*waiting, stopped());
 }
 
 LearnWorker::Counters LearnWorker::counters() const {

@@ -84,8 +84,9 @@ StepLoop::Plan StepLoop::resolve(Advice advice) {
 
 StepLoop::Plan StepLoop::missed_plan(const Error& why) {
   ++missed_;
-  log::warn("session {:x} step {}: no directive, keeping what is active: {}",
-            setup_.selector->session(), step_, why.message);
+  const bool first = active_[0].reason != ActiveReason::kMissedDeadline;  // of a row of them
+  log::write(first ? 3 : 1, fmt::format("session {:x} step {}: no directive, keeping what is active: {}",
+                                        setup_.selector->session(), step_, why.message));
   Plan plan{{}, active_, 0, 0};
   for (wire::ActiveMemory& active : plan.active) active.reason = ActiveReason::kMissedDeadline;
   return plan;

@@ -26,8 +26,9 @@ Xxh128 logits_of_a_new_session(TinyEngine& tiny) {
 std::vector<FakeController::Stored> some_memories(TinyEngine& tiny) {
   std::vector<FakeController::Stored> out;
   for (int i = 0; i < 6; ++i) {
-    out.push_back(tiny.mlp("m" + std::to_string(i)));
-    out.push_back(tiny.lora("l" + std::to_string(i)));
+    const std::string number = std::to_string(i);
+    out.push_back(tiny.mlp(std::string("m").append(number)));
+    out.push_back(tiny.lora(std::string("l").append(number)));
   }
   const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
   const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0, MemoryKind::kDelta,
