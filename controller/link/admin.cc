@@ -1,6 +1,7 @@
 #include "controller/link/admin.h"
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "controller/link/arguments.h"
@@ -15,6 +16,9 @@ constexpr auto kQuickTime = std::chrono::seconds(20);
 constexpr auto kSlowTime = std::chrono::hours(2);
 constexpr std::size_t kRememberedAnswers = 64;
 constexpr std::uint64_t kMostListed = 10000;
+
+constexpr std::array<std::string_view, 5> kMemoryVerbs = {"bank.show", "bank.history", "bank.rollback",
+                                                          "bank.rm", "bank.export"};
 
 std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -49,6 +53,14 @@ bool is_slow(std::string_view verb) {
 }
 
 }  // namespace
+
+TimePoint Admin::quick_end() const { return deadline_in(p_.clock, kQuickTime); }
+TimePoint Admin::slow_end() const { return deadline_in(p_.clock, kSlowTime); }
+
+Result<Admin::Answer> Admin::text_answer(Result<std::string> json, std::optional<MemoryRef> changed) {
+  if (!json) return json.error();
+  return Answer{.json = std::move(json).value(), .part = {}, .changed = std::move(changed)};
+}
 
 void Admin::reply(const Key& key, const Result<Answer>& answer) {
   const auto& [client, request] = key;
@@ -133,104 +145,93 @@ Result<Admin::Answer> Admin::peers_verb(const wire::AdminRequest& admin) {
   return Answer{.json = dump(out), .part = {}, .changed = {}};
 }
 
-Result<Admin::Job> Admin::bank_verb(const Peer& client, const wire::AdminRequest& admin,
-                                    SharedBytes file) {
-  MEMSLOT_TRY(Arguments arguments, Arguments::parse(admin.arguments));
-  const std::string& verb = admin.verb;
-  MemoryBank& memories = bank();
-  const Clock& clock = p_.clock;
-  const auto text_answer = [](Result<std::string> json, std::optional<MemoryRef> changed) -> Result<Answer> {
-    if (!json) return json.error();
-    return Answer{.json = std::move(json).value(), .part = {}, .changed = std::move(changed)};
-  };
+Result<Admin::Job> Admin::list_verb(const Access& access, Arguments& arguments) {
+  bank_verbs::ListQuery query;
+  MEMSLOT_TRY(const auto ns, arguments.text_if("namespace"));
+  MEMSLOT_TRY(const auto prefix, arguments.text_if("prefix"));
+  MEMSLOT_TRY(const auto source, arguments.text_if("source"));
+  MEMSLOT_TRY(const auto after, arguments.text_if("after"));
+  MEMSLOT_TRY(query.limit, arguments.number_or("limit", 100));
+  MEMSLOT_TRY(arguments.finish());
+  if (query.limit < 1 || query.limit > kMostListed) return invalid("limit", "1 to 10000", query.limit);
+  query.prefix = prefix.value_or("");
+  query.source = source.value_or("");
+  query.after = after.value_or("");
+  return Job([=, this]() mutable -> Result<Answer> {
+    MEMSLOT_TRY(query.namespaces, listed(p_.bank, access, ns, quick_end()));
+    return text_answer(bank_verbs::list(p_.bank, query, quick_end()));
+  });
+}
 
-  if (verb == "bank.ls") {
-    bank_verbs::ListQuery query;
-    MEMSLOT_TRY(const auto ns, arguments.text_if("namespace"));
-    MEMSLOT_TRY(const auto prefix, arguments.text_if("prefix"));
-    MEMSLOT_TRY(const auto source, arguments.text_if("source"));
-    MEMSLOT_TRY(const auto after, arguments.text_if("after"));
-    MEMSLOT_TRY(query.limit, arguments.number_or("limit", 100));
-    MEMSLOT_TRY(arguments.finish());
-    if (query.limit < 1 || query.limit > kMostListed) return invalid("limit", "1 to 10000", query.limit);
-    query.prefix = prefix.value_or("");
-    query.source = source.value_or("");
-    query.after = after.value_or("");
-    return Job([=, &memories, &clock, access = client.access]() mutable -> Result<Answer> {
-      const TimePoint deadline = deadline_in(clock, kQuickTime);
-      MEMSLOT_TRY(query.namespaces, listed(memories, access, ns, deadline));
-      return text_answer(bank_verbs::list(memories, query, deadline), {});
-    });
-  }
+Result<Admin::Job> Admin::import_verb(const Access& access, Arguments& arguments, SharedBytes file) {
+  MEMSLOT_TRY(const auto ns, arguments.text_if("namespace"));
+  MEMSLOT_TRY(const auto id, arguments.text_if("id"));
+  MEMSLOT_TRY(arguments.finish());
+  const std::string into = ns.value_or("default");
+  if (!access.sees(into)) return invisible("namespace " + into);
+  if (file == nullptr) return invalid("bank.import", "a file as part 0", "none");
+  return Job([=, this]() -> Result<Answer> {
+    MEMSLOT_TRY(auto made, bank_verbs::import_file(p_.bank, *file, into, id.value_or(""), slow_end()));
+    return Answer{.json = std::move(made.json), .part = {}, .changed = made.ref};
+  });
+}
+
+Result<Admin::Job> Admin::whole_bank_verb(const Access& access, const std::string& verb,
+                                          Arguments& arguments) {
   if (verb == "bank.usage") {
     MEMSLOT_TRY(arguments.finish());
-    const std::size_t count = p_.keeper.index().memories();
-    return Job([=, &memories, &clock] {
-      return text_answer(bank_verbs::usage(memories, count, deadline_in(clock, kQuickTime)), {});
+    return Job([this, count = p_.keeper.index().memories()] {
+      return text_answer(bank_verbs::usage(p_.bank, count, quick_end()));
     });
   }
-  if (verb == "bank.backup") {
-    MEMSLOT_TRY(const std::string directory, arguments.text("directory"));
-    MEMSLOT_TRY(arguments.finish());
-    // The whole bank leaves: for those who may see all of it.
-    if (!client.access.all_namespaces) {
-      return Error{ErrorCode::kPermission, "bank.backup: expected a client that sees every namespace"};
-    }
-    return Job([=, &memories, &clock] {
-      return text_answer(bank_verbs::backup(memories, directory, deadline_in(clock, kSlowTime)), {});
-    });
+  MEMSLOT_TRY(const std::string directory, arguments.text("directory"));
+  MEMSLOT_TRY(arguments.finish());
+  // The whole bank leaves: for those who may see all of it.
+  if (!access.all_namespaces) {
+    return Error{ErrorCode::kPermission, "bank.backup: expected a client that sees every namespace"};
   }
-  if (verb == "bank.import") {
-    MEMSLOT_TRY(const auto ns, arguments.text_if("namespace"));
-    MEMSLOT_TRY(const auto id, arguments.text_if("id"));
-    MEMSLOT_TRY(arguments.finish());
-    const std::string into = ns.value_or("default");
-    if (!client.access.sees(into)) return invisible("namespace " + into);
-    if (file == nullptr) return invalid("bank.import", "a file as part 0", "none");
-    return Job([=, &memories, &clock]() -> Result<Answer> {
-      MEMSLOT_TRY(auto made, bank_verbs::import_file(memories, *file, into, id.value_or(""),
-                                                     deadline_in(clock, kSlowTime)));
-      return Answer{.json = std::move(made.json), .part = {}, .changed = made.ref};
-    });
-  }
+  return Job([=, this] { return text_answer(bank_verbs::backup(p_.bank, directory, slow_end())); });
+}
 
-  const bool rolls_back = verb == "bank.rollback";
-  if (verb != "bank.show" && verb != "bank.history" && verb != "bank.rm" && verb != "bank.export" &&
-      !rolls_back) {
-    return unknown_verb(verb);
-  }
-  MEMSLOT_TRY(const MemoryRef ref, visible_memory(arguments, client.access));
+Result<Admin::Job> Admin::memory_verb(const Access& access, const std::string& verb,
+                                      Arguments& arguments) {
+  MEMSLOT_TRY(const MemoryRef ref, visible_memory(arguments, access));
   std::uint64_t to = 0;
-  if (rolls_back) {
+  if (verb == "bank.rollback") {
     MEMSLOT_TRY(to, arguments.number("to"));
   }
   MEMSLOT_TRY(arguments.finish());
   if (verb == "bank.show") {
-    return Job([=, &memories, &clock] {
-      return text_answer(bank_verbs::show(memories, ref, deadline_in(clock, kQuickTime)), {});
-    });
+    return Job([=, this] { return text_answer(bank_verbs::show(p_.bank, ref, quick_end())); });
   }
   if (verb == "bank.history") {
-    return Job([=, &memories, &clock] {
-      return text_answer(bank_verbs::history(memories, ref, deadline_in(clock, kQuickTime)), {});
-    });
+    return Job([=, this] { return text_answer(bank_verbs::history(p_.bank, ref, quick_end())); });
   }
-  if (rolls_back) {
-    return Job([=, &memories, &clock] {
-      return text_answer(
-          bank_verbs::rollback(memories, clock, ref, to, deadline_in(clock, kQuickTime)), ref);
+  if (verb == "bank.rollback") {
+    return Job([=, this] {
+      return text_answer(bank_verbs::rollback(p_.bank, p_.clock, ref, to, quick_end()), ref);
     });
   }
   if (verb == "bank.rm") {
     p_.learning.cancel_for(ref, "the memory was removed");
-    return Job([=, &memories, &clock] {
-      return text_answer(bank_verbs::erase(memories, ref, deadline_in(clock, kSlowTime)), ref);
-    });
+    return Job([=, this] { return text_answer(bank_verbs::erase(p_.bank, ref, slow_end()), ref); });
   }
-  return Job([=, &memories, &clock]() -> Result<Answer> {
-    MEMSLOT_TRY(auto made, bank_verbs::export_file(memories, ref, deadline_in(clock, kSlowTime)));
+  return Job([=, this]() -> Result<Answer> {
+    MEMSLOT_TRY(auto made, bank_verbs::export_file(p_.bank, ref, slow_end()));
     return Answer{.json = std::move(made.json), .part = std::move(made.file), .changed = {}};
   });
+}
+
+Result<Admin::Job> Admin::bank_verb(const Peer& client, const wire::AdminRequest& admin,
+                                    SharedBytes file) {
+  MEMSLOT_TRY(Arguments arguments, Arguments::parse(admin.arguments));
+  const std::string& verb = admin.verb;
+  const Access& access = client.access;
+  if (verb == "bank.ls") return list_verb(access, arguments);
+  if (verb == "bank.import") return import_verb(access, arguments, std::move(file));
+  if (verb == "bank.usage" || verb == "bank.backup") return whole_bank_verb(access, verb, arguments);
+  const auto known = std::find(kMemoryVerbs.begin(), kMemoryVerbs.end(), verb);
+  return known == kMemoryVerbs.end() ? unknown_verb(verb) : memory_verb(access, verb, arguments);
 }
 
 void Admin::handle(const Peer& client, std::uint64_t request, const wire::AdminRequest& admin,
@@ -279,7 +280,7 @@ void Admin::verify(const Peer& client, std::uint64_t request, const wire::Submit
       }
       return !*stop && !p_.slow.stopping();
     };
-    auto report = bank().verify(progress, deadline_in(p_.clock, kSlowTime));
+    auto report = p_.bank.verify(progress, deadline_in(p_.clock, kSlowTime));
     return [this, key, wanted, access, report = std::move(report)] {
       verifying_.erase(key);
       if (!report) {

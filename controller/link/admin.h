@@ -19,6 +19,8 @@
 
 namespace memslot {
 
+class Arguments;
+
 struct AdminParts {
   Outbox& outbox;
   PeerTable& peers;
@@ -57,7 +59,13 @@ class Admin {
   Result<Job> bank_verb(const Peer& client, const wire::AdminRequest& admin, SharedBytes file);
   void run(Worker& worker, const Key& key, Job job);
   void reply(const Key& key, const Result<Answer>& answer);
-  MemoryBank& bank() { return p_.bank; }
+  Result<Job> list_verb(const Access& access, Arguments& arguments);
+  Result<Job> import_verb(const Access& access, Arguments& arguments, SharedBytes file);
+  Result<Job> whole_bank_verb(const Access& access, const std::string& verb, Arguments& arguments);
+  Result<Job> memory_verb(const Access& access, const std::string& verb, Arguments& arguments);
+  static Result<Answer> text_answer(Result<std::string> json, std::optional<MemoryRef> changed = {});
+  TimePoint quick_end() const;
+  TimePoint slow_end() const;
 
   AdminParts p_;
   std::set<Key> under_way_;

@@ -12,8 +12,6 @@ constexpr auto kBankTime = std::chrono::seconds(10);  // for what one message as
 constexpr auto kSlowTime = std::chrono::hours(2);
 constexpr int kLostAfter = 4;  // heartbeats
 
-std::size_t parts_used(const wire::Message& message) { return message.parts.size(); }
-
 }  // namespace
 
 Server::Server(Channel& channel, MemoryBank& bank, DocumentBank& documents, const Clock& clock,
@@ -188,7 +186,7 @@ bool Server::route_generator(Peer& peer, wire::Message& message) {
     }
   } else if (const auto* write_back = std::get_if<wire::WriteBack>(&body)) {
     const std::span<const std::byte> payload =
-        parts_used(message) > 0 ? std::span(*message.parts[0]) : std::span<const std::byte>();
+        !message.parts.empty() ? std::span(*message.parts[0]) : std::span<const std::byte>();
     answer(peer, request, write_backs_.handle(peer.id, *write_back, payload, soon()));
   } else if (const auto* close = std::get_if<wire::CloseSession>(&body)) {
     answer(peer, request, steps_.close(peer.id, *close));
