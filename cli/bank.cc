@@ -1,9 +1,11 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <system_error>
 
 #include "cli/commands.h"
 
@@ -22,12 +24,19 @@ std::string qualified(const Context& context, const std::string& memory) {
   return memory.find('/') == std::string::npos ? context.ns + "/" + memory : memory;
 }
 
+// NS/ID@VERSION of a version's JSON (docs/formats/memory.md).
+std::string name_of(const json& v) {
+  return v.value("namespace", "") + "/" + v.value("id", "") + "@" +
+         std::to_string(v.value("version", std::uint64_t{0}));
+}
+
 std::string version_line(const Output& out, const json& v) {
   char text[256];
-  const auto& stats = v.contains("stats") ? v["stats"] : json::object();
-  const std::string memory = v.value("memory", "");
+  const json stats = v.value("stats", json::object());
+  const json signature = v.value("signature", json::object());
+  const std::string memory = name_of(v);
   std::snprintf(text, sizeof text, "  %-6s %-5s %9.1f kB  recall %5.1f %%  %-10s %s",
-                v.value("kind", "").c_str(), v.value("dtype", "").c_str(),
+                signature.value("kind", "").c_str(), v.value("dtype", "").c_str(),
                 v.value("payload_bytes", 0.0) / 1024, 100 * stats.value("recall", 0.0),
                 v.value("origin", "").c_str(), v.value("source", "").c_str());
   std::string name = memory;
@@ -70,17 +79,27 @@ Status history(Client& client, const Output& out, const Context& context, const 
   return ok();
 }
 
+Status write_file(const std::string& path, const std::vector<std::byte>& bytes) {
+  errno = 0;
+  std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  file.write(reinterpret_cast<const char*>(bytes.data()),
+             static_cast<std::streamsize>(bytes.size()));
+  file.close();
+  if (file) return ok();
+  const int cause = errno;
+  const bool full = cause == ENOSPC || cause == EDQUOT || cause == EFBIG;
+  return Error{full ? ErrorCode::kNoSpace : ErrorCode::kIo,
+               "file " + path + ": expected to write " + std::to_string(bytes.size()) +
+                   " bytes, found " + std::generic_category().message(cause)};
+}
+
 Status export_memory(Client& client, const Output& out, const Context& context,
                      const BankOptions& o) {
   MEMSLOT_TRY(const auto reply,
               client.ask("bank.export", {{"memory", qualified(context, o.memory)}}, nullptr));
   if (!reply.part)
     return Error{ErrorCode::kCorruption, "export: expected the file as part 0, found none"};
-  std::ofstream file(o.file, std::ios::binary | std::ios::trunc);
-  file.write(reinterpret_cast<const char*>(reply.part->data()),
-             static_cast<std::streamsize>(reply.part->size()));
-  file.close();
-  if (!file) return Error{ErrorCode::kIo, "file: cannot write " + o.file};
+  MEMSLOT_TRY(write_file(o.file, *reply.part));
   out.result(*reply.result);
   out.line("wrote " + std::to_string(reply.part->size()) + " bytes to " + o.file);
   return ok();
@@ -96,7 +115,7 @@ Status import_memory(Client& client, const Output& out, const Context& context,
               client.ask("bank.import", arguments,
                          std::make_shared<const std::vector<std::byte>>(view.begin(), view.end())));
   out.result(*reply.result);
-  out.line("imported " + (*reply.result)["version"].value("memory", ""));
+  out.line("imported " + name_of((*reply.result)["version"]));
   return ok();
 }
 

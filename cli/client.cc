@@ -27,6 +27,15 @@ Result<std::shared_ptr<nlohmann::json>> parse_reply(const std::string& text) {
   return json;
 }
 
+// JSON is UTF-8; a file or an argument that is not must not reach the wire.
+Result<std::string> arguments_text(const nlohmann::json& arguments) {
+  try {
+    return arguments.dump();
+  } catch (const nlohmann::json::type_error& e) {
+    return invalid("text", "UTF-8", e.what());
+  }
+}
+
 // The key of the --server-key option: itself, or what the file after '@' holds.
 Result<std::string> server_key_of(const std::string& option) {
   if (option.empty() || option.front() != '@') return option;
@@ -135,7 +144,8 @@ Result<std::shared_ptr<nlohmann::json>> Client::run(const std::string& kind,
                                                     const OnEvent& on_event) {
   const std::uint64_t request = ++last_request_;
   heard_ = clock_.now();
-  MEMSLOT_TRY(send(request, wire::SubmitTask{kind, arguments.dump()}, nullptr));
+  MEMSLOT_TRY(auto text, arguments_text(arguments));
+  MEMSLOT_TRY(send(request, wire::SubmitTask{kind, std::move(text)}, nullptr));
   for (;;) {
     MEMSLOT_TRY(const auto message, next(request));
     const auto* event = std::get_if<wire::TaskEvent>(&message.body);
@@ -153,7 +163,8 @@ Result<AdminResult> Client::ask(const std::string& verb, const nlohmann::json& a
                                 SharedBytes part) {
   const std::uint64_t request = ++last_request_;
   heard_ = clock_.now();
-  MEMSLOT_TRY(send(request, wire::AdminRequest{verb, arguments.dump()}, std::move(part)));
+  MEMSLOT_TRY(auto text, arguments_text(arguments));
+  MEMSLOT_TRY(send(request, wire::AdminRequest{verb, std::move(text)}, std::move(part)));
   MEMSLOT_TRY(auto message, next(request));
   const auto* reply = std::get_if<wire::AdminReply>(&message.body);
   if (reply == nullptr)
