@@ -8,7 +8,7 @@ ALLOWED = {
     "shared/base": ["shared/base"],
     "shared/tensor": ["shared/base", "shared/tensor"],
     "shared/memory": ["shared/base", "shared/tensor", "shared/memory"],
-    "shared/wire": ["shared/base", "shared/tensor", "shared/memory", "shared/wire", "shared/transport"],
+    "shared/wire": ["shared/base", "shared/tensor", "shared/memory", "shared/wire"],
     "shared/transport": ["shared/base", "shared/transport", "shared/wire", "shared/memory"],
     "storage": ["shared", "storage"],
     "rl": ["shared", "rl"],
