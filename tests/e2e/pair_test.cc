@@ -95,19 +95,26 @@ TEST_F(PairTest, ChoosesAmongMemoriesAtEachStepInBothModes) {
   }
 }
 
-TEST_F(PairTest, APassageThatWandersIsScoredWithTheControllersChoice) {
+TEST_F(PairTest, ATextIsScoredWithTheControllersChoiceAndTheGainIsReported) {
   must(client->task("learn", learn_arguments("ferry", kFerry)));
   must(client->task("learn", learn_arguments("baker", kBaker)));
-  std::vector<json> events;
-  must(client->task("score", {{"text", std::string(kFerry) + " " + kBaker}, {"memory", "auto"},
-                              {"policy", "nearest"}},
-                    &events));
-  std::set<std::string> seen;
-  for (const json& event : events) {
-    if (event["type"] == "step") seen.insert(event["memory"].get<std::string>());
+  for (const char* source : {"ferry", "baker"}) {
+    std::vector<json> events;
+    const json scores = must(client->task(
+        "score", {{"text", source == std::string("ferry") ? kFerry : kBaker}, {"memory", "auto"},
+                  {"policy", "nearest"}},
+        &events));
+    int right = 0, steps = 0;
+    double gain = 0;
+    for (const json& event : events) {
+      if (event["type"] != "step" || event["step"] == 0) continue;  // nothing is known before step 1
+      ++steps;
+      right += event["memory"] == std::string("default/").append(source).append("@1") ? 1 : 0;
+      gain += event["gain"].get<double>();
+    }
+    EXPECT_EQ(right, steps) << source;
+    EXPECT_GT(gain / steps, 0.5) << source;
   }
-  EXPECT_TRUE(seen.contains("default/ferry@1"));
-  EXPECT_TRUE(seen.contains("default/baker@1"));
 }
 
 TEST_F(PairTest, AnotherNamespacesMemoryDoesNotExist) {
