@@ -16,35 +16,35 @@ namespace memslot {
 
 // One memory that the policy may choose. Index 0 of a step's candidates is always `base`.
 struct Candidate {
-  MemoryRef ref;               // ref.id empty: base
+  MemoryRef ref;  // ref.id empty: base
   MemoryKind kind = MemoryKind::kMlp;
   bool is_base = false;
-  bool is_current = false;     // active during the previous step
-  bool resident = false;       // in the generator's memory: loading is free of transfer
-  float best_key = 0;          // cosine of the whitened query with the nearest key, in [-1, 1]
-  float mean_key = 0;          // ... with the mean of the memory's keys
-  float past_net_gain = 0;     // nats per token, mean over past uses; 0 if none
+  bool is_current = false;  // active during the previous step
+  bool resident = false;    // in the generator's memory: loading is free of transfer
+  float best_key = 0;       // cosine of the whitened query with the nearest key, in [-1, 1]
+  float mean_key = 0;       // ... with the mean of the memory's keys
+  float past_net_gain = 0;  // nats per token, mean over past uses; 0 if none
   std::uint32_t uses = 0;
-  std::uint64_t age = 0;       // publishes since its own, no clock
-  float swap_cost = 0;         // nats per token, subtracted from the reward
+  std::uint64_t age = 0;  // publishes since its own, no clock
+  float swap_cost = 0;    // nats per token, subtracted from the reward
 };
 
 struct StepContext {
   std::uint64_t session = 0;
   std::uint64_t step = 0;
-  std::uint64_t seed = 0;      // sampling is counter-based on (seed, session, step)
-  float entropy = 0;           // nats
-  float surprise = 0;          // nats
+  std::uint64_t seed = 0;  // sampling is counter-based on (seed, session, step)
+  float entropy = 0;       // nats
+  float surprise = 0;      // nats
   std::uint32_t steps_since_swap = 0;
   std::span<const float> query{};  // whitened, reduced, normalised; empty before the first summary
-  bool explore = false;        // sample; otherwise argmax
+  bool explore = false;            // sample; otherwise argmax
 };
 
 struct Choice {
-  std::size_t index = 0;       // into the candidates
-  float log_prob = 0;          // of the choice under the policy
-  std::vector<float> scores;   // one per candidate
-  bool write_back = true;      // whether a dirty state should go to the bank
+  std::size_t index = 0;      // into the candidates
+  float log_prob = 0;         // of the choice under the policy
+  std::vector<float> scores;  // one per candidate
+  bool write_back = true;     // whether a dirty state should go to the bank
 };
 
 class SelectionPolicy {

@@ -1,14 +1,15 @@
 #pragma once
 // Learn jobs, durable and exactly once.
 //
-// Operation:   submit() returns once the job is in the bank. lease() hands the oldest job that waits to
-//              a generator, under a number that is in the bank before the generator hears of it;
-//              progress() renews. A lease ends by result(), failed(), cancel(), time or the loss of its
-//              generator; then its number is fenced off: a late result is refused.
+// Operation:   submit() returns once the job is in the bank. lease() hands the oldest waiting job
+//              to a generator, under a number that is in the bank before the generator hears of it;
+//              progress() renews. A lease ends by result(), failed(), cancel(), time or the loss of
+//              its generator; then its number is fenced off: a late result is refused.
 // Exactly once: a result is published under the token "<job>:<lease>". Should the controller die
-//              between publishing and noting it, load() finds that token in the bank and ends the job.
+//              between publishing and noting it, load() finds that token in the bank and ends the
+//              job.
 // Order:       first submitted, first leased; one lease at a time for one memory.
-// Limits:      max_waiting jobs that are not finished; the last keep_finished finished ones are kept.
+// Limits:      max_waiting jobs that are not finished; the last keep_finished finished ones stay.
 // Concurrency: one thread. Writes are synchronous (a few milliseconds each, three a job).
 #include <map>
 #include <optional>
@@ -34,10 +35,10 @@ struct JobOptions {
 struct JobDraft {
   std::string ns = "default";
   std::string source;
-  std::string id;       // "": made from source and kind
-  std::string kind;     // for that id
+  std::string id;    // "": made from source and kind
+  std::string kind;  // for that id
   std::string text;
-  std::string config;   // JSON
+  std::string config;  // JSON
   std::string origin;
 };
 
@@ -50,8 +51,8 @@ class JobQueue {
   // published is done. A document that cannot be read is left alone (and logged).
   Status load();
 
-  // kInvalidArgument (names, empty text, too long), kOverloaded, kNoSpace and other errors of the bank.
-  // A draft whose origin is known returns its job.
+  // kInvalidArgument (names, empty text, too long), kOverloaded, kNoSpace and other errors of the
+  // bank. A draft whose origin is known returns its job.
   Result<Job> submit(const JobDraft& draft);
   const Job* find(std::string_view id) const;  // null if unknown
   std::vector<const Job*> jobs() const;        // by id: oldest first
@@ -78,22 +79,22 @@ class JobQueue {
   };
   Result<Cancelled> cancel(std::string_view id, std::string_view why);
 
-  // Leases that ran out, or whose generator is lost: back to the queue, or failed for good. The jobs
-  // that failed.
+  // Leases that ran out, or whose generator is lost: back to the queue, or failed for good. The
+  // jobs that failed.
   std::vector<const Job*> expire();
   std::vector<const Job*> drop_holder(const PeerId& holder);
   void rehome(const PeerId& from, const PeerId& to);
 
-  std::size_t waiting() const;                        // queued or leased
+  std::size_t waiting() const;  // queued or leased
   std::size_t leases(const PeerId& holder) const;
 
  private:
   struct Entry {
     Job job;
-    std::string document;     // token of the stored document
-    PeerId holder;            // "" after a restart, until it is heard of
-    TimePoint expires{};      // of the lease
-    TimePoint not_before{};   // of the next one
+    std::string document;    // token of the stored document
+    PeerId holder;           // "" after a restart, until it is heard of
+    TimePoint expires{};     // of the lease
+    TimePoint not_before{};  // of the next one
   };
   TimePoint soon() const;
   Entry* entry(std::string_view id);

@@ -21,7 +21,8 @@ std::vector<std::string> split(const std::string& text) {
 Result<Access> parse_access(const std::string& roles, const std::string& namespaces) {
   Access access{.client = false, .generator = false, .all_namespaces = namespaces == "*"};
   for (const std::string& role : split(roles)) {
-    if (role != "client" && role != "generator") return invalid("role", "client or generator", role);
+    if (role != "client" && role != "generator")
+      return invalid("role", "client or generator", role);
     (role == "client" ? access.client : access.generator) = true;
   }
   if (access.all_namespaces) return access;

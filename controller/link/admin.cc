@@ -17,8 +17,8 @@ constexpr auto kSlowTime = std::chrono::hours(2);
 constexpr std::size_t kRememberedAnswers = 64;
 constexpr std::uint64_t kMostListed = 10000;
 
-constexpr std::array<std::string_view, 5> kMemoryVerbs = {"bank.show", "bank.history", "bank.rollback",
-                                                          "bank.rm", "bank.export"};
+constexpr std::array<std::string_view, 5> kMemoryVerbs = {
+    "bank.show", "bank.history", "bank.rollback", "bank.rm", "bank.export"};
 
 std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -26,7 +26,8 @@ std::string dump(const Json& json) {
 
 // The namespaces of a listing: all that the client sees, or the one it names.
 Result<std::vector<std::string>> listed(MemoryBank& bank, const Access& access,
-                                        const std::optional<std::string>& wanted, TimePoint deadline) {
+                                        const std::optional<std::string>& wanted,
+                                        TimePoint deadline) {
   if (wanted) {
     if (!access.sees(*wanted)) return std::vector<std::string>();
     return std::vector<std::string>{*wanted};
@@ -49,7 +50,8 @@ Error unknown_verb(const std::string& verb) {
 }
 
 bool is_slow(std::string_view verb) {
-  return verb == "bank.backup" || verb == "bank.rm" || verb == "bank.export" || verb == "bank.import";
+  return verb == "bank.backup" || verb == "bank.rm" || verb == "bank.export" ||
+         verb == "bank.import";
 }
 
 }  // namespace
@@ -57,7 +59,8 @@ bool is_slow(std::string_view verb) {
 TimePoint Admin::quick_end() const { return deadline_in(p_.clock, kQuickTime); }
 TimePoint Admin::slow_end() const { return deadline_in(p_.clock, kSlowTime); }
 
-Result<Admin::Answer> Admin::text_answer(Result<std::string> json, std::optional<MemoryRef> changed) {
+Result<Admin::Answer> Admin::text_answer(Result<std::string> json,
+                                         std::optional<MemoryRef> changed) {
   if (!json) return json.error();
   return Answer{.json = std::move(json).value(), .part = {}, .changed = std::move(changed)};
 }
@@ -140,7 +143,8 @@ Result<Admin::Answer> Admin::peers_verb(const wire::AdminRequest& admin) {
                           {"learning", p_.jobs.leases(id)},
                           {"sessions", p_.sessions.count(id)}});
   }
-  const Json out = {{"generators", std::move(generators)}, {"clients", clients},
+  const Json out = {{"generators", std::move(generators)},
+                    {"clients", clients},
                     {"sessions", p_.sessions.size()}};
   return Answer{.json = dump(out), .part = {}, .changed = {}};
 }
@@ -153,7 +157,8 @@ Result<Admin::Job> Admin::list_verb(const Access& access, Arguments& arguments) 
   MEMSLOT_TRY(const auto after, arguments.text_if("after"));
   MEMSLOT_TRY(query.limit, arguments.number_or("limit", 100));
   MEMSLOT_TRY(arguments.finish());
-  if (query.limit < 1 || query.limit > kMostListed) return invalid("limit", "1 to 10000", query.limit);
+  if (query.limit < 1 || query.limit > kMostListed)
+    return invalid("limit", "1 to 10000", query.limit);
   query.prefix = prefix.value_or("");
   query.source = source.value_or("");
   query.after = after.value_or("");
@@ -163,7 +168,8 @@ Result<Admin::Job> Admin::list_verb(const Access& access, Arguments& arguments) 
   });
 }
 
-Result<Admin::Job> Admin::import_verb(const Access& access, Arguments& arguments, SharedBytes file) {
+Result<Admin::Job> Admin::import_verb(const Access& access, Arguments& arguments,
+                                      SharedBytes file) {
   MEMSLOT_TRY(const auto ns, arguments.text_if("namespace"));
   MEMSLOT_TRY(const auto id, arguments.text_if("id"));
   MEMSLOT_TRY(arguments.finish());
@@ -171,7 +177,8 @@ Result<Admin::Job> Admin::import_verb(const Access& access, Arguments& arguments
   if (!access.sees(into)) return invisible("namespace " + into);
   if (file == nullptr) return invalid("bank.import", "a file as part 0", "none");
   return Job([=, this]() -> Result<Answer> {
-    MEMSLOT_TRY(auto made, bank_verbs::import_file(p_.bank, *file, into, id.value_or(""), slow_end()));
+    MEMSLOT_TRY(auto made,
+                bank_verbs::import_file(p_.bank, *file, into, id.value_or(""), slow_end()));
     return Answer{.json = std::move(made.json), .part = {}, .changed = made.ref};
   });
 }
@@ -188,7 +195,8 @@ Result<Admin::Job> Admin::whole_bank_verb(const Access& access, const std::strin
   MEMSLOT_TRY(arguments.finish());
   // The whole bank leaves: for those who may see all of it.
   if (!access.all_namespaces) {
-    return Error{ErrorCode::kPermission, "bank.backup: expected a client that sees every namespace"};
+    return Error{ErrorCode::kPermission,
+                 "bank.backup: expected a client that sees every namespace"};
   }
   return Job([=, this] { return text_answer(bank_verbs::backup(p_.bank, directory, slow_end())); });
 }
@@ -229,7 +237,8 @@ Result<Admin::Job> Admin::bank_verb(const Peer& client, const wire::AdminRequest
   const Access& access = client.access;
   if (verb == "bank.ls") return list_verb(access, arguments);
   if (verb == "bank.import") return import_verb(access, arguments, std::move(file));
-  if (verb == "bank.usage" || verb == "bank.backup") return whole_bank_verb(access, verb, arguments);
+  if (verb == "bank.usage" || verb == "bank.backup")
+    return whole_bank_verb(access, verb, arguments);
   const auto known = std::find(kMemoryVerbs.begin(), kMemoryVerbs.end(), verb);
   return known == kMemoryVerbs.end() ? unknown_verb(verb) : memory_verb(access, verb, arguments);
 }
@@ -267,33 +276,36 @@ void Admin::verify(const Peer& client, std::uint64_t request, const wire::Submit
   }
   const auto stop = std::make_shared<std::atomic<bool>>(false);
   verifying_[key] = stop;
-  const auto queued = p_.slow.submit([this, key, stop, wanted = ns.value(),
-                                      access = client.access]() -> Worker::Completion {
-    TimePoint told{};
-    const auto progress = [&](std::uint64_t done, std::uint64_t total) {
-      const TimePoint now = p_.clock.now();
-      if (now - told >= std::chrono::milliseconds(200)) {
-        told = now;
-        const Json json = {{"type", "progress"}, {"job", ""}, {"phase", "verify"},
-                           {"step", done}, {"steps", total}};
-        static_cast<void>(p_.outbox.event(key.first, key.second, dump(json), /*final=*/false));
-      }
-      return !*stop && !p_.slow.stopping();
-    };
-    auto report = p_.bank.verify(progress, deadline_in(p_.clock, kSlowTime));
-    return [this, key, wanted, access, report = std::move(report)] {
-      verifying_.erase(key);
-      if (!report) {
-        static_cast<void>(p_.outbox.failure(key.first, key.second, report.error()));
-        return;
-      }
-      const auto sees = [&](std::string_view name) {
-        return access.sees(name) && (!wanted || *wanted == name);
-      };
-      static_cast<void>(p_.outbox.event(key.first, key.second,
-                                        bank_verbs::verified(report.value(), sees), /*final=*/true));
-    };
-  });
+  const auto queued = p_.slow.submit(
+      [this, key, stop, wanted = ns.value(), access = client.access]() -> Worker::Completion {
+        TimePoint told{};
+        const auto progress = [&](std::uint64_t done, std::uint64_t total) {
+          const TimePoint now = p_.clock.now();
+          if (now - told >= std::chrono::milliseconds(200)) {
+            told = now;
+            const Json json = {{"type", "progress"},
+                               {"job", ""},
+                               {"phase", "verify"},
+                               {"step", done},
+                               {"steps", total}};
+            static_cast<void>(p_.outbox.event(key.first, key.second, dump(json), /*final=*/false));
+          }
+          return !*stop && !p_.slow.stopping();
+        };
+        auto report = p_.bank.verify(progress, deadline_in(p_.clock, kSlowTime));
+        return [this, key, wanted, access, report = std::move(report)] {
+          verifying_.erase(key);
+          if (!report) {
+            static_cast<void>(p_.outbox.failure(key.first, key.second, report.error()));
+            return;
+          }
+          const auto sees = [&](std::string_view name) {
+            return access.sees(name) && (!wanted || *wanted == name);
+          };
+          static_cast<void>(p_.outbox.event(
+              key.first, key.second, bank_verbs::verified(report.value(), sees), /*final=*/true));
+        };
+      });
   if (queued) return;
   verifying_.erase(key);
   static_cast<void>(p_.outbox.failure(client.id, request, queued.error()));

@@ -1,9 +1,9 @@
 #pragma once
 // The administration verbs of docs/formats/tasks.md, and the task "verify".
 //
-// Verbs that touch the bank run on a worker; what follows from them (index, payload cache, reply) runs
-// on the link's thread. A retried request that is under way is not begun again, and one that was just
-// answered gets the same answer.
+// Verbs that touch the bank run on a worker; what follows from them (index, payload cache, reply)
+// runs on the link's thread. A retried request that is under way is not begun again, and one that
+// was just answered gets the same answer.
 //
 // Threads: one at a time (the link's).
 #include <deque>
@@ -49,8 +49,8 @@ class Admin {
   using Key = std::pair<PeerId, std::uint64_t>;  // client, request
   struct Answer {
     std::string json;
-    SharedBytes part;                      // null: none
-    std::optional<MemoryRef> changed;      // its head moved or went
+    SharedBytes part;                  // null: none
+    std::optional<MemoryRef> changed;  // its head moved or went
   };
   using Job = std::function<Result<Answer>()>;
 
@@ -63,13 +63,14 @@ class Admin {
   Result<Job> import_verb(const Access& access, Arguments& arguments, SharedBytes file);
   Result<Job> whole_bank_verb(const Access& access, const std::string& verb, Arguments& arguments);
   Result<Job> memory_verb(const Access& access, const std::string& verb, Arguments& arguments);
-  static Result<Answer> text_answer(Result<std::string> json, std::optional<MemoryRef> changed = {});
+  static Result<Answer> text_answer(Result<std::string> json,
+                                    std::optional<MemoryRef> changed = {});
   TimePoint quick_end() const;
   TimePoint slow_end() const;
 
   AdminParts p_;
   std::set<Key> under_way_;
-  std::deque<std::pair<Key, wire::Message>> answered_;  // newest last, without files
+  std::deque<std::pair<Key, wire::Message>> answered_;           // newest last, without files
   std::map<Key, std::shared_ptr<std::atomic<bool>>> verifying_;  // true: stop
 };
 

@@ -20,9 +20,9 @@ class Arguments {
  public:
   static Result<Arguments> parse(std::string_view json);  // "" is an empty object
 
-  Result<std::string> text(std::string_view name);        // required
+  Result<std::string> text(std::string_view name);  // required
   Result<std::optional<std::string>> text_if(std::string_view name);
-  Result<std::uint64_t> number(std::string_view name);    // required
+  Result<std::uint64_t> number(std::string_view name);  // required
   Result<std::uint64_t> number_or(std::string_view name, std::uint64_t fallback);
   Result<bool> flag_or(std::string_view name, bool fallback);
   Result<std::string> object_or(std::string_view name, std::string_view fallback);  // as JSON

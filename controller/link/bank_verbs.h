@@ -36,6 +36,7 @@ Result<Imported> import_file(MemoryBank& bank, std::span<const std::byte> file, 
 Result<std::string> backup(MemoryBank& bank, const std::string& directory, TimePoint deadline);
 Result<std::string> usage(MemoryBank& bank, std::size_t memories, TimePoint deadline);
 // `sees`: damage in what the client may not see is counted, not named.
-std::string verified(const VerifyReport& report, const std::function<bool(std::string_view ns)>& sees);
+std::string verified(const VerifyReport& report,
+                     const std::function<bool(std::string_view ns)>& sees);
 
 }  // namespace memslot::bank_verbs

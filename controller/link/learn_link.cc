@@ -17,15 +17,24 @@ std::string dump(const Json& json) {
 }
 
 std::string progress_json(const wire::LearnProgress& p) {
-  return dump({{"type", "progress"}, {"job", p.job}, {"phase", p.phase}, {"step", p.step},
-               {"steps", p.steps}, {"loss", p.loss}, {"recall", p.recall}});
+  return dump({{"type", "progress"},
+               {"job", p.job},
+               {"phase", p.phase},
+               {"step", p.step},
+               {"steps", p.steps},
+               {"loss", p.loss},
+               {"recall", p.recall}});
 }
 
 std::string learned_json(const Job& job, const MemoryVersion* version) {
-  Json json = {{"type", "learned"}, {"job", job.id}, {"memory", job.target.text()},
-               {"branch", job.branch}, {"message", job.message}};
+  Json json = {{"type", "learned"},
+               {"job", job.id},
+               {"memory", job.target.text()},
+               {"branch", job.branch},
+               {"message", job.message}};
   // The record's own JSON has the statistics in their documented form.
-  if (version != nullptr) json["stats"] = Json::parse(to_json(*version)).value("stats", Json::object());
+  if (version != nullptr)
+    json["stats"] = Json::parse(to_json(*version)).value("stats", Json::object());
   return dump(json);
 }
 
@@ -88,7 +97,8 @@ void LearnLink::submit(const Peer& client, std::uint64_t request, const wire::Su
   const Job& job = *jobs_.find(id);
   if (task.kind == "learn") {
     const bool last = !watch;
-    static_cast<void>(outbox_.event(client.id, request, dump({{"type", "job"}, {"job", id}}), last));
+    static_cast<void>(
+        outbox_.event(client.id, request, dump({{"type", "job"}, {"job", id}}), last));
     if (last) return;
   }
   if (job.finished()) return end(watcher, job, nullptr);
@@ -144,7 +154,8 @@ void LearnLink::finish(const Job& job, const MemoryVersion* version) {
 
 void LearnLink::progress(const Peer& generator, const wire::LearnProgress& progress) {
   if (!jobs_.progress(generator.id, progress)) {
-    static_cast<void>(outbox_.send(generator.id, 0, wire::CancelLearn{progress.job, progress.lease}));
+    static_cast<void>(
+        outbox_.send(generator.id, 0, wire::CancelLearn{progress.job, progress.lease}));
     return;
   }
   tell(progress.job, progress_json(progress));
@@ -162,24 +173,27 @@ void LearnLink::answer(const Peer& generator, std::uint64_t request,
   if (o.job != nullptr && o.job->finished()) finish(*o.job, o.published ? &*o.published : nullptr);
 }
 
-void LearnLink::result(const Peer& generator, std::uint64_t request, const wire::LearnResult& result,
-                       const std::vector<SharedBytes>& parts) {
-  const std::span<const std::byte> keys = parts.size() > 1 ? std::span(*parts[1]) : std::span<const std::byte>();
+void LearnLink::result(const Peer& generator, std::uint64_t request,
+                       const wire::LearnResult& result, const std::vector<SharedBytes>& parts) {
+  const std::span<const std::byte> keys =
+      parts.size() > 1 ? std::span(*parts[1]) : std::span<const std::byte>();
   if (parts.empty()) {
-    return outbox_.error(generator.id, request, corrupt("learn result parts", "payload and keys", "none"));
+    return outbox_.error(generator.id, request,
+                         corrupt("learn result parts", "payload and keys", "none"));
   }
   answer(generator, request, jobs_.result(result, *parts[0], keys));
 }
 
-void LearnLink::failed(const Peer& generator, std::uint64_t request, const wire::LearnFailed& failed) {
+void LearnLink::failed(const Peer& generator, std::uint64_t request,
+                       const wire::LearnFailed& failed) {
   answer(generator, request, jobs_.failed(failed));
 }
 
 Status LearnLink::cancel(std::string_view id, std::string_view why) {
   MEMSLOT_TRY(const auto cancelled, jobs_.cancel(id, why));
   if (!cancelled.holder.empty()) {
-    static_cast<void>(outbox_.send(cancelled.holder, 0,
-                                   wire::CancelLearn{std::string(id), cancelled.lease}));
+    static_cast<void>(
+        outbox_.send(cancelled.holder, 0, wire::CancelLearn{std::string(id), cancelled.lease}));
   }
   finish(*jobs_.find(id), nullptr);
   return ok();

@@ -18,8 +18,8 @@ class LearnLink {
   // Everything must outlive it.
   LearnLink(Outbox& outbox, PeerTable& peers, JobQueue& jobs, IndexKeeper& keeper);
 
-  // "learn" and "watch": answered by events, the last of which waits for the job's end unless `watch`
-  // is false.
+  // "learn" and "watch": answered by events, the last of which waits for the job's end unless
+  // `watch` is false.
   void submit(const Peer& client, std::uint64_t request, const wire::SubmitTask& task);
   bool unwatch(const PeerId& client, std::uint64_t request);  // the job goes on
 
@@ -43,7 +43,8 @@ class LearnLink {
   void tell(const std::string& job, const std::string& json);
   void finish(const Job& job, const MemoryVersion* version);
   void end(const Watcher& watcher, const Job& job, const MemoryVersion* version);
-  void answer(const Peer& generator, std::uint64_t request, const Result<JobQueue::Outcome>& outcome);
+  void answer(const Peer& generator, std::uint64_t request,
+              const Result<JobQueue::Outcome>& outcome);
 
   Outbox& outbox_;
   PeerTable& peers_;

@@ -1,5 +1,6 @@
 #pragma once
-// Who is connected: every peer that said Hello, what it is, what it may see, when it was last heard.
+// Who is connected: every peer that said Hello, what it is, what it may see, when it was last
+// heard.
 //
 // Threads: one at a time.
 #include <map>

@@ -47,8 +47,8 @@ void Relay::submit_to(const Peer* generator, const Peer& client, std::uint64_t r
                 {ErrorCode::kUnavailable, "generator: expected one connected, found none"});
   }
   const std::uint64_t number = ++next_;
-  const auto sent = outbox_.send(generator->id, number,
-                                 wire::AssignTask{number, task.kind, task.arguments});
+  const auto sent =
+      outbox_.send(generator->id, number, wire::AssignTask{number, task.kind, task.arguments});
   if (!sent) return fail(client.id, request, sent.error().with_context("generator"));
   tasks_[number] = {client.id, generator->id, request};
   by_request_[key] = number;
@@ -63,12 +63,14 @@ void Relay::forget(std::uint64_t number) {
 
 void Relay::cancel_at_generator(std::uint64_t number, const Task& task) {
   // Refused: its generator is gone or drowning, and its events will find no task here.
-  static_cast<void>(outbox_.send(task.generator, 0, wire::CancelTask{.task = number, .request = 0}));
+  static_cast<void>(
+      outbox_.send(task.generator, 0, wire::CancelTask{.task = number, .request = 0}));
 }
 
 void Relay::fail(const PeerId& client, std::uint64_t request, const Error& error) {
   const auto sent = outbox_.failure(client, request, error);
-  if (!sent && sent.error().code == ErrorCode::kOverloaded) failures_.emplace(ClientKey{client, request}, error);
+  if (!sent && sent.error().code == ErrorCode::kOverloaded)
+    failures_.emplace(ClientKey{client, request}, error);
 }
 
 void Relay::retry_failures() {
@@ -150,9 +152,9 @@ void Relay::rehome_client(const PeerId& from, const PeerId& to) {
 }
 
 std::size_t Relay::tasks_of(const PeerId& generator) const {
-  return static_cast<std::size_t>(std::count_if(tasks_.begin(), tasks_.end(), [&](const auto& item) {
-    return item.second.generator == generator;
-  }));
+  return static_cast<std::size_t>(
+      std::count_if(tasks_.begin(), tasks_.end(),
+                    [&](const auto& item) { return item.second.generator == generator; }));
 }
 
 }  // namespace memslot

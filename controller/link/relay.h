@@ -1,14 +1,14 @@
 #pragma once
-// Tasks that a generator answers (generate, score, tokenize, attest, status, bench): handed to the least
-// loaded one, its events passed on to the client.
+// Tasks that a generator answers (generate, score, tokenize, attest, status, bench): handed to the
+// least loaded one, its events passed on to the client.
 //
 //   client                    controller                   generator
 //   SubmitTask(request) ----> number, namespaces ----> AssignTask(task)
 //   TaskEvent(request)  <---- same JSON            <---- TaskEvent(task) ... final
 //
-// A task ends with its final event, with kUnavailable when its generator is lost or comes back over a
-// new connection (events may be missing), with kOverloaded when its client does not read its events
-// (the others go on). What a client may not see looks absent.
+// A task ends with its final event, with kUnavailable when its generator is lost or comes back over
+// a new connection (events may be missing), with kOverloaded when its client does not read its
+// events (the others go on). What a client may not see looks absent.
 //
 // Threads: one at a time.
 #include <map>
@@ -71,10 +71,10 @@ class Relay {
 
   Outbox& outbox_;
   PeerTable& peers_;
-  std::uint64_t next_;                    // from a random place: none of before a restart
-  std::map<std::uint64_t, Task> tasks_;   // by number
+  std::uint64_t next_;                   // from a random place: none of before a restart
+  std::map<std::uint64_t, Task> tasks_;  // by number
   std::map<ClientKey, std::uint64_t> by_request_;
-  std::map<ClientKey, Error> failures_;   // not delivered yet
+  std::map<ClientKey, Error> failures_;  // not delivered yet
 };
 
 }  // namespace memslot

@@ -29,9 +29,17 @@ Server::Server(Channel& channel, MemoryBank& bank, DocumentBank& documents, cons
       write_backs_(bank, keeper_, sessions_),
       relay_(outbox_, peers_),
       learning_(outbox_, peers_, jobs_, keeper_),
-      admin_({.outbox = outbox_, .peers = peers_, .bank = bank_, .clock = clock_, .jobs = jobs_,
-              .learning = learning_, .keeper = keeper_, .payloads = payloads_,
-              .sessions = sessions_, .quick = quick_, .slow = slow_}),
+      admin_({.outbox = outbox_,
+              .peers = peers_,
+              .bank = bank_,
+              .clock = clock_,
+              .jobs = jobs_,
+              .learning = learning_,
+              .keeper = keeper_,
+              .payloads = payloads_,
+              .sessions = sessions_,
+              .quick = quick_,
+              .slow = slow_}),
       quick_([this] { channel_.wake(); }),
       slow_([this] { channel_.wake(); }) {}
 
@@ -103,8 +111,9 @@ void Server::on_hello(const Packet& packet, std::uint64_t request, const wire::H
   const bool generator = hello.role == wire::PeerRole::kGenerator;
   if (!access || !(generator ? access->generator : access->client)) {
     ++counters_.refused;
-    return outbox_.error(packet.peer, request,
-                         {ErrorCode::kPermission, "link: expected a key that may act in this role"});
+    return outbox_.error(
+        packet.peer, request,
+        {ErrorCode::kPermission, "link: expected a key that may act in this role"});
   }
   Peer* const same = peers_.find(packet.peer);
   if (same != nullptr && same->hello.incarnation != hello.incarnation) {
@@ -121,17 +130,17 @@ void Server::on_hello(const Packet& packet, std::uint64_t request, const wire::H
   peer.access = *access;
   peer.heard = clock_.now();
   peers_.put(std::move(peer));
-  log::info("{} connected: {} {}", generator ? "generator" : "client", hello.build, hello.model_name);
+  log::info("{} connected: {} {}", generator ? "generator" : "client", hello.build,
+            hello.model_name);
   const auto heartbeat = std::chrono::duration_cast<std::chrono::milliseconds>(settings_.heartbeat);
-  static_cast<void>(outbox_.send(
-      packet.peer, request,
-      wire::HelloReply{incarnation_, std::string(build_version()),
-                       static_cast<std::uint32_t>(heartbeat.count())}));
+  static_cast<void>(outbox_.send(packet.peer, request,
+                                 wire::HelloReply{incarnation_, std::string(build_version()),
+                                                  static_cast<std::uint32_t>(heartbeat.count())}));
   if (generator) learning_.tick();
 }
 
-// The same process over another connection: its sessions, leases and watched jobs go on; the events of
-// its tasks may have holes, so those end.
+// The same process over another connection: its sessions, leases and watched jobs go on; the events
+// of its tasks may have holes, so those end.
 void Server::come_back(Peer& before, const PeerId& now) {
   const PeerId old = before.id;
   if (before.is_generator()) {
@@ -153,13 +162,14 @@ void Server::answer(const Peer& peer, std::uint64_t request, Result<T> result) {
 void Server::route(Peer& peer, wire::Message message) {
   if (std::holds_alternative<wire::Heartbeat>(message.body)) return;
   const std::uint64_t request = message.request;
-  const bool known = peer.is_generator() ? route_generator(peer, message) : route_client(peer, message);
+  const bool known =
+      peer.is_generator() ? route_generator(peer, message) : route_client(peer, message);
   if (known) return;
   ++counters_.refused;
   outbox_.error(peer.id, request,
-                {ErrorCode::kPermission,
-                 std::string("link: expected a message of a ") +
-                     (peer.is_generator() ? "generator" : "client") + ", found another's"});
+                {ErrorCode::kPermission, std::string("link: expected a message of a ") +
+                                             (peer.is_generator() ? "generator" : "client") +
+                                             ", found another's"});
 }
 
 bool Server::route_generator(Peer& peer, wire::Message& message) {

@@ -2,13 +2,14 @@
 // The controller's end of the link: one thread that decodes, routes and answers.
 //
 // Operation:   start() makes the state from the bank; run() serves until stop(). A peer says Hello
-//              first; until then it is told so (ErrorReply with request 0, kUnavailable). Heartbeats go
-//              both ways; a peer silent for four of them is lost: its sessions end, its tasks fail, its
-//              leases go back to the queue.
-// Concurrency: everything on run()'s thread, but bank-wide work on two workers; stop() from any thread.
+//              first; until then it is told so (ErrorReply with request 0, kUnavailable).
+//              Heartbeats go both ways; a peer silent for four of them is lost: its sessions end,
+//              its tasks fail, its leases go back to the queue.
+// Concurrency: everything on run()'s thread, but bank-wide work on two workers; stop() from any
+//              thread.
 // Limits:      those of channel, session table, job queue and workers; over one, kOverloaded.
-// Bad input:   what does not decode is dropped, counted and answered by an ErrorReply with request 0; a
-//              message of the wrong role by kPermission.
+// Bad input:   what does not decode is dropped, counted and answered by an ErrorReply with request
+//              0; a message of the wrong role by kPermission.
 #include <atomic>
 
 #include "controller/link/access.h"
@@ -33,9 +34,9 @@ struct ServerSettings {
 
 struct ServerCounters {
   std::uint64_t messages = 0;
-  std::uint64_t malformed = 0;   // did not decode
-  std::uint64_t strangers = 0;   // no Hello yet
-  std::uint64_t refused = 0;     // wrong role, or not on the list
+  std::uint64_t malformed = 0;  // did not decode
+  std::uint64_t strangers = 0;  // no Hello yet
+  std::uint64_t refused = 0;    // wrong role, or not on the list
   std::uint64_t peers_lost = 0;
 };
 

@@ -19,7 +19,8 @@ Status Worker::submit(Work work) {
     const std::lock_guard lock(mutex_);
     if (queued_.size() >= kMaxQueued) {
       return Error{ErrorCode::kOverloaded, "background work: expected at most " +
-                                               std::to_string(kMaxQueued) + " waiting, found as many"};
+                                               std::to_string(kMaxQueued) +
+                                               " waiting, found as many"};
     }
     queued_.push_back(std::move(work));
   }

@@ -5,8 +5,8 @@
 //              run_completions(), after `wake` was called.
 // Concurrency: submit(), run_completions() on the owner's thread.
 // Limits:      kMaxQueued; over it kOverloaded.
-// Lifecycle:   the destructor drops what has not begun and waits for what has; long work should look at
-//              stopping() now and then.
+// Lifecycle:   the destructor drops what has not begun and waits for what has; long work should
+//              look at stopping() now and then.
 #include <atomic>
 #include <condition_variable>
 #include <deque>

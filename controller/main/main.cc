@@ -23,8 +23,8 @@ int fail(const Error& error, int code) {
   return code;
 }
 
-// Signals reach one thread, which asks the server to stop. Made before any other thread, so that all
-// inherit the mask.
+// Signals reach one thread, which asks the server to stop. Made before any other thread, so that
+// all inherit the mask.
 class SignalWatch {
  public:
   SignalWatch() {

@@ -12,41 +12,79 @@ std::size_t bytes_of_mib(std::int64_t mib) { return static_cast<std::size_t>(mib
 ConfigTable settings_table(ControllerSettings& s) {
   ConfigTable t("memslot-controller", "MEMSLOT_CONTROLLER",
                 "Owns the bank of memories and chooses which one each generator loads.");
-  t.add({.name = "bank", .target = &s.bank, .help = "directory of the bank; memory: keeps nothing"});
-  t.add({.name = "endpoint", .target = &s.endpoint,
+  t.add(
+      {.name = "bank", .target = &s.bank, .help = "directory of the bank; memory: keeps nothing"});
+  t.add({.name = "endpoint",
+         .target = &s.endpoint,
          .help = "where generators and clients connect: tcp://ADDRESS:PORT or ipc://PATH"});
-  t.add({.name = "restore", .target = &s.restore,
+  t.add({.name = "restore",
+         .target = &s.restore,
          .help = "make the bank directory from this backup, then end"});
-  t.add({.name = "policy", .target = &s.policy,
+  t.add({.name = "policy",
+         .target = &s.policy,
          .help = "for sessions that name none: base, random, nearest[:THRESHOLD] or fixed:MEMORY"});
-  t.add({.name = "key_file", .target = &s.key_file,
+  t.add({.name = "key_file",
+         .target = &s.key_file,
          .help = "this controller's CURVE keys (memslot keygen); needed beyond loopback and ipc"});
-  t.add({.name = "clients", .target = &s.clients,
+  t.add({.name = "clients",
+         .target = &s.clients,
          .help = "with key_file, who may connect: KEY client,generator NAMESPACE,... (or *)"});
-  t.add({.name = "log_level", .target = &s.log_level, .help = "least level of the log",
+  t.add({.name = "log_level",
+         .target = &s.log_level,
+         .help = "least level of the log",
          .choices = {"trace", "debug", "info", "warn", "error", "off"}});
-  t.add({.name = "quota_mib", .target = &s.quota_mib, .help = "most that stored payloads occupy; 0: no limit",
-         .unit = "MiB", .min = 0, .max = 1 << 30});
-  t.add({.name = "heartbeat_ms", .target = &s.heartbeat_ms,
-         .help = "between heartbeats; a peer silent for four is lost", .unit = "ms", .min = 10,
+  t.add({.name = "quota_mib",
+         .target = &s.quota_mib,
+         .help = "most that stored payloads occupy; 0: no limit",
+         .unit = "MiB",
+         .min = 0,
+         .max = 1 << 30});
+  t.add({.name = "heartbeat_ms",
+         .target = &s.heartbeat_ms,
+         .help = "between heartbeats; a peer silent for four is lost",
+         .unit = "ms",
+         .min = 10,
          .max = 60000});
-  t.add({.name = "candidates", .target = &s.candidates,
-         .help = "memories that a policy chooses among, base and the current one included", .min = 2,
+  t.add({.name = "candidates",
+         .target = &s.candidates,
+         .help = "memories that a policy chooses among, base and the current one included",
+         .min = 2,
          .max = kMaxCandidates});
-  t.add({.name = "window_tokens", .target = &s.window_tokens,
-         .help = "newest text that nearest keys are searched for", .unit = "tokens", .min = 1,
+  t.add({.name = "window_tokens",
+         .target = &s.window_tokens,
+         .help = "newest text that nearest keys are searched for",
+         .unit = "tokens",
+         .min = 1,
          .max = 4096});
-  t.add({.name = "payload_cache_mib", .target = &s.payload_cache_mib,
-         .help = "payloads kept in memory", .unit = "MiB", .min = 0, .max = 1 << 20});
-  t.add({.name = "max_pending_mib", .target = &s.max_pending_mib,
-         .help = "most that waits to be sent to one peer", .unit = "MiB", .min = 1, .max = 1 << 16});
-  t.add({.name = "lease_s", .target = &s.lease_s,
-         .help = "a learn job whose generator is silent for so long is given to another", .unit = "s",
-         .min = 1, .max = 86400});
-  t.add({.name = "garbage_s", .target = &s.garbage_s, .help = "between garbage collections",
-         .unit = "s", .min = 1, .max = 86400});
-  t.add({.name = "garbage_grace_s", .target = &s.garbage_grace_s,
-         .help = "age from which an unreferenced payload is garbage", .unit = "s", .min = 60,
+  t.add({.name = "payload_cache_mib",
+         .target = &s.payload_cache_mib,
+         .help = "payloads kept in memory",
+         .unit = "MiB",
+         .min = 0,
+         .max = 1 << 20});
+  t.add({.name = "max_pending_mib",
+         .target = &s.max_pending_mib,
+         .help = "most that waits to be sent to one peer",
+         .unit = "MiB",
+         .min = 1,
+         .max = 1 << 16});
+  t.add({.name = "lease_s",
+         .target = &s.lease_s,
+         .help = "a learn job whose generator is silent for so long is given to another",
+         .unit = "s",
+         .min = 1,
+         .max = 86400});
+  t.add({.name = "garbage_s",
+         .target = &s.garbage_s,
+         .help = "between garbage collections",
+         .unit = "s",
+         .min = 1,
+         .max = 86400});
+  t.add({.name = "garbage_grace_s",
+         .target = &s.garbage_grace_s,
+         .help = "age from which an unreferenced payload is garbage",
+         .unit = "s",
+         .min = 60,
          .max = 864000});
   return t;
 }

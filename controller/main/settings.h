@@ -1,5 +1,5 @@
 #pragma once
-// The controller's settings, as files, environment and command line name them (shared/base/config.h).
+// The controller's settings, as file, environment and command line name them (config.h of base).
 //
 // Threads: values.
 #include <cstdint>

@@ -50,8 +50,8 @@ Result<SessionTable::Opened> SessionTable::open(const PeerId& peer,
     return Opened{&session, false};
   }
   if (sessions_.size() >= limit_) {
-    return Error{ErrorCode::kOverloaded, "sessions: expected at most " + std::to_string(limit_) +
-                                             ", found as many open"};
+    return Error{ErrorCode::kOverloaded,
+                 "sessions: expected at most " + std::to_string(limit_) + ", found as many open"};
   }
   Session& session = sessions_[request.session];
   session.open = request;

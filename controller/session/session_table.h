@@ -1,10 +1,10 @@
 #pragma once
 // The open sessions of all generators, and what a step needs to know of each.
 //
-// A session belongs to the generator that opened it: to another peer it does not exist. It ends when
-// it is closed or when its generator is lost; a generator that only lost the link opens it again under
-// the same number (opening is idempotent). After a controller restart the table is empty, and the
-// first request of a session is answered kNotFound.
+// A session belongs to the generator that opened it: to another peer it does not exist. It ends
+// when it is closed or when its generator is lost; a generator that only lost the link opens it
+// again under the same number (opening is idempotent). After a controller restart the table is
+// empty, and the first request of a session is answered kNotFound.
 //
 // Threads: one at a time.
 #include <cstdint>
@@ -34,12 +34,12 @@ struct ResidentView {
 };
 
 struct Session {
-  wire::OpenSession open;          // namespaces: those that the generator may see as well
+  wire::OpenSession open;  // namespaces: those that the generator may see as well
   PeerId peer;
   std::shared_ptr<const SelectionPolicy> policy;
   std::optional<MemoryVersion> wanted;  // the memory of a fixed policy
   ResidentView residents;
-  KeyWindow window;                // summaries of the last tokens
+  KeyWindow window;                     // summaries of the last tokens
   std::optional<wire::Directive> last;  // the directive of the newest step
   std::uint32_t steps_since_swap = 0;
 
@@ -50,8 +50,8 @@ class SessionTable {
  public:
   explicit SessionTable(std::size_t limit = 4096) : limit_(limit) {}
 
-  // kOverloaded at the limit; kConflict if another generator holds that number. An open session of the
-  // same generator and incarnation is found, not made anew: `made` says which.
+  // kOverloaded at the limit; kConflict if another generator holds that number. An open session of
+  // the same generator and incarnation is found, not made anew: `made` says which.
   struct Opened {
     Session* session = nullptr;
     bool made = false;

@@ -100,7 +100,8 @@ void CandidateIndex::note_use(std::string_view ns, std::string_view id, const fl
   memory.mean_net_gain += (*net_gain - memory.mean_net_gain) / static_cast<double>(memory.gains);
 }
 
-std::vector<float> CandidateIndex::query(const SpaceKey& space, std::span<const float> hidden) const {
+std::vector<float> CandidateIndex::query(const SpaceKey& space,
+                                         std::span<const float> hidden) const {
   const Whitening* whitening = this->whitening(space);
   if (whitening == nullptr || whitening->dim() != hidden.size()) return {};
   std::vector<float> out(whitening->reduced_dim());
@@ -145,8 +146,8 @@ CandidateIndex::Hit CandidateIndex::score(const IndexedMemory& memory,
   const auto space = spaces_.find(SpaceKey::of(memory.version.signature));
   MEMSLOT_CHECK(owner != ids_.end() && space != spaces_.end());
   const auto shard = space->second.shards.find(ref.ns);
-  const bool searchable = shard != space->second.shards.end() &&
-                          query.size() == space->second.whitening.reduced_dim();
+  const bool searchable =
+      shard != space->second.shards.end() && query.size() == space->second.whitening.reduced_dim();
   const float best = searchable ? shard->second.best_key(owner->second, query) : 0.0f;
   return hit(owner->second, best, query);
 }
@@ -158,7 +159,8 @@ std::vector<const IndexedMemory*> CandidateIndex::members(
   if (found == spaces_.end()) return out;
   for (const std::string& ns : namespaces) {
     const auto& members = found->second.members;
-    for (auto it = members.lower_bound({ns, ""}); it != members.end() && it->first.first == ns; ++it) {
+    for (auto it = members.lower_bound({ns, ""}); it != members.end() && it->first.first == ns;
+         ++it) {
       out.push_back(&entries_[it->second]->memory);
     }
   }
@@ -169,7 +171,8 @@ bool CandidateIndex::refit_due() const {
   for (const auto& [key, space] : spaces_) {
     const std::uint64_t fitted = space.whitening.fitted_rows();
     if (fitted == 0) continue;
-    const std::uint64_t slack = fitted <= kSmallFit ? std::max<std::uint64_t>(fitted / 4, 1) : fitted;
+    const std::uint64_t slack =
+        fitted <= kSmallFit ? std::max<std::uint64_t>(fitted / 4, 1) : fitted;
     const std::uint64_t floor = fitted <= kSmallFit ? fitted - slack : fitted / 2;
     if (space.keys >= fitted + slack || (space.keys > 0 && space.keys < floor)) return true;
   }

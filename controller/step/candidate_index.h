@@ -1,9 +1,9 @@
 #pragma once
 // Which memories of a bank could serve a step: nearest whitened keys, per namespace and slot.
 //
-// A *space* is what makes keys comparable and memories loadable in one place: model, layer and sizes.
-// Each has its own statistics (whitening.h) and, per namespace, its own shard (key_shard.h), so that
-// neither another namespace nor another model ever takes part in a search.
+// A *space* is what makes keys comparable and memories loadable in one place: model, layer and
+// sizes. Each has its own statistics (whitening.h) and, per namespace, its own shard (key_shard.h),
+// so that neither another namespace nor another model ever takes part in a search.
 //
 // The index is derived: keep it by index_keeper.h, which can make it from the bank at any time.
 //
@@ -37,12 +37,12 @@ struct SpaceKey {
 };
 
 struct IndexedMemory {
-  MemoryVersion version;            // the head
+  MemoryVersion version;  // the head
   std::uint32_t uses = 0;
-  std::uint64_t gains = 0;          // steps with a measured gain
-  double mean_net_gain = 0;         // nats per token, over `gains`
-  std::uint64_t published = 0;      // how many memories had been published before it
-  std::vector<float> mean_key;      // (R) of the whitened keys, length 1; empty without keys
+  std::uint64_t gains = 0;      // steps with a measured gain
+  double mean_net_gain = 0;     // nats per token, over `gains`
+  std::uint64_t published = 0;  // how many memories had been published before it
+  std::vector<float> mean_key;  // (R) of the whitened keys, length 1; empty without keys
 };
 
 class CandidateIndex {

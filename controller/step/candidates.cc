@@ -79,8 +79,7 @@ void add_drawn(const CandidateIndex& index, const CandidateRequest& request, Lis
   const auto& open = request.session.open;
   const auto members = index.members(request.space, open.namespaces);
   if (members.empty()) return;
-  const std::uint64_t from =
-      uniform_below(members.size(), open.seed, ~open.session, request.step);
+  const std::uint64_t from = uniform_below(members.size(), open.seed, ~open.session, request.step);
   const std::size_t count = std::min(members.size(), request.limit);
   for (std::size_t i = 0; i < count; ++i) {
     list.add(index.score(*members[(from + i) % members.size()], {}));

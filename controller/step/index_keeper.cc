@@ -13,7 +13,10 @@ constexpr std::size_t kPage = 1000;
 }  // namespace
 
 IndexKeeper::IndexKeeper(MemoryBank& bank, const Clock& clock, std::function<void()> ready)
-    : bank_(bank), clock_(clock), ready_(std::move(ready)), index_(std::make_unique<CandidateIndex>()) {}
+    : bank_(bank),
+      clock_(clock),
+      ready_(std::move(ready)),
+      index_(std::make_unique<CandidateIndex>()) {}
 
 IndexKeeper::~IndexKeeper() {
   stop_ = true;

@@ -1,6 +1,7 @@
 #pragma once
-// Keeps the candidate index equal to the bank: made from it at the start, refreshed memory by memory
-// as heads move, and made anew with fresh statistics, beside the steps, when keys have outgrown them.
+// Keeps the candidate index equal to the bank: made from it at the start, refreshed memory by
+// memory as heads move, and made anew with fresh statistics, beside the steps, when keys have
+// outgrown them.
 //
 // Operation:   build() at the start; changed() after every publish, rollback or erase; adopt() when
 //              `ready` was called.
@@ -56,8 +57,8 @@ class IndexKeeper {
   std::set<std::pair<std::string, std::string>> changed_;  // (ns, id) since the build began
   std::atomic<bool> stop_ = false;
   std::mutex mutex_;
-  Built finished_;            // guarded by mutex_
-  bool failed_ = false;       // guarded by mutex_
+  Built finished_;       // guarded by mutex_
+  bool failed_ = false;  // guarded by mutex_
 };
 
 }  // namespace memslot

@@ -11,9 +11,9 @@ namespace memslot {
 namespace {
 
 constexpr KeyShard::Owner kGone = ~KeyShard::Owner{0};
-constexpr std::size_t kLinks = 16;            // M of HNSW
-constexpr std::size_t kBuildBreadth = 64;     // ef_construction
-constexpr std::size_t kLeastBreadth = 96;     // ef: proposals looked at by one search
+constexpr std::size_t kLinks = 16;         // M of HNSW
+constexpr std::size_t kBuildBreadth = 64;  // ef_construction
+constexpr std::size_t kLeastBreadth = 96;  // ef: proposals looked at by one search
 
 // hnswlib's distance for unit vectors, by our own dot product (its own is fixed at compile time).
 float distance(const void* a, const void* b, const void* dim) {

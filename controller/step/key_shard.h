@@ -2,7 +2,8 @@
 // Nearest-key search within one namespace and one slot: whitened, normalised keys of many memories.
 //
 // Below kExactKeys a search looks at every key. Above, an HNSW graph proposes and the proposals are
-// scored exactly. Updates mark the old keys as gone; the graph is made anew when half of it is gone.
+// scored exactly. Updates mark the old keys as gone; the graph is made anew when half of it is
+// gone.
 //
 // Threads: one at a time.
 #include <cstdint>
@@ -49,10 +50,10 @@ class KeyShard {
 
   std::uint32_t dim_;
   std::size_t live_ = 0;
-  std::vector<float> rows_;                                       // (slots, dim), gone ones included
-  std::vector<Owner> owners_;                                     // per row; kGone where gone
-  std::unordered_map<Owner, std::vector<std::uint32_t>> rows_of_; // live rows of each owner
-  std::unique_ptr<Graph> graph_;                                  // null while the search is exact
+  std::vector<float> rows_;    // (slots, dim), gone ones included
+  std::vector<Owner> owners_;  // per row; kGone where gone
+  std::unordered_map<Owner, std::vector<std::uint32_t>> rows_of_;  // live rows of each owner
+  std::unique_ptr<Graph> graph_;                                   // null while the search is exact
 };
 
 }  // namespace memslot

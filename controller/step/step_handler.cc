@@ -36,7 +36,10 @@ std::uint64_t slot_seed(std::uint64_t seed, std::size_t slot) {
 }  // namespace
 
 SpaceKey space_of(const wire::OpenSession& session, const wire::SlotInfo& slot) {
-  return {.model = session.model, .layer = slot.layer, .form = slot.form, .d_model = slot.d_model,
+  return {.model = session.model,
+          .layer = slot.layer,
+          .form = slot.form,
+          .d_model = slot.d_model,
           .d_ff = slot.d_ff};
 }
 
@@ -65,7 +68,8 @@ Result<MemoryVersion> StepHandler::resolve(const Session& session, const MemoryR
                                            TimePoint deadline) {
   // A namespace that the session does not see looks like one without that memory.
   if (!session.sees(ref.ns)) {
-    return Error{ErrorCode::kNotFound, "memory: expected one that exists, found none named " + ref.text()};
+    return Error{ErrorCode::kNotFound,
+                 "memory: expected one that exists, found none named " + ref.text()};
   }
   MEMSLOT_TRY(MemoryVersion version, bank_.version(ref, deadline));
   const auto fits = [&](const wire::SlotInfo& slot) {
@@ -102,7 +106,8 @@ Result<wire::OpenSessionReply> StepHandler::open(const PeerId& peer,
       session.wanted = std::move(version).value();
     }
   }
-  return wire::OpenSessionReply{.session = request.session, .policy = spec,
+  return wire::OpenSessionReply{.session = request.session,
+                                .policy = spec,
                                 .policy_digest = std::string(session.policy->digest())};
 }
 
@@ -153,14 +158,14 @@ StepHandler::Decision StepHandler::decide(const Session& session,
   Decision out;
   if (active != nullptr && active->reason == wire::ActiveReason::kPinned) return out;
   const Query query = query_of(session, slot);
-  const CandidateList list = make_candidates(
-      keeper_.index(), {.session = session,
-                        .slot = static_cast<std::uint32_t>(slot),
-                        .step = observation.step,
-                        .space = query.space,
-                        .query = query.whitened,
-                        .current = active == nullptr ? MemoryRef{} : active->ref,
-                        .limit = options_.candidates});
+  const CandidateList list =
+      make_candidates(keeper_.index(), {.session = session,
+                                        .slot = static_cast<std::uint32_t>(slot),
+                                        .step = observation.step,
+                                        .space = query.space,
+                                        .query = query.whitened,
+                                        .current = active == nullptr ? MemoryRef{} : active->ref,
+                                        .limit = options_.candidates});
   const StepContext context{.session = session.open.session,
                             .step = observation.step,
                             .seed = slot_seed(session.open.seed, slot),
@@ -213,8 +218,8 @@ StepHandler::Plan StepHandler::repeat(const Session& session, TimePoint deadline
   for (wire::SlotAction& action : plan.directive.actions) {
     if (action.part < 0) continue;
     auto version = bank_.version(action.ref, deadline);
-    auto payload = version ? payloads_.get(version.value(), deadline)
-                           : Result<SharedBytes>(version.error());
+    auto payload =
+        version ? payloads_.get(version.value(), deadline) : Result<SharedBytes>(version.error());
     if (payload) {
       action.part = static_cast<std::int32_t>(plan.parts.size());
       plan.parts.push_back(std::move(payload).value());

@@ -2,12 +2,13 @@
 // Observation in, directive out: the function that replay feeds from a trace. No sockets, no wall
 // clock; the deadline only bounds reads from the bank.
 //
-//   per slot: candidates = base, current, the K - 2 nearest (or, before a first summary, K - 2 drawn by
-//   the session's seed) -> policy -> keep | base | use (id, version), with the payload only if the
-//   generator does not hold it
+//   per slot: candidates = base, current, the K - 2 nearest (or, before a first summary, K - 2
+//   drawn by the session's seed) -> policy -> keep | base | use (id, version), with the payload
+//   only if the generator does not hold it
 //
-// Only memories that a session sees, that fit the slot and that a policy may swap (stateless kinds; a
-// fixed policy may name a stateful one) are candidates. What the user pinned is kept.
+// Only memories that a session sees, that fit the slot and that a policy may swap (stateless kinds;
+// a fixed policy may name a stateful one) are candidates. What the user pinned is kept.
+//
 // (session, step) is idempotent: the newest step's directive is kept and given again.
 //
 // Threads: one at a time.
@@ -45,11 +46,12 @@ class StepHandler {
   StepHandler(MemoryBank& bank, IndexKeeper& keeper, PayloadCache& payloads, SessionTable& sessions,
               StepOptions options);
 
-  // kInvalidArgument (policy), kNotFound and kMismatch (a fixed policy's memory), kOverloaded, kConflict.
+  // kInvalidArgument (policy), kNotFound and kMismatch (a fixed policy's memory), kOverloaded,
+  // kConflict.
   Result<wire::OpenSessionReply> open(const PeerId& peer, const wire::OpenSession& request,
                                       TimePoint deadline);
-  // kNotFound (session: open it again), kMismatch (sizes), kInvalidArgument (slots), kConflict (a step
-  // older than the newest).
+  // kNotFound (session: open it again), kMismatch (sizes), kInvalidArgument (slots), kConflict (a
+  // step older than the newest).
   Result<Plan> handle(const PeerId& peer, const wire::Observation& observation, TimePoint deadline);
   // The memory by name: head, or the version named. kNotFound, kMismatch (fits no slot).
   struct Fetched {

@@ -68,7 +68,8 @@ Spectrum spectrum_of(const Matrix& centred, std::uint32_t wanted) {
   return out;
 }
 
-// z of whitening.h in place; what it takes to do the same to a query goes into `mean`, `inverse_sd`.
+// z of whitening.h in place; what it takes to do the same to a query goes into `mean`,
+// `inverse_sd`.
 void standardise(Matrix& rows, std::vector<float>& mean, std::vector<float>& inverse_sd) {
   const float n = static_cast<float>(rows.rows());
   const Eigen::RowVectorXf centre = rows.colwise().mean();
@@ -89,9 +90,10 @@ void standardise(Matrix& rows, std::vector<float>& mean, std::vector<float>& inv
 
 }  // namespace
 
-// Cloned per instruction set: the loader picks one. Sixteen partial sums let the compiler vectorise a
-// reduction without being allowed to reorder it.
-__attribute__((target_clones("avx512f", "avx2", "default"))) float dot(const float* a, const float* b,
+// Cloned per instruction set: the loader picks one. Sixteen partial sums let the compiler vectorise
+// a reduction without being allowed to reorder it.
+__attribute__((target_clones("avx512f", "avx2", "default"))) float dot(const float* a,
+                                                                       const float* b,
                                                                        std::size_t n) {
   float sums[16] = {};
   std::size_t i = 0;

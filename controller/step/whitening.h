@@ -3,15 +3,17 @@
 // statistics of the bank's own keys take them away.
 //
 //   m, v = mean and variance of the fitted rows (n, D), per dimension
-//   v'_d = (n v_d + 16 median(v)) / (n + 16)             few rows: no dimension is trusted to be still
+//   v'_d = (n v_d + 16 median(v)) / (n + 16)         few rows: no dimension is trusted to be still
 //   z(x) = (x - m) / sqrt(v')
-//   S = covariance of z;  S' = (1 - rho) S + rho I,  rho = D / (n + D)      more keys, less shrinkage
-//   w(x) = normalise( (l'_j)^-1/2 * e_j . z(x), j = 1..R )   e_j, l'_j: largest eigenpairs of S'
+//   S = covariance of z;  S' = (1 - rho) S + rho I,  rho = D / (n + D)    more keys, less of it
+//   w(x) = normalise( (l'_j)^-1/2 * e_j . z(x), j = 1..R )
 //
-// Shrinking towards the variances themselves, not towards their mean, keeps the huge dimensions from
-// setting everybody's scale (Schaefer and Strimmer 2005, doi:10.2202/1544-6115.1175).
-// R = min(96, rank). With fewer than kFewKeys rows the part of z outside the R directions counts in the
-// norm, by weight rho^-1/2, so that a query unlike any key is not blown up into one that is like a few.
+// with e_j, l'_j the largest eigenpairs of S' and R = min(96, rank). Shrinking towards the
+// variances themselves, not towards their mean, keeps huge dimensions from setting every scale
+// (Schaefer and Strimmer 2005, doi:10.2202/1544-6115.1175).
+//
+// With fewer than kFewKeys rows the part of z outside the R directions counts in the norm, by
+// weight rho^-1/2, so that a query unlike any key is not blown up into one that is like a few.
 //
 // Threads: immutable after fit(); share freely.
 #include <cstdint>

@@ -18,7 +18,8 @@ Result<wire::WriteBackReply> WriteBackHandler::handle(const PeerId& peer,
   MEMSLOT_TRY(const Session* const session, sessions_.find(peer, request.session));
   const MemoryRef& ref = request.version.ref;
   if (!session->sees(ref.ns)) {
-    return Error{ErrorCode::kNotFound, "memory: expected one that exists, found none named " + ref.text()};
+    return Error{ErrorCode::kNotFound,
+                 "memory: expected one that exists, found none named " + ref.text()};
   }
   const auto& slots = session->open.slots;
   const SpaceKey space = SpaceKey::of(request.version.signature);

@@ -1,6 +1,6 @@
 #pragma once
-// The memory whose best key is nearest to the query, if it is near enough; base otherwise. Where there
-// is no query yet, what is active stays.
+// The memory whose best key is nearest to the query, if it is near enough; base otherwise. Where
+// there is no query yet, what is active stays.
 //
 //   score(m) = best_key(m);  score(base) = threshold;  choice = arg max (base wins ties)
 //

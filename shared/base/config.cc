@@ -19,12 +19,11 @@ template <class... Lambdas>
 Overloaded(Lambdas...) -> Overloaded<Lambdas...>;
 
 const char* type_name(const ConfigField& field) {
-  return std::visit(Overloaded{[](std::string*) { return "text"; },
-                               [](bool*) { return "true or false"; },
-                               [](std::int64_t*) { return "integer"; },
-                               [](double*) { return "number"; },
-                               [](std::vector<std::string>*) { return "list of texts"; }},
-                    field.target);
+  return std::visit(
+      Overloaded{[](std::string*) { return "text"; }, [](bool*) { return "true or false"; },
+                 [](std::int64_t*) { return "integer"; }, [](double*) { return "number"; },
+                 [](std::vector<std::string>*) { return "list of texts"; }},
+      field.target);
 }
 
 std::string join(const std::vector<std::string>& items, std::string_view separator) {
@@ -37,13 +36,12 @@ std::string join(const std::vector<std::string>& items, std::string_view separat
 }
 
 std::string value_text(const ConfigField& field) {
-  return std::visit(
-      Overloaded{[](const std::string* v) { return *v; },
-                 [](const bool* v) { return std::string(*v ? "true" : "false"); },
-                 [](const std::int64_t* v) { return fmt::format("{}", *v); },
-                 [](const double* v) { return fmt::format("{}", *v); },
-                 [](const std::vector<std::string>* v) { return join(*v, ";"); }},
-      field.target);
+  return std::visit(Overloaded{[](const std::string* v) { return *v; },
+                               [](const bool* v) { return std::string(*v ? "true" : "false"); },
+                               [](const std::int64_t* v) { return fmt::format("{}", *v); },
+                               [](const double* v) { return fmt::format("{}", *v); },
+                               [](const std::vector<std::string>* v) { return join(*v, ";"); }},
+                    field.target);
 }
 
 std::string bounds_text(const ConfigField& field) {
@@ -58,8 +56,7 @@ std::string bounds_text(const ConfigField& field) {
 
 Error bad_value(const ConfigField& field, std::string_view where, std::string_view expected,
                 std::string_view found) {
-  return invalid(fmt::format("{} ({})", field.name, where), expected,
-                 fmt::format("'{}'", found));
+  return invalid(fmt::format("{} ({})", field.name, where), expected, fmt::format("'{}'", found));
 }
 
 template <class Number>
@@ -111,16 +108,15 @@ std::vector<std::string> split_list(std::string_view text) {
 }
 
 Status set_from_text(const ConfigField& field, std::string_view text, std::string_view where) {
-  return std::visit(
-      Overloaded{[&](std::string* t) { return set_text(field, t, text, where); },
-                 [&](bool* t) { return parse_bool(field, t, text, where); },
-                 [&](std::int64_t* t) { return parse_number(field, t, text, where); },
-                 [&](double* t) { return parse_number(field, t, text, where); },
-                 [&](std::vector<std::string>* t) {
-                   *t = split_list(text);
-                   return ok();
-                 }},
-      field.target);
+  return std::visit(Overloaded{[&](std::string* t) { return set_text(field, t, text, where); },
+                               [&](bool* t) { return parse_bool(field, t, text, where); },
+                               [&](std::int64_t* t) { return parse_number(field, t, text, where); },
+                               [&](double* t) { return parse_number(field, t, text, where); },
+                               [&](std::vector<std::string>* t) {
+                                 *t = split_list(text);
+                                 return ok();
+                               }},
+                    field.target);
 }
 
 Status set_list_from_toml(const ConfigField& field, std::vector<std::string>* target,
@@ -307,7 +303,8 @@ Result<ConfigOutcome> ConfigTable::load(int argc, const char* const* argv,
 }
 
 std::string ConfigTable::describe() const {
-  std::string out = "| name | type | unit | default | accepted | meaning |\n|---|---|---|---|---|---|\n";
+  std::string out =
+      "| name | type | unit | default | accepted | meaning |\n|---|---|---|---|---|---|\n";
   for (const Entry& entry : entries_) {
     const ConfigField& f = entry.field;
     const std::string shown = entry.default_text.empty() ? "" : "`" + entry.default_text + "`";
@@ -328,7 +325,8 @@ std::string ConfigTable::usage() const {
     out += fmt::format("  --{:<24} {} ({}{}; default {})\n", dashed(f.name), f.help, type_name(f),
                        unit, shown);
   }
-  out += fmt::format("  --{:<24} {}\n", "help-config", "the same as a table, with what is accepted");
+  out +=
+      fmt::format("  --{:<24} {}\n", "help-config", "the same as a table, with what is accepted");
   out += fmt::format("\nEvery name can stand in FILE (TOML) and as {}_NAME in the environment.\n",
                      prefix_);
   return out;

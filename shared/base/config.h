@@ -12,11 +12,12 @@
 //   if (!outcome.run) { print outcome.text; return 0; }
 //
 // A field "heartbeat_ms" is `heartbeat_ms` in the file, MEMSLOT_CONTROLLER_HEARTBEAT_MS in the
-// environment and --heartbeat-ms on the command line (--heartbeat_ms too; "--x V" or "--x=V"; a bool
-// needs no value). A list is repeated on the command line, separated by ';' in the environment and an
-// array in the file; each level replaces the one before it. --help and --help-config end with text
-// to print. Unknown names, in the file, on the command line or in the environment under the prefix,
-// are errors; so are values of another type and out of bounds, which name what is accepted.
+// environment and --heartbeat-ms on the command line (--heartbeat_ms too; "--x V" or "--x=V"; a
+// bool needs no value). A list is repeated on the command line, separated by ';' in the environment
+// and an array in the file; each level replaces the one before it. --help and --help-config end
+// with text to print. Unknown names, in the file, on the command line or in the environment under
+// the prefix, are errors; so are values of another type and out of bounds, which name what is
+// accepted.
 //
 // Owner:   the caller owns the targets, which must outlive the table.
 // Threads: one.
@@ -34,17 +35,17 @@ namespace memslot {
 struct ConfigField {
   using Target =
       std::variant<std::string*, bool*, std::int64_t*, double*, std::vector<std::string>*>;
-  std::string name{};     // snake_case
-  Target target{};        // holds the default when it is added
+  std::string name{};  // snake_case
+  Target target{};     // holds the default when it is added
   std::string help{};
-  std::string unit{};     // "" where there is none
+  std::string unit{};                                     // "" where there is none
   double min = -std::numeric_limits<double>::infinity();  // of numbers
   double max = std::numeric_limits<double>::infinity();
-  std::vector<std::string> choices{};                     // of texts; empty: any
+  std::vector<std::string> choices{};  // of texts; empty: any
 };
 
 struct ConfigOutcome {
-  bool run = true;        // false: print `text` and end with success
+  bool run = true;  // false: print `text` and end with success
   std::string text{};
 };
 
@@ -56,8 +57,8 @@ class ConfigTable {
   // REQUIRES: a new name and a target that is not null.
   void add(ConfigField field);
 
-  // Targets are changed even if an error follows. `environment` ends with a null pointer, or is null
-  // itself. kInvalidArgument (unknown name, type, bounds), kNotFound and kIo (the file).
+  // Targets are changed even if an error follows. `environment` ends with a null pointer, or is
+  // null itself. kInvalidArgument (unknown name, type, bounds), kNotFound and kIo (the file).
   Result<ConfigOutcome> load(int argc, const char* const* argv, const char* const* environment);
 
   // A Markdown table: name, type, unit, default, bounds, help. docs/operations.md holds it.

@@ -26,9 +26,14 @@ ConfigTable table_for(Settings& s) {
   ConfigTable table("program", "PROG");
   table.add({.name = "bank", .target = &s.bank, .help = "directory of the bank"});
   table.add({.name = "exact", .target = &s.exact, .help = "no approximation"});
-  table.add({.name = "heartbeat_ms", .target = &s.heartbeat_ms, .help = "between heartbeats",
-             .unit = "ms", .min = 10, .max = 60000});
-  table.add({.name = "threshold", .target = &s.threshold, .help = "least cosine", .min = -1, .max = 1});
+  table.add({.name = "heartbeat_ms",
+             .target = &s.heartbeat_ms,
+             .help = "between heartbeats",
+             .unit = "ms",
+             .min = 10,
+             .max = 60000});
+  table.add(
+      {.name = "threshold", .target = &s.threshold, .help = "least cosine", .min = -1, .max = 1});
   table.add({.name = "mode", .target = &s.mode, .help = "how", .choices = {"slow", "fast"}});
   table.add({.name = "allow", .target = &s.allow, .help = "clients"});
   return table;
@@ -104,8 +109,9 @@ TEST_F(ConfigFile, ReadsEveryTypeAndWholeNumbersWhereNumbersAreAsked) {
 }
 
 TEST_F(ConfigFile, IsOverriddenByEnvironmentAndThatByTheCommandLine) {
-  const Outcome o = load_text("bank = \"file\"\nmode = \"fast\"\nheartbeat_ms = 20\nallow = [\"x\"]\n",
-                              {"--bank=line", "--allow=z"}, {"PROG_BANK=env", "PROG_HEARTBEAT_MS=30"});
+  const Outcome o =
+      load_text("bank = \"file\"\nmode = \"fast\"\nheartbeat_ms = 20\nallow = [\"x\"]\n",
+                {"--bank=line", "--allow=z"}, {"PROG_BANK=env", "PROG_HEARTBEAT_MS=30"});
   ASSERT_TRUE(o.result);
   EXPECT_EQ(o.settings.bank, "line");
   EXPECT_EQ(o.settings.heartbeat_ms, 30);
@@ -130,7 +136,8 @@ TEST(Config, SaysThatTheFileIsMissing) {
 }
 
 TEST(Config, RefusesValuesOfAnotherTypeOrOutOfBounds) {
-  expect_error(load({"--heartbeat-ms=5"}), ErrorCode::kInvalidArgument, {"heartbeat_ms", "10", "5"});
+  expect_error(load({"--heartbeat-ms=5"}), ErrorCode::kInvalidArgument,
+               {"heartbeat_ms", "10", "5"});
   expect_error(load({"--heartbeat-ms=ten"}), ErrorCode::kInvalidArgument, {"integer", "ten"});
   expect_error(load({"--heartbeat-ms=10x"}), ErrorCode::kInvalidArgument, {"10x"});
   expect_error(load({"--threshold=nan"}), ErrorCode::kInvalidArgument, {"threshold"});

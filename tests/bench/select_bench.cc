@@ -1,6 +1,7 @@
-// The selection round trip: observation to directive, over ipc, from a bank of 1,000 memories with 30
-// keys each, the chosen one resident. Prints one JSON line with the median and p99 in microseconds,
-// for the whole round trip and for the controller's part of it (the step handler alone).
+// The selection round trip: observation to directive, over ipc, from a bank of 1,000 memories with
+// 30 keys each, the chosen one resident. Prints one JSON line with the median and p99 in
+// microseconds, for the whole round trip and for the controller's part of it (the step handler
+// alone).
 //
 //   select_bench [memories] [keys each] [steps]
 #include <algorithm>
@@ -61,8 +62,11 @@ class Bank {
  private:
   void publish(unsigned number, const MemoryKeys& keys) {
     const std::vector<float> a(16 * kDim, static_cast<float>(number));
-    const auto payload = MemoryPayloadBuilder(signature(), DType::kBF16).scalar("alpha", 16)
-                             .tensor("a", {16, kDim}, a).finish().value();
+    const auto payload = MemoryPayloadBuilder(signature(), DType::kBF16)
+                             .scalar("alpha", 16)
+                             .tensor("a", {16, kDim}, a)
+                             .finish()
+                             .value();
     MemoryDraft draft;
     draft.meta.ref.id = fmt::format("m{}", number);
     draft.meta.token = new_token(clock_);
@@ -112,7 +116,8 @@ std::vector<wire::Observation> observations(Bank& bank, unsigned memories, unsig
     out[i].residents = {.epoch = 1, .base_epoch = i == 0 ? 0u : 1u, .added = {}, .removed = {}};
   }
   for (unsigned i = 0; i < memories; ++i) {
-    out[0].residents.added.push_back({0, {.ns = "default", .id = fmt::format("m{}", i), .version = 1}});
+    out[0].residents.added.push_back(
+        {0, {.ns = "default", .id = fmt::format("m{}", i), .version = 1}});
   }
   return out;
 }
@@ -170,7 +175,8 @@ int run(int argc, char** argv) {
   const auto argument = [&](int at, unsigned fallback) {
     return argc > at ? static_cast<unsigned>(std::strtoul(argv[at], nullptr, 10)) : fallback;
   };
-  const unsigned memories = argument(1, 1000), keys_each = argument(2, 30), count = argument(3, 2000);
+  const unsigned memories = argument(1, 1000), keys_each = argument(2, 30),
+                 count = argument(3, 2000);
   MEMSLOT_CHECK(memories > 0 && count > 0);
   MEMSLOT_CHECK(log::start("select_bench", "warn"));
   Bank bank;
@@ -182,11 +188,12 @@ int run(int argc, char** argv) {
   const double build_ms = microseconds(bank.clock().now() - begin) / 1000;
   const auto handler = time_handler(bank, steps);
   const auto link = time_round_trips(bank, steps);
-  std::printf("{\"memories\":%u,\"keys\":%u,\"steps\":%u,\"index_build_ms\":%.0f,"
-              "\"handler_p50_us\":%.1f,\"handler_p99_us\":%.1f,"
-              "\"round_trip_p50_us\":%.1f,\"round_trip_p99_us\":%.1f}\n",
-              memories, memories * keys_each, count, build_ms, quantile(handler, 0.5),
-              quantile(handler, 0.99), quantile(link, 0.5), quantile(link, 0.99));
+  std::printf(
+      "{\"memories\":%u,\"keys\":%u,\"steps\":%u,\"index_build_ms\":%.0f,"
+      "\"handler_p50_us\":%.1f,\"handler_p99_us\":%.1f,"
+      "\"round_trip_p50_us\":%.1f,\"round_trip_p99_us\":%.1f}\n",
+      memories, memories * keys_each, count, build_ms, quantile(handler, 0.5),
+      quantile(handler, 0.99), quantile(link, 0.5), quantile(link, 0.99));
   return 0;
 }
 

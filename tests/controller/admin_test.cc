@@ -43,7 +43,8 @@ TEST_F(AdminTest, ShowsHistoryAndRollsBack) {
   EXPECT_EQ(admin("bank.history", {{"memory", "default/a"}})["versions"].size(), 2u);
   ASSERT_TRUE(admin("bank.rollback", {{"memory", "a"}, {"to", 1}}).contains("version"));
   EXPECT_EQ(admin("bank.history", {{"memory", "a"}})["versions"].size(), 3u);
-  const auto first = bank_.version({.ns = "default", .id = "a", .version = 1}, kFarDeadline).value();
+  const auto first =
+      bank_.version({.ns = "default", .id = "a", .version = 1}, kFarDeadline).value();
   EXPECT_EQ(bank_.head(first.ref, kFarDeadline).value().sha256, first.sha256);
   EXPECT_EQ(admin("bank.rollback", {{"memory", "a"}, {"to", 9}})["error"], "not_found");
 }
@@ -76,7 +77,8 @@ TEST_F(AdminTest, ExportsAndImportsThroughAFile) {
   EXPECT_EQ(admin("bank.ls")["memories"].size(), 3u);
   std::vector<std::byte> damaged = *file[0];
   damaged[damaged.size() / 2] ^= std::byte{1};
-  EXPECT_EQ(c_->admin("bank.import", {{"id", "bad"}}, {share_bytes(damaged)})["error"], "corruption");
+  EXPECT_EQ(c_->admin("bank.import", {{"id", "bad"}}, {share_bytes(damaged)})["error"],
+            "corruption");
   EXPECT_EQ(admin("bank.import", {{"id", "none"}})["error"], "invalid_argument");
 }
 
@@ -99,7 +101,8 @@ TEST_F(AdminTest, SaysWhatIsWrongWithARequest) {
   EXPECT_EQ(admin("bank.rollback", {{"memory", "a"}})["error"], "invalid_argument");
   EXPECT_EQ(admin("jobs.ls", {{"state", "asleep"}})["error"], "invalid_argument");
   EXPECT_EQ(admin("jobs.show", {{"job", "unknown"}})["error"], "not_found");
-  EXPECT_EQ(admin("bank.backup", {{"directory", "/nowhere"}})["error"], "not_supported");  // in memory
+  EXPECT_EQ(admin("bank.backup", {{"directory", "/nowhere"}})["error"],
+            "not_supported");  // in memory
 }
 
 TEST_F(AdminTest, NamesTheConnectedPeers) {
@@ -142,8 +145,10 @@ TEST(Access, RefusesLinesThatAreNotOfItsForm) {
 }
 
 TEST(TaskNames, CollectsWhatATaskWouldSee) {
-  const auto names = names_of_task(
-      R"({"memory":"x/a@3","schedule":[{"step":1,"memory":"base"},{"step":2,"memory":"b"}]})").value();
+  const auto names =
+      names_of_task(
+          R"({"memory":"x/a@3","schedule":[{"step":1,"memory":"base"},{"step":2,"memory":"b"}]})")
+          .value();
   EXPECT_EQ(names.namespaces, std::vector<std::string>{"default"});
   EXPECT_EQ(names.memories, (std::vector<std::string>{"x/a@3", "b"}));
   EXPECT_FALSE(names_of_task(R"({"namespaces":"default"})"));

@@ -110,7 +110,8 @@ TEST(CandidateIndex, NeverShowsAnotherNamespaceModelOrLayer) {
   index.upsert(version_of("mine", "a"), keys);
   index.upsert(version_of("theirs", "b"), keys);
   index.upsert(version_of("other-model", "a", slot_signature(MemoryKind::kLora, "other")), keys);
-  index.upsert(version_of("other-layer", "a", slot_signature(MemoryKind::kLora, "a model", 4)), keys);
+  index.upsert(version_of("other-layer", "a", slot_signature(MemoryKind::kLora, "a model", 4)),
+               keys);
   const auto space = SpaceKey::of(slot_signature());
   const auto query = index.query(space, centre_of(1));
   const std::vector<std::string> a = {"a"}, both = {"a", "b"}, none = {};
@@ -164,8 +165,10 @@ TEST(CandidateIndex, IsTheSameHoweverItCameAbout) {
   for (unsigned near = 0; near < 40; ++near) {
     const auto query = fresh.query(space, cluster.query_near(near, 0.3f));
     std::map<std::string, float> a, b;
-    for (const auto& hit : lived.nearest(space, kDefault, query, 60)) a[hit.memory->version.ref.id] = hit.best_key;
-    for (const auto& hit : fresh.nearest(space, kDefault, query, 60)) b[hit.memory->version.ref.id] = hit.best_key;
+    for (const auto& hit : lived.nearest(space, kDefault, query, 60))
+      a[hit.memory->version.ref.id] = hit.best_key;
+    for (const auto& hit : fresh.nearest(space, kDefault, query, 60))
+      b[hit.memory->version.ref.id] = hit.best_key;
     EXPECT_EQ(a, b);
   }
 }
@@ -182,7 +185,8 @@ TEST(CandidateIndex, RecallsWhatAnExhaustiveSearchFinds) {
   for (unsigned i = 0; i < 200; ++i) {
     const auto query = index.query(space, cluster.query_near(i, 0.6f));
     std::vector<std::pair<float, std::string>> truth;
-    for (const auto* m : all) truth.emplace_back(-index.score(*m, query).best_key, m->version.ref.id);
+    for (const auto* m : all)
+      truth.emplace_back(-index.score(*m, query).best_key, m->version.ref.id);
     std::sort(truth.begin(), truth.end());
     const auto found = ids_of(index.nearest(space, kDefault, query, 8));
     first_right += found.at(0) == truth[0].second;
@@ -217,8 +221,8 @@ TEST(CandidateIndex, KeepsItsRecallThroughUpdatesOfALargeShard) {
 }
 
 TEST(CandidateIndex, BeatsRawCosineWhereAFewDimensionsAreHuge) {
-  // Slot inputs as they are: an offset shared by all, and two dimensions that vary wildly whatever the
-  // text is about.
+  // Slot inputs as they are: an offset shared by all, and two dimensions that vary wildly whatever
+  // the text is about.
   constexpr int kWide = 48;
   std::mt19937 rng(6);
   std::normal_distribution<float> normal;
@@ -242,8 +246,8 @@ TEST(CandidateIndex, BeatsRawCosineWhereAFewDimensionsAreHuge) {
   int whitened_right = 0, raw_right = 0;
   for (unsigned i = 0; i < 60; ++i) {
     const auto hidden = disturb(cluster.query_near(i, 0.8f));
-    whitened_right += ids_of(index.nearest(space, kDefault, index.query(space, hidden), 1)).at(0) ==
-                      numbered(i);
+    whitened_right +=
+        ids_of(index.nearest(space, kDefault, index.query(space, hidden), 1)).at(0) == numbered(i);
     float best = -2;
     std::size_t nearest = 0;
     for (std::size_t m = 0; m < cluster.keys.size(); ++m) {
@@ -256,7 +260,7 @@ TEST(CandidateIndex, BeatsRawCosineWhereAFewDimensionsAreHuge) {
   }
   RecordProperty("whitened", whitened_right);
   RecordProperty("raw", raw_right);
-  EXPECT_GE(whitened_right, 54);      // of 60
+  EXPECT_GE(whitened_right, 54);  // of 60
   EXPECT_LE(raw_right, whitened_right / 2);
 }
 

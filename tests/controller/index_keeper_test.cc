@@ -62,7 +62,8 @@ TEST_F(IndexKeeperTest, IsMadeFromTheBankAtTheStart) {
 TEST_F(IndexKeeperTest, FollowsPublishesAndErasures) {
   for (unsigned i = 0; i < 10; ++i) publish(i);
   ASSERT_TRUE(keeper_.build());
-  const auto second = bank_.publish({.id = "m4", .keys = keys_around(centre_of(44), 6, 0.2f, rng_)});
+  const auto second =
+      bank_.publish({.id = "m4", .keys = keys_around(centre_of(44), 6, 0.2f, rng_)});
   keeper_.changed(second.ref);
   EXPECT_EQ(nearest(keeper_, 44), "default/m4@2");
   ASSERT_TRUE(bank_.bank().erase({.ns = "default", .id = "m4"}, kFarDeadline));
@@ -84,7 +85,8 @@ TEST_F(IndexKeeperTest, FitsAnewInTheBackgroundAndMissesNoChangeMeanwhile) {
   EXPECT_GT(keeper_.index().whitening(space)->version(), before);
   EXPECT_EQ(keeper_.index().memories(), 8u);
   EXPECT_FALSE(keeper_.index().refit_due());
-  for (unsigned i = 0; i < 8; ++i) EXPECT_EQ(nearest(keeper_, i), std::string("default/").append(numbered(i)).append("@1"));
+  for (unsigned i = 0; i < 8; ++i)
+    EXPECT_EQ(nearest(keeper_, i), std::string("default/").append(numbered(i)).append("@1"));
 }
 
 TEST_F(IndexKeeperTest, EqualsAFreshBuildAfterARebuildOnDemand) {
@@ -99,7 +101,8 @@ TEST_F(IndexKeeperTest, EqualsAFreshBuildAfterARebuildOnDemand) {
   const auto space = SpaceKey::of(slot_signature());
   for (unsigned i = 0; i < 12; ++i) {
     const auto query = centre_of(i);
-    const auto a = keeper_.index().nearest(space, kDefault, keeper_.index().query(space, query), 12);
+    const auto a =
+        keeper_.index().nearest(space, kDefault, keeper_.index().query(space, query), 12);
     const auto b = fresh.index().nearest(space, kDefault, fresh.index().query(space, query), 12);
     ASSERT_EQ(a.size(), b.size());
     for (std::size_t j = 0; j < a.size(); ++j) {

@@ -70,7 +70,8 @@ class JobQueueTest : public testing::Test {
   bool idle(const PeerId& holder = "g") { return !jobs().lease(holder).value().has_value(); }
   Result<JobQueue::Outcome> deliver(const wire::AssignLearn& lease, float value = 1.0f) {
     const MemoryPayload payload = small_payload(value);
-    return jobs().result(result_of(lease, payload), payload.bytes(), std::as_bytes(std::span(keys_)));
+    return jobs().result(result_of(lease, payload), payload.bytes(),
+                         std::as_bytes(std::span(keys_)));
   }
   std::size_t versions(const MemoryRef& ref) {
     const auto history = bank().history(ref, kFarDeadline);
@@ -192,12 +193,16 @@ TEST_F(JobQueueTest, GivesUpAJobWhoseGeneratorsAreLostTooOften) {
 TEST_F(JobQueueTest, TriesAgainAfterAPassingFailureAndEndsAfterALastingOne) {
   const Job job = jobs().submit(draft()).value();
   auto leased = lease();
-  ASSERT_TRUE(jobs().failed({leased.job, leased.lease, ErrorCode::kUnavailable, "busy"}).value().ack.accepted);
+  ASSERT_TRUE(jobs()
+                  .failed({leased.job, leased.lease, ErrorCode::kUnavailable, "busy"})
+                  .value()
+                  .ack.accepted);
   EXPECT_EQ(jobs().find(job.id)->state, JobState::kQueued);
   clock_.advance(std::chrono::minutes(1));
   leased = lease();
   EXPECT_FALSE(jobs().failed({leased.job, 1, ErrorCode::kMismatch, "late"}).value().ack.accepted);
-  ASSERT_TRUE(jobs().failed({leased.job, 2, ErrorCode::kMismatch, "no such layer"}).value().ack.accepted);
+  ASSERT_TRUE(
+      jobs().failed({leased.job, 2, ErrorCode::kMismatch, "no such layer"}).value().ack.accepted);
   EXPECT_EQ(jobs().find(job.id)->state, JobState::kFailed);
   EXPECT_EQ(jobs().find(job.id)->code, ErrorCode::kMismatch);
   EXPECT_EQ(jobs().find(job.id)->message, "no such layer");
@@ -301,8 +306,11 @@ TEST_F(JobQueueTest, FailsAJobWhoseKeysAreNotRows) {
   const auto leased = lease();
   const MemoryPayload payload = small_payload(1.0f);
   const std::vector<float> crooked(kDim + 1, 0.5f), infinite(kDim, INFINITY);
-  EXPECT_FALSE(jobs().result(result_of(leased, payload), payload.bytes(), std::as_bytes(std::span(crooked)))
-                   .value().ack.accepted);
+  EXPECT_FALSE(
+      jobs()
+          .result(result_of(leased, payload), payload.bytes(), std::as_bytes(std::span(crooked)))
+          .value()
+          .ack.accepted);
   EXPECT_EQ(jobs().find(job.id)->state, JobState::kFailed);
   EXPECT_EQ(versions(job.target), 0u);
 }
@@ -320,9 +328,10 @@ TEST_F(JobQueueTest, ForgetsTheOldestFinishedJobsAndTheirTexts) {
   EXPECT_EQ(jobs().jobs()[0]->source, "s3");
 }
 
-// Every write of a job's life fails, once before it happened and once after, and the controller dies
-// there: whatever was acknowledged survives, and nothing is learned twice.
-class JobQueueCrash : public JobQueueTest, public testing::WithParamInterface<std::tuple<int, bool>> {};
+// Every write of a job's life fails, once before it happened and once after, and the controller
+// dies there: whatever was acknowledged survives, and nothing is learned twice.
+class JobQueueCrash : public JobQueueTest,
+                      public testing::WithParamInterface<std::tuple<int, bool>> {};
 
 TEST_P(JobQueueCrash, LosesNothingAndLearnsOnce) {
   const auto [number, after] = GetParam();
@@ -332,7 +341,8 @@ TEST_P(JobQueueCrash, LosesNothingAndLearnsOnce) {
     clock.advance(std::chrono::hours(1));
     MemoryStore real(clock);
     FaultyStore store(real);
-    after ? store.fail_after(call, number, ErrorCode::kIo) : store.fail_before(call, number, ErrorCode::kIo);
+    after ? store.fail_after(call, number, ErrorCode::kIo)
+          : store.fail_before(call, number, ErrorCode::kIo);
     std::optional<Life> life{std::in_place, store, clock};
     const MemoryPayload payload = small_payload(1.0f);
     auto d = draft();

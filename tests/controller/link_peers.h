@@ -55,7 +55,8 @@ class TestPeer {
         ADD_FAILURE() << message.error().message;
         return std::nullopt;
       }
-      if (!std::holds_alternative<wire::Heartbeat>(message.value().body)) return std::move(message).value();
+      if (!std::holds_alternative<wire::Heartbeat>(message.value().body))
+        return std::move(message).value();
       ++heartbeats_;
     }
   }
@@ -92,7 +93,8 @@ class TestPeer {
     if (e->error) json["message"] = e->error->message;
     return json;
   }
-  nlohmann::json admin(const std::string& verb, const nlohmann::json& arguments = nlohmann::json::object(),
+  nlohmann::json admin(const std::string& verb,
+                       const nlohmann::json& arguments = nlohmann::json::object(),
                        std::vector<SharedBytes> in = {}, std::vector<SharedBytes>* out = nullptr) {
     send(wire::AdminRequest{verb, arguments.dump()}, std::move(in));
     auto message = next();
@@ -102,7 +104,8 @@ class TestPeer {
     }
     if (out != nullptr) *out = message->parts;
     const auto* reply = std::get_if<wire::AdminReply>(&message->body);
-    return reply == nullptr ? nlohmann::json("another message came") : nlohmann::json::parse(reply->result);
+    return reply == nullptr ? nlohmann::json("another message came")
+                            : nlohmann::json::parse(reply->result);
   }
 
   std::uint64_t request() const { return request_; }  // of the last expected message
@@ -188,7 +191,8 @@ class ServerTest : public testing::Test {
     draft.meta.sha256 = sha256(payload.bytes());
     draft.payload = payload.bytes();
     draft.source_text = "words";
-    if (const auto head = bank_.head(draft.meta.ref, kFarDeadline)) draft.expected = head.value().token;
+    if (const auto head = bank_.head(draft.meta.ref, kFarDeadline))
+      draft.expected = head.value().token;
     return bank_.publish_memory(draft, kFarDeadline).value().version;
   }
 

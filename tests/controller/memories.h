@@ -29,8 +29,11 @@ inline SlotSignature slot_signature(MemoryKind kind = MemoryKind::kLora,
 
 inline MemoryPayload small_payload(float value, const SlotSignature& signature = slot_signature()) {
   const std::vector<float> a(16, value);
-  return MemoryPayloadBuilder(signature, DType::kF32).scalar("alpha", 16).tensor("a", {2, 8}, a)
-      .finish().value();
+  return MemoryPayloadBuilder(signature, DType::kF32)
+      .scalar("alpha", 16)
+      .tensor("a", {2, 8}, a)
+      .finish()
+      .value();
 }
 
 // `rows` keys around `centre`, jittered by `spread`.
@@ -53,7 +56,9 @@ inline std::vector<float> centre_of(unsigned number, int dim = kDim) {
   return out;
 }
 
-inline std::string numbered(unsigned number) { return std::string("m").append(std::to_string(number)); }
+inline std::string numbered(unsigned number) {
+  return std::string("m").append(std::to_string(number));
+}
 
 // What a test publishes.
 struct MemorySpec {
@@ -89,7 +94,8 @@ class TestBank {
     draft.source_text = spec.source_text;
     draft.expected = spec.expected;
     if (spec.expected.empty()) {
-      if (const auto head = bank_.head(draft.meta.ref, kFarDeadline)) draft.expected = head.value().token;
+      if (const auto head = bank_.head(draft.meta.ref, kFarDeadline))
+        draft.expected = head.value().token;
     }
     const auto done = bank_.publish_memory(draft, kFarDeadline);
     if (!done) {

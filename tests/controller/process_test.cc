@@ -77,7 +77,8 @@ TEST_F(ControllerProgram, SaysThatItIsReadyAndEndsOnRequest) {
   for (const int signal : {SIGTERM, SIGINT}) {
     Program program(on("bank", ipc("link")));
     const std::string ready = program.line();
-    EXPECT_EQ(ready.find("memslot-controller ready endpoint=" + ipc("link") + " bank="), 0u) << ready;
+    EXPECT_EQ(ready.find("memslot-controller ready endpoint=" + ipc("link") + " bank="), 0u)
+        << ready;
     EXPECT_EQ(program.end(signal), 0);
   }
 }

@@ -5,7 +5,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
-wire::SubmitTask task(const std::string& kind, const nlohmann::json& arguments = nlohmann::json::object()) {
+wire::SubmitTask task(const std::string& kind,
+                      const nlohmann::json& arguments = nlohmann::json::object()) {
   return {kind, arguments.dump()};
 }
 
@@ -294,7 +295,9 @@ TEST_F(ServerTest, LearnsWithProgressAndTellsTheWatchers) {
   start();
   TestPeer& g = generator();
   TestPeer& c = client();
-  c.send(task("learn", {{"text", "The light was lit."}, {"source", "Skerrow Light"}, {"config", {{"kind", "lora"}}}}));
+  c.send(task("learn", {{"text", "The light was lit."},
+                        {"source", "Skerrow Light"},
+                        {"config", {{"kind", "lora"}}}}));
   const auto job = c.event()["job"].get<std::string>();
   const auto leased = g.expect<wire::AssignLearn>();
   ASSERT_TRUE(leased);
@@ -327,7 +330,8 @@ TEST_F(ServerTest, LearnsWithProgressAndTellsTheWatchers) {
   EXPECT_EQ(learned["stats"]["recall"], 0.5);
   c.send(task("watch", {{"job", job}}));
   EXPECT_EQ(c.event()["type"], "learned");
-  EXPECT_EQ(c.admin("bank.show", {{"memory", "skerrow-light-lora"}})["source_text"], "The light was lit.");
+  EXPECT_EQ(c.admin("bank.show", {{"memory", "skerrow-light-lora"}})["source_text"],
+            "The light was lit.");
   EXPECT_EQ(c.admin("jobs.ls", {{"state", "done"}})["jobs"].size(), 1u);
 }
 
@@ -375,7 +379,8 @@ TEST_F(ServerTest, RefusesWrongLearnArguments) {
   EXPECT_EQ(refused({{"source", "s"}, {"text", ""}}), "invalid_argument");
   EXPECT_EQ(refused({{"source", "s"}, {"text", "x"}, {"sorce", "y"}}), "invalid_argument");
   EXPECT_EQ(refused({{"source", "s"}, {"text", "x"}, {"config", 3}}), "invalid_argument");
-  EXPECT_EQ(refused({{"source", "s"}, {"text", "x"}, {"namespace", "No/Name"}}), "invalid_argument");
+  EXPECT_EQ(refused({{"source", "s"}, {"text", "x"}, {"namespace", "No/Name"}}),
+            "invalid_argument");
 }
 
 TEST_F(ServerTest, SendsHeartbeatsAndForgetsTheSilent) {

@@ -19,8 +19,11 @@ class StepHandlerTest : public testing::Test {
   }
   MemoryVersion publish(const std::string& id, unsigned number, const std::string& ns = "default",
                         const SlotSignature& signature = slot_signature()) {
-    return bank_.publish({.id = id, .ns = ns, .keys = keys_around(centre_of(number), 6, 0.1f, rng_),
-                          .signature = signature, .value = static_cast<float>(number) + 0.5f});
+    return bank_.publish({.id = id,
+                          .ns = ns,
+                          .keys = keys_around(centre_of(number), 6, 0.1f, rng_),
+                          .signature = signature,
+                          .value = static_cast<float>(number) + 0.5f});
   }
   wire::OpenSession session(const std::string& policy = "nearest:0.2", std::uint64_t number = 5) {
     wire::OpenSession open;
@@ -37,7 +40,8 @@ class StepHandlerTest : public testing::Test {
     const auto opened = steps_.open(kPeer, request, kFarDeadline);
     ASSERT_TRUE(opened) << opened.error().message;
   }
-  static wire::Observation observe(std::uint64_t step, int near = -1, const MemoryRef& active = {}) {
+  static wire::Observation observe(std::uint64_t step, int near = -1,
+                                   const MemoryRef& active = {}) {
     wire::Observation o;
     o.session = 5;
     o.step = step;
@@ -62,7 +66,8 @@ class StepHandlerTest : public testing::Test {
     ASSERT_FALSE(plan);
     EXPECT_EQ(plan.error().code, code) << plan.error().message;
   }
-  static MemoryRef ref(const std::string& id, std::uint64_t version = 1, const std::string& ns = "default") {
+  static MemoryRef ref(const std::string& id, std::uint64_t version = 1,
+                       const std::string& ns = "default") {
     return {.ns = ns, .id = id, .version = version};
   }
 
@@ -104,10 +109,12 @@ TEST_F(StepHandlerTest, LeavesThePayloadOutWhereItIsResident) {
 TEST_F(StepHandlerTest, FollowsTheResidentSetByDeltas) {
   open(session());
   auto first = observe(0, 4);
-  first.residents = {.epoch = 3, .base_epoch = 0, .added = {{0, ref("m4")}, {0, ref("m5")}}, .removed = {}};
+  first.residents = {
+      .epoch = 3, .base_epoch = 0, .added = {{0, ref("m4")}, {0, ref("m5")}}, .removed = {}};
   step(first);
   auto second = observe(1, 5);
-  second.residents = {.epoch = 4, .base_epoch = 3, .added = {{0, ref("m6")}}, .removed = {{0, ref("m5")}}};
+  second.residents = {
+      .epoch = 4, .base_epoch = 3, .added = {{0, ref("m6")}}, .removed = {{0, ref("m5")}}};
   EXPECT_EQ(step(second).directive.actions[0].part, 0);  // m5 was evicted
   auto third = observe(2, 6);
   third.residents = {.epoch = 4, .base_epoch = 4, .added = {}, .removed = {}};
@@ -175,7 +182,8 @@ TEST_F(StepHandlerTest, RepeatsTheDirectiveOfTheSameStepWithItsPayload) {
     EXPECT_EQ(again.directive.actions[0].ref, first.directive.actions[0].ref);
     EXPECT_EQ(again.directive.log_prob, first.directive.log_prob);
     ASSERT_EQ(again.parts.size(), first.parts.size());
-    for (std::size_t p = 0; p < again.parts.size(); ++p) EXPECT_EQ(*again.parts[p], *first.parts[p]);
+    for (std::size_t p = 0; p < again.parts.size(); ++p)
+      EXPECT_EQ(*again.parts[p], *first.parts[p]);
   }
   EXPECT_EQ(steps_.counters().repeated, 12u);
   EXPECT_EQ(steps_.counters().steps, 12u);
@@ -184,7 +192,8 @@ TEST_F(StepHandlerTest, RepeatsTheDirectiveOfTheSameStepWithItsPayload) {
 TEST_F(StepHandlerTest, DecidesTheSameAfterARestart) {
   open(session("random"));
   std::vector<MemoryRef> before;
-  for (std::uint64_t i = 0; i < 10; ++i) before.push_back(step(observe(i, 4)).directive.actions[0].ref);
+  for (std::uint64_t i = 0; i < 10; ++i)
+    before.push_back(step(observe(i, 4)).directive.actions[0].ref);
   SessionTable sessions;
   IndexKeeper keeper(bank_.bank(), bank_.clock(), [] {});
   ASSERT_TRUE(keeper.build());
@@ -266,8 +275,10 @@ TEST_F(StepHandlerTest, OffersOnlyNamespacesOfTheSession) {
 }
 
 TEST_F(StepHandlerTest, OffersOnlyMemoriesOfTheSessionsModelAndLayer) {
-  keeper_.changed(publish("other-model", 41, "default", slot_signature(MemoryKind::kLora, "other")).ref);
-  keeper_.changed(publish("other-layer", 41, "default", slot_signature(MemoryKind::kLora, "a model", 9)).ref);
+  keeper_.changed(
+      publish("other-model", 41, "default", slot_signature(MemoryKind::kLora, "other")).ref);
+  keeper_.changed(
+      publish("other-layer", 41, "default", slot_signature(MemoryKind::kLora, "a model", 9)).ref);
   open(session("random"));
   EXPECT_EQ(step(observe(0, 41)).directive.candidates, 9u);
 }
@@ -316,7 +327,8 @@ TEST_F(StepHandlerTest, BoundsTheNumberOfCandidates) {
   StepHandler few(bank_.bank(), keeper_, payloads_, sessions_, {.candidates = 4});
   ASSERT_TRUE(few.open(kPeer, session("random"), kFarDeadline));
   EXPECT_EQ(few.handle(kPeer, observe(0), kFarDeadline).value().directive.candidates, 4u);
-  EXPECT_EQ(few.handle(kPeer, observe(1, 3, ref("m7")), kFarDeadline).value().directive.candidates, 4u);
+  EXPECT_EQ(few.handle(kPeer, observe(1, 3, ref("m7")), kFarDeadline).value().directive.candidates,
+            4u);
 }
 
 TEST_F(StepHandlerTest, LooksAtTheNewestTokensOfTheWindow) {
@@ -375,7 +387,8 @@ TEST_F(StepHandlerTest, FetchesByNameWhatTheSessionMaySee) {
 TEST(PayloadCacheTest, KeepsTheNewestWithinItsBytes) {
   TestBank bank;
   std::vector<MemoryVersion> versions;
-  for (int i = 0; i < 4; ++i) versions.push_back(bank.publish({.id = numbered(static_cast<unsigned>(i))}));
+  for (int i = 0; i < 4; ++i)
+    versions.push_back(bank.publish({.id = numbered(static_cast<unsigned>(i))}));
   PayloadCache cache(bank.bank(), versions[0].payload_bytes * 2);
   for (const auto& version : versions) ASSERT_TRUE(cache.get(version, kFarDeadline));
   EXPECT_EQ(cache.bytes(), versions[0].payload_bytes * 2);

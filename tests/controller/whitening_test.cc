@@ -76,7 +76,8 @@ TEST(Whitening, GivesTheSameSpaceFromGramMatrixAndCovariance) {
   const Whitening gram = Whitening::fit(std::span(rows).first(69 * 70), 70, 1);
   const Whitening full = Whitening::fit(rows, 70, 1);
   const auto a = std::span(rows).first(70), b = std::span(rows).subspan(70, 70);
-  EXPECT_NEAR(cosine(whitened(gram, a), whitened(gram, b)), cosine(whitened(full, a), whitened(full, b)), 0.05f);
+  EXPECT_NEAR(cosine(whitened(gram, a), whitened(gram, b)),
+              cosine(whitened(full, a), whitened(full, b)), 0.05f);
 }
 
 TEST(Whitening, WorksWithNoneOneAndIdenticalKeys) {

@@ -13,8 +13,8 @@ class WriteBackTest : public testing::Test {
  protected:
   void SetUp() override {
     std::mt19937 rng(1);
-    first_ = bank_.publish({.id = "state", .keys = keys_around(centre_of(1), 4, 0.2f, rng),
-                            .signature = kDelta});
+    first_ = bank_.publish(
+        {.id = "state", .keys = keys_around(centre_of(1), 4, 0.2f, rng), .signature = kDelta});
     ASSERT_TRUE(keeper_.build());
     wire::OpenSession open;
     open.session = 5;
@@ -53,7 +53,8 @@ class WriteBackTest : public testing::Test {
 };
 
 TEST_F(WriteBackTest, PublishesANewVersionWithTheKeysOfItsParent) {
-  const auto reply = handler_.handle(kPeer, request("t2", payload_), payload_.bytes(), kFarDeadline);
+  const auto reply =
+      handler_.handle(kPeer, request("t2", payload_), payload_.bytes(), kFarDeadline);
   ASSERT_TRUE(reply) << reply.error().message;
   EXPECT_FALSE(reply.value().conflict);
   const MemoryVersion now = head();
@@ -66,7 +67,8 @@ TEST_F(WriteBackTest, PublishesANewVersionWithTheKeysOfItsParent) {
 
 TEST_F(WriteBackTest, IsSuccessAgainForTheSameToken) {
   ASSERT_TRUE(handler_.handle(kPeer, request("t2", payload_), payload_.bytes(), kFarDeadline));
-  const auto again = handler_.handle(kPeer, request("t2", payload_), payload_.bytes(), kFarDeadline);
+  const auto again =
+      handler_.handle(kPeer, request("t2", payload_), payload_.bytes(), kFarDeadline);
   ASSERT_TRUE(again);
   EXPECT_FALSE(again.value().conflict);
   EXPECT_EQ(again.value().version.ref.version, 2u);
