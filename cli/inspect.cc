@@ -49,7 +49,8 @@ Status score(Client& client, const Output& out, const Context& context, const Te
     char line[160];
     const double logprob = token["logprob"].is_number() ? token["logprob"].get<double>() : 0;
     std::snprintf(line, sizeof line, "%8d  %9.4f %s  %s", token.value("id", 0), logprob,
-                  token.value("rank1", false) ? "*" : " ", token["text"].dump().c_str());
+                  token.value("rank1", false) ? "*" : " ",
+                  token.value("text", json("")).dump().c_str());  // none without a tokenizer
     out.line(line);
   }
   char summary[160];

@@ -32,7 +32,9 @@ Output::Output(bool json, bool stream)
       progress_(isatty(STDERR_FILENO) == 1) {}
 
 void Output::result(const nlohmann::json& value) const {
-  if (json_) put(stdout, dump(value) + "\n");
+  if (!json_) return;
+  put(stdout, dump(value) + "\n");
+  has_result_ = true;
 }
 
 void Output::event(const nlohmann::json& value) const {
@@ -58,7 +60,7 @@ void Output::clear_status() const {
 int Output::fail(const Error& error) const {
   clear_status();
   const std::string_view name = error_code_name(error.code);
-  if (json_) {
+  if (json_ && !has_result_) {
     put(stdout, dump({{"error", {{"code", name}, {"message", error.message}}}}) + "\n");
   } else {
     put(stderr, "memslot: " + error.message + " (" + std::string(name) + ")\n");

@@ -28,7 +28,8 @@ class Output {
   void text(std::string_view text) const;    // without a newline, flushed
   void status(std::string_view text) const;  // standard error, replaces the last status line
   void clear_status() const;
-  // Prints the error (JSON with --json) to standard error and returns the exit code for it.
+  // Prints the error and returns the exit code for it: with --json as the one object on standard
+  // output, unless a result stands there already (a report of damage); else to standard error.
   int fail(const Error& error) const;
 
   // Prints what is wrong with the command line; the exit code for that.
@@ -41,6 +42,7 @@ class Output {
 
  private:
   bool json_, stream_, colour_, progress_;
+  mutable bool has_result_ = false;  // standard output holds its one object
 };
 
 }  // namespace memslot::cli
