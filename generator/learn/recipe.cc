@@ -9,10 +9,12 @@ namespace memslot {
 LearnConfig with_defaults(LearnConfig config) {
   const bool mlp = config.kind == MemoryKind::kMlp;
   const bool overlap = config.segments == SegmentLayout::kOverlap;
-  if (config.lr == 0) config.lr = mlp ? 1.5e-3f : 8e-3f;
-  if (config.max_steps == 0) config.max_steps = 48;
-  if (config.anchor < 0) config.anchor = 0.1f;
-  if (config.alone_share < 0) config.alone_share = overlap ? 1.0f : 0.3f;
+  // Found on the sample sources with the development half of the control passages
+  // (tests/bench/recipe_report.cc; figures in docs/performance.md).
+  if (config.lr == 0) config.lr = mlp ? 2e-3f : 8e-3f;
+  if (config.max_steps == 0) config.max_steps = 64;
+  if (config.anchor < 0) config.anchor = mlp ? 8e-4f : 1e-3f;
+  if (config.alone_share < 0) config.alone_share = overlap ? 1.0f : 0.4f;
   return config;
 }
 
