@@ -86,6 +86,10 @@ class FakeController {
   void loop() {
     while (!stopping_) {
       auto packet = channel_->receive(std::chrono::steady_clock::now() + std::chrono::milliseconds(5));
+      if (known_ && std::chrono::steady_clock::now() >= next_beat_) {
+        next_beat_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(50);
+        send(peer_, {0, wire::Heartbeat{incarnation_}, {}});
+      }
       if (!packet) continue;
       auto message = wire::decode(packet.value().frames);
       if (!message) continue;
@@ -102,7 +106,7 @@ class FakeController {
   }
   std::optional<Answer> answer_to(const wire::Message& m) {
     if (std::holds_alternative<wire::Hello>(m.body)) {
-      return Answer{wire::HelloReply{incarnation_, "fake", 1000}, {}};
+      return Answer{wire::HelloReply{incarnation_, "fake", 100}, {}};
     }
     if (const auto* open = std::get_if<wire::OpenSession>(&m.body)) {
       sessions_[open->session] = *open;
@@ -159,6 +163,7 @@ class FakeController {
   std::atomic<bool> stopping_{false}, known_{false};
   std::uint64_t incarnation_ = 1;
   PeerId peer_;
+  std::chrono::steady_clock::time_point next_beat_{};
   std::map<std::uint64_t, wire::OpenSession> sessions_;
   mutable std::mutex mutex_;
   std::vector<wire::Message> heard_;
