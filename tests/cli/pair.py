@@ -1,12 +1,23 @@
 """The two real processes in a folder of their own, the client, and memory files made by hand."""
+import atexit
 import hashlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import struct
 import subprocess
+import sys
+import tempfile
 import time
+import unittest
+
+# The programs under test: the first three arguments.
+MEMSLOT, CONTROLLER, GENERATOR = (sys.argv.pop(1) for _ in range(3))
+INVALID, NOT_FOUND, CORRUPTION, MISMATCH = 11, 12, 13, 14
+NO_SPACE, BUSY, NOT_SUPPORTED = 20, 21, 23
+PROMPT = "Since 1958 it has belonged to the Geological Cabinet of"
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "golden" / "fixtures"
@@ -105,3 +116,79 @@ class ExportFile:
         parts = (manifest, payload, self.keys, self.source)
         data = struct.pack("<4sI4Q", magic, form, *map(len, parts)) + b"".join(parts)
         return data + hashlib.sha256(data).digest()
+
+
+class Pair:
+    """One pair for all tests: loading the model and learning take most of the time."""
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="memslot-cli-"))
+        self.daemons = []
+        atexit.register(self.end)
+        self.endpoint = self.ipc("main")
+        self.client = Client(MEMSLOT, self.endpoint)
+        self.controller(self.endpoint, self.folder / "bank")
+        self.generator(self.endpoint, model_path())
+        for name in ("corvandite", "ferry_chess"):
+            self.client.json("learn", SOURCES / f"{name}.txt", "--kind", "lora", "--steps", 4)
+        self.export = self.folder / "corvandite.mse"
+        self.client.json("bank", "export", "corvandite-lora", self.export)
+
+    def ipc(self, name):
+        return f"ipc://{self.folder}/{name}.sock"
+
+    def controller(self, endpoint, bank, *more):
+        name = self.folder / f"controller{len(self.daemons)}.log"
+        return self.keep(Daemon(CONTROLLER, ["--bank", bank, "--endpoint", endpoint, *more], name))
+
+    def generator(self, endpoint, model, *more):
+        name = self.folder / f"generator{len(self.daemons)}.log"
+        daemon = self.keep(Daemon(
+            GENERATOR, ["--model", model, "--threads", 2, "--endpoint", endpoint, *more], name))
+        wait_for(lambda: Client(MEMSLOT, endpoint).json("status")["generators"])
+        return daemon
+
+    def keep(self, daemon):
+        self.daemons.append(daemon)
+        return daemon
+
+    def memory(self):
+        """The learned memory as a file that can be changed."""
+        return ExportFile(self.export.read_bytes())
+
+    def end(self):
+        for daemon in reversed(self.daemons):
+            daemon.stop()
+        shutil.rmtree(self.folder)
+
+
+class PairCase(unittest.TestCase):
+    pair = None
+
+    @classmethod
+    def setUpClass(cls):
+        if PairCase.pair is None:
+            PairCase.pair = Pair()
+
+    def setUp(self):
+        self.client, self.folder = PairCase.pair.client, PairCase.pair.folder
+
+    def names(self, client=None):
+        found = (client or self.client).json("bank", "ls")["memories"]
+        return [f"{m['namespace']}/{m['id']}@{m['version']}" for m in found]
+
+    def generated(self, memory, *more):
+        done = self.client.json("generate", PROMPT, "-m", memory, "--max-tokens", 12, *more)
+        return done["tokens"], done["logits_xxh3"]
+
+    def refused(self, result, code, *words):
+        """The exit code, and a message with every word; nothing of the result is printed."""
+        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
+        for word in words:
+            self.assertIn(str(word), result.stderr)
+        self.assertNotIn("terminate", result.stderr)
+
+    def write(self, name, content):
+        path = self.folder / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
