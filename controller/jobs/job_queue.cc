@@ -55,9 +55,20 @@ Status JobQueue::save(Entry& entry, Job changed) {
   for (int i = 1; i < kTries && !stored && stored.error().code == ErrorCode::kIndeterminate; ++i) {
     stored = documents_.put(kType, kNamespace, changed.id, draft, soon());
   }
+  if (!stored && stored.error().code == ErrorCode::kConflict) {
+    // Nobody else writes jobs: an earlier write of ours came through although it was said to fail.
+    MEMSLOT_TRY(const auto now, documents_.get(kType, kNamespace, changed.id, soon()));
+    draft.expected = now.token;
+    stored = documents_.put(kType, kNamespace, changed.id, draft, soon());
+  }
   if (!stored) return stored.error().with_context("job " + changed.id);
   entry.document = stored.value().token;
   entry.job = std::move(changed);
+  if (entry.job.finished() && !entry.text.empty()) {
+    // Failing this, garbage collection removes it later.
+    static_cast<void>(bank_.store().erase_payload(entry.text, soon()));
+    entry.text.clear();
+  }
   return ok();
 }
 
@@ -74,6 +85,7 @@ Status JobQueue::load() {
       Entry loaded;
       loaded.job = std::move(job).value();
       loaded.document = document.token;
+      loaded.text = document.blob_token;
       loaded.expires = clock_.now() + options_.lease;
       entries_[document.name] = std::move(loaded);
     }
@@ -133,6 +145,7 @@ Result<Job> JobQueue::submit(const JobDraft& draft) {
   Entry& entry = entries_[job.id];
   entry.job = job;
   entry.document = stored.value().token;
+  entry.text = stored.value().blob_token;
   return job;
 }
 

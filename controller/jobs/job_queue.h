@@ -92,6 +92,7 @@ class JobQueue {
   struct Entry {
     Job job;
     std::string document;    // token of the stored document
+    std::string text;        // token of its text; "" once the job is finished
     PeerId holder;           // "" after a restart, until it is heard of
     TimePoint expires{};     // of the lease
     TimePoint not_before{};  // of the next one

@@ -407,6 +407,30 @@ TEST_F(JobQueueTest, AsksAgainWhereTheOutcomeOfAWriteIsUnknown) {
   EXPECT_EQ(versions(leased.target), 1u);
 }
 
+TEST_F(JobQueueTest, GoesOnAfterAWriteThatWasSaidToFailButCameThrough) {
+  ASSERT_TRUE(jobs().submit(draft()));
+  store_.fail_after(Call::kPublish, store_.calls(Call::kPublish) + 1, ErrorCode::kIo);
+  EXPECT_FALSE(jobs().lease("g"));
+  const auto leased = lease();
+  EXPECT_EQ(leased.lease, 1u);  // the failed one was never handed out
+  EXPECT_TRUE(deliver(leased).value().ack.accepted);
+  restart();
+  EXPECT_EQ(jobs().find(leased.job)->state, JobState::kDone);
+}
+
+TEST_F(JobQueueTest, KeepsNoTextOfAFinishedJobBesideTheMemorys) {
+  const auto payloads = [&] {
+    return real_.list_payloads("", 100, kFarDeadline).value().entries.size();
+  };
+  jobs().submit(draft()).value();
+  EXPECT_EQ(payloads(), 1u);
+  ASSERT_TRUE(deliver(lease()).value().ack.accepted);
+  EXPECT_EQ(payloads(), 3u);  // parameters, keys and source of the memory
+  const Job other = jobs().submit(draft("other")).value();
+  ASSERT_TRUE(jobs().cancel(other.id, ""));
+  EXPECT_EQ(payloads(), 3u);
+}
+
 TEST_F(JobQueueTest, SaysThatTheQuotaIsReachedAndKeepsNothing) {
   MemoryStore small(clock_, 40);
   Life life(small, clock_);
