@@ -1,5 +1,7 @@
 #include "cli/client.h"
 
+#include <spdlog/fmt/fmt.h>
+
 #include <csignal>
 #include <nlohmann/json.hpp>
 
@@ -11,9 +13,9 @@
 namespace memslot::cli {
 namespace {
 
-// Set by the signal handler, read by the loop that waits for the controller.
-volatile std::sig_atomic_t g_interrupted = 0;
-void on_interrupt(int) { g_interrupted = 1; }
+// Counted by the signal handler, read by the loop that waits for the controller.
+volatile std::sig_atomic_t g_interrupts = 0;
+void on_interrupt(int) { g_interrupts = g_interrupts + 1; }
 
 // Waiting in pieces keeps heartbeats going and notices Ctrl-C.
 constexpr Duration kPoll = std::chrono::milliseconds(100);
@@ -95,43 +97,56 @@ Status Client::send(std::uint64_t request, wire::Body body, SharedBytes part) {
   return channel_->send({PeerId(), std::move(frames)});
 }
 
+Status Client::keep_alive(TimePoint now) {
+  if (now - heard_ > config_.timeout) {
+    const auto seconds = std::chrono::duration<double>(config_.timeout).count();
+    return Error{ErrorCode::kUnavailable,
+                 fmt::format("controller: expected an answer from {}, found none for {} s (is "
+                             "memslot-controller running?)",
+                             config_.endpoint, seconds)};
+  }
+  if (now - beat_ < heartbeat_) return ok();
+  beat_ = now;
+  return send(0, wire::Heartbeat{incarnation_}, nullptr);
+}
+
+// The first Ctrl-C asks for the task's end and waits for it, the second gives up.
+Status Client::heed_interrupts(std::uint64_t request, int* heeded) {
+  if (g_interrupts == *heeded) return ok();
+  *heeded = g_interrupts;
+  if (*heeded > 1) return Error{ErrorCode::kCancelled, "interrupted"};
+  return send(0, wire::CancelTask{0, request}, nullptr);
+}
+
+// A controller that was started anew knows neither us nor our request, and says so.
+bool Client::is_from_another_controller(const wire::Message& message) const {
+  if (controller_ == 0) return false;
+  if (const auto* beat = std::get_if<wire::Heartbeat>(&message.body)) {
+    return beat->incarnation != controller_;
+  }
+  const auto* failure = std::get_if<wire::ErrorReply>(&message.body);
+  return failure != nullptr && message.request == 0 && failure->code == ErrorCode::kUnavailable;
+}
+
 Result<wire::Message> Client::next(std::uint64_t request) {
-  bool cancelled = false;
+  int heeded = 0;
   for (;;) {
     const TimePoint now = clock_.now();
-    if (now - heard_ > config_.timeout) {
-      return Error{
-          ErrorCode::kUnavailable,
-          "controller: expected an answer from " + config_.endpoint + ", found none for " +
-              std::to_string(
-                  std::chrono::duration_cast<std::chrono::seconds>(config_.timeout).count()) +
-              " s (is memslot-controller running?)"};
-    }
-    if (now - beat_ >= heartbeat_) {
-      beat_ = now;
-      MEMSLOT_TRY(send(0, wire::Heartbeat{incarnation_}, nullptr));
-    }
-    if (g_interrupted != 0 && !cancelled) {
-      cancelled = true;
-      MEMSLOT_TRY(send(0, wire::CancelTask{0, request}, nullptr));
-    }
+    MEMSLOT_TRY(keep_alive(now));
+    MEMSLOT_TRY(heed_interrupts(request, &heeded));
     auto packet = channel_->receive(now + kPoll);
     if (!packet) {
-      if (packet.error().code == ErrorCode::kTimeout ||
-          packet.error().code == ErrorCode::kUnavailable)
-        continue;
+      const ErrorCode code = packet.error().code;
+      if (code == ErrorCode::kTimeout || code == ErrorCode::kUnavailable) continue;
       return packet.error();
     }
     heard_ = clock_.now();
     MEMSLOT_TRY(auto message, wire::decode(packet.value().frames));
-    if (const auto* beat = std::get_if<wire::Heartbeat>(&message.body)) {
-      if (controller_ != 0 && beat->incarnation != controller_) {
-        return Error{ErrorCode::kUnavailable,
-                     "controller: it was restarted while this request was under way"};
-      }
-      continue;
+    if (is_from_another_controller(message)) {
+      return Error{ErrorCode::kUnavailable,
+                   "controller: it was restarted while this request was under way"};
     }
-    if (message.request != request) continue;  // of an earlier request that timed out
+    if (message.request != request) continue;  // a heartbeat, or of an earlier request
     if (const auto* failure = std::get_if<wire::ErrorReply>(&message.body)) {
       return Error{failure->code, failure->message};
     }

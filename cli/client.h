@@ -48,6 +48,9 @@ class Client {
   Status send(std::uint64_t request, wire::Body body, SharedBytes part);
   // The next message for `request`; keeps the connection alive while it waits.
   Result<wire::Message> next(std::uint64_t request);
+  Status keep_alive(TimePoint now);
+  Status heed_interrupts(std::uint64_t request, int* heeded);
+  bool is_from_another_controller(const wire::Message& message) const;
   Status greet();
 
   ClientConfig config_;
