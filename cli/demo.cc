@@ -1,4 +1,6 @@
 // The main job, shown: update memory, recover memory, and a memory chosen at each step.
+#include <spdlog/fmt/fmt.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
@@ -57,31 +59,34 @@ Result<std::vector<Sample>> read_samples(const DemoOptions& o) {
   return samples;
 }
 
-Status learn_missing(Client& client, const Output& out, const Context& context,
-                     const DemoOptions& o, const std::vector<Sample>& samples) {
-  for (const auto& sample : samples) {
-    const json ask = {{"memory", context.ns + "/" + sample.memory}};
-    if (client.ask("bank.show", ask, nullptr)) continue;
-    const json arguments = {{"text", sample.text},          {"source", sample.source},
-                            {"namespace", context.ns},      {"id", sample.memory},
-                            {"config", {{"kind", o.kind}}}, {"watch", true}};
-    const auto learned = client.run("learn", arguments, [&](const json& event) {
-      if (event.value("type", "") != "progress") return;
-      out.status("learning " + sample.source + ": " + event.value("phase", "") + " step " +
-                 std::to_string(event.value("step", 0)) + ", recall " +
-                 std::to_string(static_cast<int>(100 * event.value("recall", 0.0))) + " %");
-    });
-    if (!learned) return learned.error().with_context("learning " + sample.source);
-    out.clear_status();
-    const auto& stats = (*learned.value())["stats"];
-    char line[160];
-    std::snprintf(line, sizeof line,
-                  "learned %-20s recall %5.1f %% (base %4.1f %%), control text %+.1f %%, %.1f s",
-                  sample.source.c_str(), 100 * stats.value("recall", 0.0),
-                  100 * stats.value("recall_before", 0.0), 100 * stats.value("locality", 0.0),
-                  stats.value("wall_seconds", 0.0));
-    out.line(line);
-  }
+// True if the bank has the sample's memory for the model that runs now.
+bool is_learned(Client& client, const Context& context, const Sample& sample,
+                const std::string& model) {
+  const auto shown =
+      client.ask("bank.show", {{"memory", context.ns + "/" + sample.memory}}, nullptr);
+  if (!shown) return false;
+  const json version = shown.value().result->value("version", json::object());
+  return version.value("signature", json::object()).value("model", "") == model;
+}
+
+Status learn_sample(Client& client, const Output& out, const Context& context, const DemoOptions& o,
+                    const Sample& sample) {
+  const json arguments = {{"text", sample.text},          {"source", sample.source},
+                          {"namespace", context.ns},      {"id", sample.memory},
+                          {"config", {{"kind", o.kind}}}, {"watch", true}};
+  const auto learned = client.run("learn", arguments, [&](const json& event) {
+    if (event.value("type", "") != "progress") return;
+    out.status(fmt::format("learning {}: {} step {}, recall {:.0f} %", sample.source,
+                           event.value("phase", ""), event.value("step", 0),
+                           100 * event.value("recall", 0.0)));
+  });
+  if (!learned) return learned.error().with_context("learning " + sample.source);
+  out.clear_status();
+  const json stats = learned.value()->value("stats", json::object());
+  out.line(fmt::format(
+      "learned {:<20} recall {:5.1f} % (base {:4.1f} %), control text {:+.1f} %, {:.1f} s",
+      sample.source, 100 * stats.value("recall", 0.0), 100 * stats.value("recall_before", 0.0),
+      100 * stats.value("locality", 0.0), stats.value("wall_seconds", 0.0)));
   return ok();
 }
 
@@ -153,7 +158,11 @@ Status show_wandering(Client& client, const Output& out, const Context& context,
 
 Status demo(Client& client, const Output& out, const Context& context, const DemoOptions& o) {
   MEMSLOT_TRY(const auto samples, read_samples(o));
-  MEMSLOT_TRY(learn_missing(client, out, context, o, samples));
+  MEMSLOT_TRY(const auto loaded, client.run("attest", json::object(), [](const json&) {}));
+  for (const auto& sample : samples) {
+    if (is_learned(client, context, sample, loaded->value("model", ""))) continue;
+    MEMSLOT_TRY(learn_sample(client, out, context, o, sample));
+  }
   json report = {{"sources", json::array()}};
   bool recovered = true;
   for (const auto& sample : samples) {
