@@ -26,7 +26,8 @@ if(MOLD_PROGRAM)
 endif()
 
 if(MEMSLOT_SANITIZE)
-  add_compile_options(-fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+  add_compile_options(-fsanitize=address,undefined -fno-omit-frame-pointer
+    -fno-sanitize-recover=undefined)
   add_link_options(-fsanitize=address,undefined)
 elseif(MEMSLOT_TSAN)
   add_compile_options(-fsanitize=thread -fno-omit-frame-pointer)
@@ -52,7 +53,8 @@ function(memslot_library name)
   endif()
 endfunction()
 
-# memslot_test(NAME SOURCES a_test.cc ... [LIBS dep ...] LABEL unit|contract|golden|fault|e2e|slow [ONE_PROCESS] [TIMEOUT s])
+# memslot_test(NAME SOURCES a_test.cc ... [LIBS dep ...] LABEL unit|contract|golden|fault|e2e|slow
+#              [ONE_PROCESS] [TIMEOUT s])
 # One ctest per TEST unless ONE_PROCESS (for suites that load a model once).
 function(memslot_test name)
   cmake_parse_arguments(ARG "ONE_PROCESS" "LABEL;TIMEOUT" "SOURCES;LIBS" ${ARGN})
@@ -63,7 +65,8 @@ function(memslot_test name)
     set(ARG_TIMEOUT 120)
   endif()
   add_executable(${name} ${ARG_SOURCES})
-  target_link_libraries(${name} PRIVATE ${ARG_LIBS} memslot_test_support GTest::gtest GTest::gmock GTest::gtest_main memslot_warnings)
+  target_link_libraries(${name} PRIVATE ${ARG_LIBS} memslot_test_support GTest::gtest GTest::gmock
+    GTest::gtest_main memslot_warnings)
   if(ARG_ONE_PROCESS)
     add_test(NAME ${name} COMMAND ${name})
     set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})

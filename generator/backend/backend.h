@@ -1,9 +1,12 @@
 #pragma once
 // All numerical work of the generator. One implementation per kind of device.
 //
-// Bits:    every forward operation is row-invariant where info().row_invariant says so: a row's bits
-//          do not depend on how many rows are computed with it, on its position or on its neighbours.
-// Order:   operations run in the order of the calls on one compute stream. upload() may use a second,
+// Bits:    every forward operation is row-invariant where info().row_invariant says so: a row's
+// bits
+//          do not depend on how many rows are computed with it, on its position or on its
+//          neighbours.
+// Order:   operations run in the order of the calls on one compute stream. upload() may use a
+// second,
 //          staging stream; record()/wait() order the two. The CPU backend runs everything in place.
 // Types:   activations are f32, or bf16 where an operation says so; accumulation is always f32.
 // Errors:  shapes are the caller's promise (MEMSLOT_CHECK); memory that cannot be had is kNoSpace.
@@ -25,12 +28,12 @@
 namespace memslot {
 
 struct BackendInfo {
-  std::string name;          // "cpu"
-  std::string device;        // processor or card
-  std::string isa;           // what the matrix library dispatches to, e.g. "avx512_core_bf16"
-  std::string library;       // e.g. "oneDNN 2.6.3"
+  std::string name;     // "cpu"
+  std::string device;   // processor or card
+  std::string isa;      // what the matrix library dispatches to, e.g. "avx512_core_bf16"
+  std::string library;  // e.g. "oneDNN 2.6.3"
   int threads = 1;
-  bool bf16 = false;         // bf16 weights run natively
+  bool bf16 = false;  // bf16 weights run natively
   bool row_invariant = false;
 };
 
@@ -42,7 +45,7 @@ class PackedWeight {
   virtual std::int64_t outputs() const = 0;  // N
   virtual DType dtype() const = 0;
   virtual std::size_t bytes() const = 0;
-  virtual const void* data() const = 0;      // bytes() of device memory, for digests
+  virtual const void* data() const = 0;  // bytes() of device memory, for digests
 };
 
 enum class Transpose : bool { kNo = false, kYes = true };
@@ -102,8 +105,8 @@ class Backend {
   virtual void matmul_tn(ConstMatrix a, ConstMatrix b, Matrix c, bool accumulate) = 0;
 
   // --- forward ---
-  // y = table[ids], f32. `table` is the packed [V, D] map (so that an output map which is tied to the
-  // embedding is held once).
+  // y = table[ids], f32. `table` is the packed [V, D] map (so that an output map which is tied to
+  // the embedding is held once).
   virtual void embed(const PackedWeight& table, std::span<const std::int32_t> ids, Matrix y) = 0;
   // y = x / sqrt(mean(x^2) + eps) * weight. Zhang & Sennrich 2019. y f32 or bf16.
   virtual void rms_norm(ConstMatrix x, const float* weight, float eps, Matrix y) = 0;
@@ -155,8 +158,8 @@ class Backend {
                      const AdamWStep& step) = 0;
 
   // --- test-time kinds ---
-  // The delta rule over M tokens in order, per head: u = beta (v - S^T k); S += k u^T; o = S^T (s q),
-  // s = K^-1/2. Schlag et al. 2021, arXiv:2102.11174. q, k [M, H K] (k, q already normalised),
+  // The delta rule over M tokens in order, per head: u = beta (v - S^T k); S += k u^T; o = S^T (s
+  // q), s = K^-1/2. Schlag et al. 2021, arXiv:2102.11174. q, k [M, H K] (k, q already normalised),
   // v, o [M, H V], beta [M, H], state [H][K][V] f32, updated in place.
   virtual void delta_rule(ConstMatrix q, ConstMatrix k, ConstMatrix v, ConstMatrix beta, int heads,
                           float* state, Matrix o) = 0;

@@ -67,7 +67,9 @@ struct Matrix {
   std::uint16_t* bf16() const { return static_cast<std::uint16_t*>(data); }
   Matrix slice_rows(std::int64_t first, std::int64_t count) const;
   Matrix slice_cols(std::int64_t first, std::int64_t count) const;
-  operator ConstMatrix() const { return {data, dtype, rows, cols, stride}; }  // NOLINT: a view of a view
+  operator ConstMatrix() const {
+    return {data, dtype, rows, cols, stride};
+  }  // NOLINT: a view of a view
 };
 
 inline ConstMatrix ConstMatrix::slice_rows(std::int64_t first, std::int64_t count) const {

@@ -122,7 +122,8 @@ HWY_EXPORT(sigmoid_rows);
 
 void CpuBackend::silu_mul_backward(ConstMatrix gate_up, ConstMatrix dy, Matrix dgate_up) {
   MEMSLOT_CHECK(gate_up.dtype == DType::kF32 && gate_up.cols == 2 * dy.cols);
-  MEMSLOT_CHECK(gate_up.rows == dy.rows && dgate_up.rows == dy.rows && dgate_up.cols == gate_up.cols);
+  MEMSLOT_CHECK(gate_up.rows == dy.rows && dgate_up.rows == dy.rows &&
+                dgate_up.cols == gate_up.cols);
   rows(dy.rows, 16 * dy.cols, [&](std::int64_t first, std::int64_t last) {
     HWY_DYNAMIC_DISPATCH(cpu::silu_mul_backward_rows)(gate_up, dy, dgate_up, first, last);
   });

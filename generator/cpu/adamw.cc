@@ -23,12 +23,14 @@ void adamw_part(float* weight, const float* gradient, float* m, float* v, std::s
   for_vectors(n, [&](std::size_t i, std::size_t count) {
     const VF g = load_part(d, gradient + i, count);
     const VF m1 = hn::Add(hn::Mul(beta1, load_part(d, m + i, count)), hn::Mul(rest1, g));
-    const VF v1 = hn::Add(hn::Mul(beta2, load_part(d, v + i, count)), hn::Mul(rest2, hn::Mul(g, g)));
+    const VF v1 =
+        hn::Add(hn::Mul(beta2, load_part(d, v + i, count)), hn::Mul(rest2, hn::Mul(g, g)));
     const VF w = hn::Mul(load_part(d, weight + i, count), hn::Set(d, decay));
     const VF denominator = hn::Add(hn::Mul(hn::Sqrt(v1), hn::Set(d, root)), eps);
     store_part(d, m1, m + i, count);
     store_part(d, v1, v + i, count);
-    store_part(d, hn::Sub(w, hn::Div(hn::Mul(hn::Set(d, step_size), m1), denominator)), weight + i, count);
+    store_part(d, hn::Sub(w, hn::Div(hn::Mul(hn::Set(d, step_size), m1), denominator)), weight + i,
+               count);
   });
 }
 
@@ -50,8 +52,8 @@ void CpuBackend::adamw(float* weight, const float* gradient, float* m, float* v,
   const float decay = 1.0f - step.lr * step.weight_decay;
   rows(n, 4, [&](std::int64_t first, std::int64_t last) {
     HWY_DYNAMIC_DISPATCH(cpu::adamw_part)
-    (weight + first, gradient + first, m + first, v + first, static_cast<std::size_t>(last - first), step,
-     step_size, root, decay);
+    (weight + first, gradient + first, m + first, v + first, static_cast<std::size_t>(last - first),
+     step, step_size, root, decay);
   });
 }
 

@@ -1,15 +1,15 @@
-// Attention of one tile: some query rows of the heads that share one key/value head, over all blocks
-// of 64 positions up to the last row's own. Milakov & Gimelshein 2018 (online softmax); Dao et al.
-// 2022 (tiles).
+// Attention of one tile: some query rows of the heads that share one key/value head, over all
+// blocks of 64 positions up to the last row's own. Milakov & Gimelshein 2018 (online softmax); Dao
+// et al. 2022 (tiles).
 //
 // For every row and block:  s = scale q K^T;  m' = max(m, max s);  p = exp(s - m');
 //                           l = l exp(m - m') + sum p;  acc = acc exp(m - m') + p V
 //
-// Bits: a row's sums run over whole blocks in order, its own masked positions adding p = 0; rows of a
-// tile share loads, never sums. So neither the tile nor the batch changes a row.
-// Packing: operands are u32 words, one f32 or a pair of bf16 that multiply together. K is transposed,
-// so that one vector holds as many positions; V's pairs are two positions of one column.
-// Include inside foreach_target files, after simd-inl.h.
+// Bits: a row's sums run over whole blocks in order, its own masked positions adding p = 0; rows of
+// a tile share loads, never sums. So neither the tile nor the batch changes a row. Packing:
+// operands are u32 words, one f32 or a pair of bf16 that multiply together. K is transposed, so
+// that one vector holds as many positions; V's pairs are two positions of one column. Include
+// inside foreach_target files, after simd-inl.h.
 #if defined(MEMSLOT_CPU_ATTENTION_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef MEMSLOT_CPU_ATTENTION_INL_H_
 #undef MEMSLOT_CPU_ATTENTION_INL_H_
@@ -53,8 +53,8 @@ struct WordBf16 {
     const DF d;
     const DU du;
     const auto high = hn::Set(du, 0xffff0000U);
-    const auto low = hn::MulAdd(hn::BitCast(d, hn::ShiftLeft<16>(a)),
-                                hn::BitCast(d, hn::ShiftLeft<16>(b)), acc);
+    const auto low =
+        hn::MulAdd(hn::BitCast(d, hn::ShiftLeft<16>(a)), hn::BitCast(d, hn::ShiftLeft<16>(b)), acc);
     return hn::MulAdd(hn::BitCast(d, hn::And(a, high)), hn::BitCast(d, hn::And(b, high)), low);
   }
 };
@@ -80,7 +80,8 @@ HWY_INLINE void product(const std::uint32_t* a, std::size_t a_stride, const std:
   VF sum[kRows][kVectors];
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) {
-      const float* from = c + static_cast<std::size_t>(r) * c_stride + static_cast<std::size_t>(v) * lanes;
+      const float* from =
+          c + static_cast<std::size_t>(r) * c_stride + static_cast<std::size_t>(v) * lanes;
       sum[r][v] = alpha == nullptr ? hn::Zero(d) : hn::Mul(load(d, from), hn::Set(d, alpha[r]));
     }
   }
@@ -96,15 +97,17 @@ HWY_INLINE void product(const std::uint32_t* a, std::size_t a_stride, const std:
   }
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) {
-      store(d, sum[r][v], c + static_cast<std::size_t>(r) * c_stride + static_cast<std::size_t>(v) * lanes);
+      store(d, sum[r][v],
+            c + static_cast<std::size_t>(r) * c_stride + static_cast<std::size_t>(v) * lanes);
     }
   }
 }
 
 template <class Word, int kRows>
-HWY_INLINE void product_columns(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b,
-                                std::size_t b_stride, float* c, std::size_t c_stride,
-                                const float* alpha, std::size_t depth, std::size_t columns) {
+HWY_INLINE void product_columns(const std::uint32_t* a, std::size_t a_stride,
+                                const std::uint32_t* b, std::size_t b_stride, float* c,
+                                std::size_t c_stride, const float* alpha, std::size_t depth,
+                                std::size_t columns) {
   const std::size_t lanes = hn::Lanes(DF());
   std::size_t i = 0;
   for (; i + 4 * lanes <= columns; i += 4 * lanes) {
@@ -115,15 +118,16 @@ HWY_INLINE void product_columns(const std::uint32_t* a, std::size_t a_stride, co
   }
 }
 
-// As many rows at a time as the registers hold beside their sums' operands: 6 * 4 of 32, 2 * 4 of 16.
+// As many rows at a time as the registers hold beside their sums' operands: 6 * 4 of 32, 2 * 4
+// of 16.
 template <class Word>
 HWY_NOINLINE void product_rows(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b,
                                std::size_t b_stride, float* c, std::size_t c_stride,
                                const float* alpha, std::size_t depth, std::size_t columns,
                                std::size_t rows) {
   const auto run = [&]<int kRows>(std::size_t r) {
-    product_columns<Word, kRows>(a + r * a_stride, a_stride, b, b_stride, c + r * c_stride, c_stride,
-                                 alpha == nullptr ? nullptr : alpha + r, depth, columns);
+    product_columns<Word, kRows>(a + r * a_stride, a_stride, b, b_stride, c + r * c_stride,
+                                 c_stride, alpha == nullptr ? nullptr : alpha + r, depth, columns);
   };
   std::size_t r = 0;
 #if HWY_TARGET == HWY_AVX3
@@ -178,7 +182,8 @@ HWY_INLINE void pack_values(const float* from, std::size_t d_head, std::size_t w
   for (std::size_t j = 0; j < kKeys; ++j) {
     for (std::size_t i = 0; i < width; i += hn::Lanes(d)) {
       const std::size_t count = j < valid && i < d_head ? d_head - i : 0;
-      hn::StoreU(hn::BitCast(du, load_part(d, from + j * d_head + i, count)), du, to + j * width + i);
+      hn::StoreU(hn::BitCast(du, load_part(d, from + j * d_head + i, count)), du,
+                 to + j * width + i);
     }
   }
 }
@@ -272,9 +277,9 @@ HWY_INLINE void attend_tile(const AttentionTile& tile, TileScratch& scratch) {
                        scratch.scores + skip * kKeys, kKeys, nullptr, words, kKeys, active);
     for (std::size_t r = skip; r < rows; ++r) {
       const std::size_t seen = tile.position + r / tile.group + 1 - block;
-      scratch.alpha[r] = soften(scratch.scores + r * kKeys, tile.scale, std::min(kKeys, seen),
-                                scratch.highest[r], scratch.sum[r],
-                                reinterpret_cast<T*>(scratch.weights + r * p_words));
+      scratch.alpha[r] =
+          soften(scratch.scores + r * kKeys, tile.scale, std::min(kKeys, seen), scratch.highest[r],
+                 scratch.sum[r], reinterpret_cast<T*>(scratch.weights + r * p_words));
     }
     product_rows<Word>(scratch.weights + skip * p_words, p_words, scratch.values, width,
                        scratch.out + skip * width, width, scratch.alpha + skip, p_words, width,

@@ -19,7 +19,8 @@ namespace {
 
 HWY_EXPORT(attend);
 
-constexpr std::size_t kTileRows = 96;  // virtual rows: scores, weights and sums stay in the L2 cache
+constexpr std::size_t kTileRows =
+    96;  // virtual rows: scores, weights and sums stay in the L2 cache
 
 // A thread's working memory, grown to the largest tile it has seen.
 class TileMemory {
@@ -31,8 +32,15 @@ class TileMemory {
     const std::size_t rows = padded(tile.rows * tile.group), width = padded(tile.head_dim);
     const std::size_t pair = tile.kv_dtype == DType::kF32 ? 1 : 2;
     const std::size_t words = tile.head_dim / pair;
-    const std::size_t sizes[] = {rows * words, words * kKeys, kKeys * width / pair,
-                                 rows * kKeys / pair, rows * kKeys, rows * width, rows, rows, rows};
+    const std::size_t sizes[] = {rows * words,
+                                 words * kKeys,
+                                 kKeys * width / pair,
+                                 rows * kKeys / pair,
+                                 rows * kKeys,
+                                 rows * width,
+                                 rows,
+                                 rows,
+                                 rows};
     std::size_t total = 0;
     for (const auto size : sizes) total += padded(size);
     if (total > size_) {
@@ -45,7 +53,8 @@ class TileMemory {
     // The same storage holds words and floats, each part always as one of the two.
     const auto take_floats = [&] { return reinterpret_cast<float*>(take()); };
     TileScratch scratch{.key_words = words, .width = width};
-    scratch.query = take(), scratch.keys = take(), scratch.values = take(), scratch.weights = take();
+    scratch.query = take(), scratch.keys = take(), scratch.values = take(),
+    scratch.weights = take();
     scratch.scores = take_floats(), scratch.out = take_floats(), scratch.alpha = take_floats();
     scratch.highest = take_floats(), scratch.sum = take_floats();
     return scratch;
@@ -67,8 +76,10 @@ AttentionTile make_tile(ConstMatrix qkv, const AttentionShape& shape, const Atte
   // Late tiles see most positions: first, so that threads end together.
   const std::int64_t tile = cut.tiles - 1 - task / shape.kv_heads, g = task % shape.kv_heads;
   const std::int64_t offset = tile * cut.rows, row = span.row + offset;
-  const auto kv_offset = static_cast<std::size_t>(g * span.kv.capacity * d) * dtype_size(span.kv.dtype);
-  const auto y_offset = static_cast<std::size_t>(row * y.stride + g * group * d) * dtype_size(y.dtype);
+  const auto kv_offset =
+      static_cast<std::size_t>(g * span.kv.capacity * d) * dtype_size(span.kv.dtype);
+  const auto y_offset =
+      static_cast<std::size_t>(row * y.stride + g * group * d) * dtype_size(y.dtype);
   AttentionTile out;
   out.rows = static_cast<std::size_t>(std::min(cut.rows, span.count - offset));
   out.group = static_cast<std::size_t>(group);
@@ -107,10 +118,12 @@ void CpuBackend::attention(ConstMatrix qkv, const AttentionShape& shape,
   }
   const int threads = work < 8192 ? 1 : info_.threads;
   cpu::parallel_tasks(threads, tasks, [&](std::int64_t task) {
-    const auto after = std::upper_bound(cuts.begin(), cuts.end(), task,
-                                        [](std::int64_t t, const auto& cut) { return t < cut.first_task; });
+    const auto after =
+        std::upper_bound(cuts.begin(), cuts.end(), task,
+                         [](std::int64_t t, const auto& cut) { return t < cut.first_task; });
     const auto which = static_cast<std::size_t>(after - cuts.begin()) - 1;
-    auto tile = cpu::make_tile(qkv, shape, spans[which], cuts[which], task - cuts[which].first_task, y);
+    auto tile =
+        cpu::make_tile(qkv, shape, spans[which], cuts[which], task - cuts[which].first_task, y);
     tile.native_bf16 = info_.bf16;
     thread_local cpu::TileMemory memory;
     auto scratch = memory.view(tile);

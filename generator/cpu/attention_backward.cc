@@ -15,9 +15,9 @@
 
 // Per head, with P the causal softmax of scale Q K^T:
 //   dP = dO V^T;  dS = P * (dP - rowsum(P dP)) * scale;  dQ = dS K;  dK = dS^T Q;  dV = P^T dO
-// in blocks of kBlock query rows against all keys up to the block's end, so that nothing larger than
-// kBlock x T is held. Positions are padded with zeros to whole blocks, widths to whole pairs of
-// vectors; padded rows and columns have P = dS = 0.
+// in blocks of kBlock query rows against all keys up to the block's end, so that nothing larger
+// than kBlock x T is held. Positions are padded with zeros to whole blocks, widths to whole pairs
+// of vectors; padded rows and columns have P = dS = 0.
 HWY_BEFORE_NAMESPACE();
 namespace memslot::cpu::HWY_NAMESPACE {
 
@@ -33,20 +33,23 @@ struct HeadWork {
     dim = head_dim;
     padded = (count + kBlock - 1) / kBlock * kBlock;
     width = (head_dim + 31) / 32 * 32;
-    for (auto* part : {&q, &k, &v, &dout, &k_t, &v_t, &dq, &dk, &dv}) part->assign(padded * width, 0.0f);
+    for (auto* part : {&q, &k, &v, &dout, &k_t, &v_t, &dq, &dk, &dv})
+      part->assign(padded * width, 0.0f);
     p.resize(kBlock * padded);
     dp.resize(kBlock * padded);
   }
 };
 
-HWY_INLINE void take(const float* from, std::int64_t stride, const HeadWork& work, std::vector<float>& to) {
+HWY_INLINE void take(const float* from, std::int64_t stride, const HeadWork& work,
+                     std::vector<float>& to) {
   for (std::size_t t = 0; t < work.tokens; ++t) {
     std::memcpy(to.data() + t * work.width, from + static_cast<std::int64_t>(t) * stride,
                 work.dim * sizeof(float));
   }
 }
 
-HWY_INLINE void transpose(const HeadWork& work, const std::vector<float>& from, std::vector<float>& to) {
+HWY_INLINE void transpose(const HeadWork& work, const std::vector<float>& from,
+                          std::vector<float>& to) {
   for (std::size_t t = 0; t < work.padded; ++t) {
     for (std::size_t i = 0; i < work.dim; ++i) to[i * work.padded + t] = from[t * work.width + i];
   }
@@ -80,8 +83,8 @@ HWY_INLINE void softmax_row(float* row, std::size_t count, std::size_t size, flo
 HWY_INLINE void softmax_row_backward(const float* p, float* dp, std::size_t size, float scale) {
   const DF d;
   const VF dot = hn::Set(d, sum_terms(size, [&](std::size_t i, std::size_t part) {
-    return hn::Mul(load_part(d, p + i, part), load_part(d, dp + i, part));
-  }));
+                           return hn::Mul(load_part(d, p + i, part), load_part(d, dp + i, part));
+                         }));
   const VF factor = hn::Set(d, scale);
   for_vectors(size, [&](std::size_t i, std::size_t part) {
     const VF centred = hn::Sub(load_part(d, dp + i, part), dot);
@@ -94,15 +97,16 @@ HWY_INLINE void query_block(HeadWork& w, std::size_t first, float scale) {
   const float* q = w.q.data() + first * w.width;
   const float* dout = w.dout.data() + first * w.width;
   small_gemm(q, w.width, 1, w.k_t.data(), w.padded, w.p.data(), keys, kBlock, keys, w.dim, false);
-  small_gemm(dout, w.width, 1, w.v_t.data(), w.padded, w.dp.data(), keys, kBlock, keys, w.dim, false);
+  small_gemm(dout, w.width, 1, w.v_t.data(), w.padded, w.dp.data(), keys, kBlock, keys, w.dim,
+             false);
   for (std::size_t r = 0; r < kBlock; ++r) {
     const std::size_t seen = first + r < w.tokens ? first + r + 1 : w.tokens;
     softmax_row(w.p.data() + r * keys, seen, keys, scale);
     softmax_row_backward(w.p.data() + r * keys, w.dp.data() + r * keys, keys, scale);
   }
   // Rows past the last token have dO = 0, hence dP = dS = 0, and P meets dO = 0: they add nothing.
-  small_gemm(w.dp.data(), keys, 1, w.k.data(), w.width, w.dq.data() + first * w.width, w.width, kBlock,
-             w.width, keys, false);
+  small_gemm(w.dp.data(), keys, 1, w.k.data(), w.width, w.dq.data() + first * w.width, w.width,
+             kBlock, w.width, keys, false);
   small_gemm(w.dp.data(), 1, keys, q, w.width, w.dk.data(), w.width, keys, w.width, kBlock, true);
   small_gemm(w.p.data(), 1, keys, dout, w.width, w.dv.data(), w.width, keys, w.width, kBlock, true);
 }
@@ -167,7 +171,8 @@ void CpuBackend::attention_backward(ConstMatrix qkv, const AttentionShape& shape
                                     Matrix dqkv) {
   const std::int64_t d = shape.head_dim, heads = shape.heads, groups = shape.kv_heads;
   MEMSLOT_CHECK(qkv.dtype == DType::kF32 && dy.dtype == DType::kF32 && dqkv.dtype == DType::kF32);
-  MEMSLOT_CHECK(qkv.cols == (heads + 2 * groups) * d && dqkv.cols == qkv.cols && dy.cols == heads * d);
+  MEMSLOT_CHECK(qkv.cols == (heads + 2 * groups) * d && dqkv.cols == qkv.cols &&
+                dy.cols == heads * d);
   for (const AttentionSpan& span : spans) {
     MEMSLOT_CHECK(span.position == 0 && span.row + span.count <= qkv.rows);
   }
@@ -176,8 +181,8 @@ void CpuBackend::attention_backward(ConstMatrix qkv, const AttentionShape& shape
   cpu::parallel_tasks(info_.threads, heads * std::ssize(spans), [&](std::int64_t task) {
     const auto head = static_cast<int>(task % heads);
     HWY_DYNAMIC_DISPATCH(cpu::attention_task)
-    (qkv, shape, spans[static_cast<std::size_t>(task / heads)], dy, head, dk.data() + head * head_stride,
-     dv.data() + head * head_stride, dqkv);
+    (qkv, shape, spans[static_cast<std::size_t>(task / heads)], dy, head,
+     dk.data() + head * head_stride, dv.data() + head * head_stride, dqkv);
   });
   const std::int64_t per = heads / groups;
   rows(qkv.rows, 2 * heads * d, [&](std::int64_t first, std::int64_t last) {

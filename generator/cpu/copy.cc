@@ -23,10 +23,10 @@ void copy_rows(const ConstMatrix& x, const Matrix& y, std::int64_t first, std::i
   for (std::int64_t r = first; r < last; ++r) {
     if (x.dtype == y.dtype) {
       const std::size_t size = dtype_size(x.dtype);
-      std::memcpy(static_cast<std::byte*>(y.data) + static_cast<std::size_t>(r * y.stride) * size,
-                  static_cast<const std::byte*>(x.data) +
-                      static_cast<std::size_t>(r * x.stride) * size,
-                  n * size);
+      std::memcpy(
+          static_cast<std::byte*>(y.data) + static_cast<std::size_t>(r * y.stride) * size,
+          static_cast<const std::byte*>(x.data) + static_cast<std::size_t>(r * x.stride) * size,
+          n * size);
     } else if (y.dtype == DType::kBF16) {
       copy_row(x.f32() + r * x.stride, y.bf16() + r * y.stride, n);
     } else {

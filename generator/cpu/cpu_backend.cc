@@ -49,8 +49,14 @@ bool native_bf16(int isa) {
 bool runs_brg(cpu::MatmulCache& matmul, DType dtype) {
   for (const std::int64_t m : {1, 3, 64, 512}) {
     for (const bool accumulate : {false, true}) {
-      const cpu::MatmulShape shape{.m = m, .n = 192, .k = 64, .x = dtype, .w = dtype,
-                                   .y = DType::kF32, .x_row = 64, .y_row = 192,
+      const cpu::MatmulShape shape{.m = m,
+                                   .n = 192,
+                                   .k = 64,
+                                   .x = dtype,
+                                   .w = dtype,
+                                   .y = DType::kF32,
+                                   .x_row = 64,
+                                   .y_row = 192,
                                    .accumulate = accumulate};
       if (!matmul.implementation(shape).starts_with("brg")) return false;
     }

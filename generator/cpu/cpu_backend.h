@@ -8,7 +8,8 @@
 //     it; on AVX2 it is false. All other operations are row-invariant on every instruction set.
 //
 // Threads: as Backend says. Every operation sets the calling thread's OpenMP maximum to
-//          info().threads where it enters oneDNN (libtorch in the same process may have lowered it).
+//          info().threads where it enters oneDNN (libtorch in the same process may have lowered
+//          it).
 #include <array>
 #include <memory>
 
@@ -46,8 +47,8 @@ class CpuBackend final : public Backend {
                   Matrix y) override;
   void rope_store(Matrix qkv, const AttentionShape& shape, float theta,
                   std::span<const AttentionSpan> spans) override;
-  void attention(ConstMatrix qkv, const AttentionShape& shape,
-                 std::span<const AttentionSpan> spans, Matrix y) override;
+  void attention(ConstMatrix qkv, const AttentionShape& shape, std::span<const AttentionSpan> spans,
+                 Matrix y) override;
   void silu_mul(ConstMatrix gate_up, Matrix y) override;
   void gelu(ConstMatrix x, Matrix y) override;
   void add(ConstMatrix x, float scale, Matrix y) override;

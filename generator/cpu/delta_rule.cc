@@ -50,8 +50,9 @@ void delta_head(const ConstMatrix& q, const ConstMatrix& k, const ConstMatrix& v
   std::vector<float> u(values);
   for (std::int64_t t = 0; t < q.rows; ++t) {
     delta_token(q.f32() + t * q.stride + h * keys, k.f32() + t * k.stride + h * keys,
-                v.f32() + t * v.stride + h * values, beta.f32()[t * beta.stride + head], scale, keys,
-                values, state + h * keys * values, u.data(), o.f32() + t * o.stride + h * values);
+                v.f32() + t * v.stride + h * values, beta.f32()[t * beta.stride + head], scale,
+                keys, values, state + h * keys * values, u.data(),
+                o.f32() + t * o.stride + h * values);
   }
 }
 
@@ -80,8 +81,8 @@ HWY_EXPORT(delta_head);
 HWY_EXPORT(conv_channels);
 }  // namespace cpu
 
-void CpuBackend::delta_rule(ConstMatrix q, ConstMatrix k, ConstMatrix v, ConstMatrix beta, int heads,
-                            float* state, Matrix o) {
+void CpuBackend::delta_rule(ConstMatrix q, ConstMatrix k, ConstMatrix v, ConstMatrix beta,
+                            int heads, float* state, Matrix o) {
   MEMSLOT_CHECK(heads > 0 && q.cols % heads == 0 && v.cols % heads == 0 && k.cols == q.cols);
   MEMSLOT_CHECK(beta.cols == heads && o.cols == v.cols && o.rows == q.rows);
   MEMSLOT_CHECK(k.rows == q.rows && v.rows == q.rows && beta.rows == q.rows);

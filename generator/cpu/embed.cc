@@ -38,9 +38,10 @@ void CpuBackend::embed(const PackedWeight& table, std::span<const std::int32_t> 
       const std::int64_t base = blocked_offset(layout, 1, id) + layout.offset0;
       float* out = y.f32() + r * y.stride;
       for (std::size_t k = 0; k < column.size(); ++k) {
-        out[k] = table.dtype() == DType::kF32
-                     ? static_cast<const float*>(table.data())[base + column[k]]
-                     : bf16_to_f32(static_cast<const std::uint16_t*>(table.data())[base + column[k]]);
+        out[k] =
+            table.dtype() == DType::kF32
+                ? static_cast<const float*>(table.data())[base + column[k]]
+                : bf16_to_f32(static_cast<const std::uint16_t*>(table.data())[base + column[k]]);
       }
     }
   });

@@ -21,10 +21,16 @@ void CpuBackend::linear(ConstMatrix x, const PackedWeight& w, Matrix y, const fl
   const bool indirect = round_after || has_gaps(y);
   const Matrix out = indirect ? scratch(1, round_after ? DType::kF32 : y.dtype, y.rows, y.cols) : y;
   if (indirect && accumulate) copy(y, out);
-  const cpu::MatmulShape shape{.m = x.rows, .n = y.cols, .k = x.cols,
-                               .x = x.dtype, .w = w.dtype(), .y = out.dtype,
-                               .x_row = x.cols, .y_row = out.cols,
-                               .bias = bias != nullptr, .accumulate = accumulate};
+  const cpu::MatmulShape shape{.m = x.rows,
+                               .n = y.cols,
+                               .k = x.cols,
+                               .x = x.dtype,
+                               .w = w.dtype(),
+                               .y = out.dtype,
+                               .x_row = x.cols,
+                               .y_row = out.cols,
+                               .bias = bias != nullptr,
+                               .accumulate = accumulate};
   const auto& packed = static_cast<const cpu::CpuPackedWeight&>(w);
   matmul_.run(shape, x.data, &packed.memory(), nullptr, out.data, bias);
   if (indirect) copy(out, y);

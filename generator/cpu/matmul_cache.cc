@@ -52,8 +52,9 @@ dnnl::memory::desc MatmulCache::pack_layout(std::int64_t k, std::int64_t n, DTyp
 dnnl::matmul::primitive_desc MatmulCache::describe(const MatmulShape& s) {
   using Dims = dnnl::memory::dims;
   const bool packed = s.w_row == 0 && s.w_col == 0;
-  const auto w_layout = packed ? pack_layout(s.k, s.n, s.w)
-                               : dnnl::memory::desc({s.k, s.n}, dnnl_dtype(s.w), Dims{s.w_row, s.w_col});
+  const auto w_layout =
+      packed ? pack_layout(s.k, s.n, s.w)
+             : dnnl::memory::desc({s.k, s.n}, dnnl_dtype(s.w), Dims{s.w_row, s.w_col});
   omp_set_num_threads(threads_);
   const dnnl::memory::desc x({s.m, s.k}, dnnl_dtype(s.x), Dims{s.x_row, s.x_col});
   const dnnl::memory::desc y({s.m, s.n}, dnnl_dtype(s.y), Dims{s.y_row, 1});
@@ -64,7 +65,8 @@ dnnl::matmul::primitive_desc MatmulCache::describe(const MatmulShape& s) {
     sum.append_sum(1.0f);
     attributes.set_post_ops(sum);
   }
-  const auto op = s.bias ? dnnl::matmul::desc(x, w_layout, bias, y) : dnnl::matmul::desc(x, w_layout, y);
+  const auto op =
+      s.bias ? dnnl::matmul::desc(x, w_layout, bias, y) : dnnl::matmul::desc(x, w_layout, y);
   return {op, attributes, engine_, /*allow_empty=*/true};
 }
 
@@ -111,8 +113,8 @@ void MatmulCache::run(const MatmulShape& shape, const void* x, const dnnl::memor
     arguments[3].memory = entry.bias.get();
   }
   const int count = shape.bias ? 4 : 3;
-  const auto status = dnnl_primitive_execute(entry.primitive.get(), stream_.get(), count,
-                                             arguments.data());
+  const auto status =
+      dnnl_primitive_execute(entry.primitive.get(), stream_.get(), count, arguments.data());
   MEMSLOT_CHECK(status == dnnl_success);
   stream_.wait();
 }

@@ -15,8 +15,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace memslot::cpu::HWY_NAMESPACE {
 
-void rms_norm_backward_row(const float* x, const float* weight, float eps, const float* dy, float* dx,
-                           std::size_t n, bool accumulate) {
+void rms_norm_backward_row(const float* x, const float* weight, float eps, const float* dy,
+                           float* dx, std::size_t n, bool accumulate) {
   const DF d;
   const float squares = sum_terms(n, [&](std::size_t i, std::size_t count) {
     const auto v = load_part(d, x + i, count);
@@ -43,7 +43,8 @@ void layer_norm_backward_row(const float* x, const float* weight, float eps, con
   const DF d;
   const float size = static_cast<float>(n);
   const float mean =
-      sum_terms(n, [&](std::size_t i, std::size_t count) { return load_part(d, x + i, count); }) / size;
+      sum_terms(n, [&](std::size_t i, std::size_t count) { return load_part(d, x + i, count); }) /
+      size;
   const auto vmean = hn::Set(d, mean);
   const auto centred = [&](std::size_t i, std::size_t count) {
     const auto v = hn::Sub(load_part(d, x + i, count), vmean);
@@ -65,7 +66,8 @@ void layer_norm_backward_row(const float* x, const float* weight, float eps, con
   const auto shift = hn::Set(d, g_mean);
   const auto back = hn::Set(d, r * r * (g_dot / size));
   for_vectors(n, [&](std::size_t i, std::size_t count) {
-    const auto inner = hn::Sub(hn::Sub(gradient(i, count), shift), hn::Mul(centred(i, count), back));
+    const auto inner =
+        hn::Sub(hn::Sub(gradient(i, count), shift), hn::Mul(centred(i, count), back));
     auto out = hn::Mul(inner, scale);
     if (accumulate) out = hn::Add(out, load_part(d, dx + i, count));
     store_part(d, out, dx + i, count);
@@ -111,7 +113,8 @@ void CpuBackend::rms_norm_backward(ConstMatrix x, const float* weight, float eps
                                    Matrix dx, bool accumulate) {
   cpu::check_shapes(x, dy, dx);
   rows(x.rows, 3 * x.cols, [&](std::int64_t first, std::int64_t last) {
-    HWY_DYNAMIC_DISPATCH(cpu::rms_norm_backward_rows)(x, weight, eps, dy, dx, accumulate, first, last);
+    HWY_DYNAMIC_DISPATCH(cpu::rms_norm_backward_rows)
+    (x, weight, eps, dy, dx, accumulate, first, last);
   });
 }
 
@@ -119,7 +122,8 @@ void CpuBackend::layer_norm_backward(ConstMatrix x, const float* weight, float e
                                      Matrix dx, bool accumulate) {
   cpu::check_shapes(x, dy, dx);
   rows(x.rows, 4 * x.cols, [&](std::int64_t first, std::int64_t last) {
-    HWY_DYNAMIC_DISPATCH(cpu::layer_norm_backward_rows)(x, weight, eps, dy, dx, accumulate, first, last);
+    HWY_DYNAMIC_DISPATCH(cpu::layer_norm_backward_rows)
+    (x, weight, eps, dy, dx, accumulate, first, last);
   });
 }
 

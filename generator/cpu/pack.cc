@@ -21,16 +21,16 @@ Result<std::shared_ptr<const PackedWeight>> CpuBackend::pack(ConstHostTensor wei
   // Setting the handle also clears the padding of the layout, so that its bytes are defined.
   dnnl::memory packed(layout, matmul_.engine(), storage.data());
   // As w[K,N] the host's [N,K] is column-major; W^T is row-major.
-  const dnnl::memory::dims strides = swap ? dnnl::memory::dims{cols, 1} : dnnl::memory::dims{1, cols};
+  const dnnl::memory::dims strides =
+      swap ? dnnl::memory::dims{cols, 1} : dnnl::memory::dims{1, cols};
   dnnl::memory plain(dnnl::memory::desc({k, n}, cpu::dnnl_dtype(weight.dtype), strides),
                      matmul_.engine(), const_cast<std::byte*>(weight.data));
   dnnl::stream stream(matmul_.engine());  // of our own: another thread may be computing
   omp_set_num_threads(info_.threads);
   dnnl::reorder(plain, packed).execute(stream, plain, packed);
   stream.wait();
-  return std::shared_ptr<const PackedWeight>(
-      std::make_shared<cpu::CpuPackedWeight>(std::move(storage), matmul_.engine(), std::move(packed),
-                                             k, n, dtype));
+  return std::shared_ptr<const PackedWeight>(std::make_shared<cpu::CpuPackedWeight>(
+      std::move(storage), matmul_.engine(), std::move(packed), k, n, dtype));
 }
 
 }  // namespace memslot

@@ -9,10 +9,14 @@ namespace memslot::cpu {
 
 class CpuPackedWeight final : public PackedWeight {
  public:
-  CpuPackedWeight(Buffer storage, dnnl::engine engine, dnnl::memory memory, std::int64_t inputs, std::int64_t outputs,
-                  DType dtype)
-      : storage_(std::move(storage)), engine_(std::move(engine)), memory_(std::move(memory)), inputs_(inputs),
-        outputs_(outputs), dtype_(dtype) {}
+  CpuPackedWeight(Buffer storage, dnnl::engine engine, dnnl::memory memory, std::int64_t inputs,
+                  std::int64_t outputs, DType dtype)
+      : storage_(std::move(storage)),
+        engine_(std::move(engine)),
+        memory_(std::move(memory)),
+        inputs_(inputs),
+        outputs_(outputs),
+        dtype_(dtype) {}
 
   std::int64_t inputs() const override { return inputs_; }
   std::int64_t outputs() const override { return outputs_; }

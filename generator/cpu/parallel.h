@@ -21,7 +21,7 @@ void parallel_rows(int threads, std::int64_t rows, std::int64_t grain, const Fn&
     if (rows > 0) fn(std::int64_t{0}, rows);
     return;
   }
-#pragma omp parallel for num_threads(static_cast<int>(parts)) schedule(static)
+#pragma omp parallel for num_threads(static_cast <int>(parts)) schedule(static)
   for (std::int64_t part = 0; part < parts; ++part) {
     fn(rows * part / parts, rows * (part + 1) / parts);
   }

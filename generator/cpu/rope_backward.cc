@@ -17,7 +17,8 @@ void rotate_back(float* row, const float* cosine, const float* sine, std::int64_
 void CpuBackend::rope_backward(Matrix dqkv, const AttentionShape& shape, float theta,
                                std::span<const AttentionSpan> spans) {
   MEMSLOT_CHECK(dqkv.dtype == DType::kF32);
-  MEMSLOT_CHECK(dqkv.cols == static_cast<std::int64_t>(shape.heads + 2 * shape.kv_heads) * shape.head_dim);
+  MEMSLOT_CHECK(dqkv.cols ==
+                static_cast<std::int64_t>(shape.heads + 2 * shape.kv_heads) * shape.head_dim);
   if (theta == 0) return;
   const std::int64_t half = shape.head_dim / 2;
   const int rotated = shape.heads + shape.kv_heads;

@@ -34,7 +34,8 @@ void rope_store_row(float* row, const AttentionShape& shape, const float* angles
                     std::int64_t position) {
   const auto d = static_cast<std::size_t>(shape.head_dim);
   if (angles != nullptr) {
-    for (int h = 0; h < shape.heads + shape.kv_heads; ++h) rotate(angles, row + h * shape.head_dim, d / 2);
+    for (int h = 0; h < shape.heads + shape.kv_heads; ++h)
+      rotate(angles, row + h * shape.head_dim, d / 2);
   }
   for (int g = 0; g < shape.kv_heads; ++g) {
     const float* k = row + (shape.heads + g) * shape.head_dim;

@@ -1,6 +1,6 @@
-// Per-target helpers of the Highway kernels: loads and stores of f32 and bf16 rows, whole vectors and
-// tails alike, so that a lane's arithmetic never depends on where in a row it stands.
-// Include after hwy/highway.h, inside foreach_target files.
+// Per-target helpers of the Highway kernels: loads and stores of f32 and bf16 rows, whole vectors
+// and tails alike, so that a lane's arithmetic never depends on where in a row it stands. Include
+// after hwy/highway.h, inside foreach_target files.
 #if defined(MEMSLOT_CPU_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef MEMSLOT_CPU_SIMD_INL_H_
 #undef MEMSLOT_CPU_SIMD_INL_H_

@@ -50,12 +50,13 @@ HWY_INLINE void gemm_tile(const float* HWY_RESTRICT a, std::size_t a_row, std::s
 
 // c[m, n] (+)= a[m, k] b[k, n]. REQUIRES: m a multiple of 8, n of 32 (no tails: callers pad).
 HWY_INLINE void small_gemm(const float* a, std::size_t a_row, std::size_t a_col, const float* b,
-                           std::size_t b_row, float* c, std::size_t c_row, std::size_t m, std::size_t n,
-                           std::size_t k, bool add) {
+                           std::size_t b_row, float* c, std::size_t c_row, std::size_t m,
+                           std::size_t n, std::size_t k, bool add) {
   const std::size_t width = 2 * hn::Lanes(DF());
   for (std::size_t j = 0; j < n; j += width) {
     for (std::size_t i = 0; i < m; i += kGemmRows) {
-      gemm_tile<kGemmRows>(a + i * a_row, a_row, a_col, b + j, b_row, c + i * c_row + j, c_row, k, add);
+      gemm_tile<kGemmRows>(a + i * a_row, a_row, a_col, b + j, b_row, c + i * c_row + j, c_row, k,
+                           add);
     }
   }
 }

@@ -27,9 +27,8 @@ template <class Out>
 void xent_row(const float* x, std::int32_t target, float scale, Out* out, std::size_t n) {
   const DF d;
   if (target < 0) {
-    for_vectors(n, [&](std::size_t i, std::size_t count) {
-      store_part(d, hn::Zero(d), out + i, count);
-    });
+    for_vectors(
+        n, [&](std::size_t i, std::size_t count) { store_part(d, hn::Zero(d), out + i, count); });
     return;
   }
   const VF top = hn::Set(d, row_max(x, n));
@@ -81,7 +80,8 @@ void CpuBackend::softmax_xent_backward(ConstMatrix logits, std::span<const std::
   MEMSLOT_CHECK(std::ssize(targets) == logits.rows && std::ssize(scale) == logits.rows);
   for (const std::int32_t target : targets) MEMSLOT_CHECK(target < logits.cols);
   rows(logits.rows, 16 * logits.cols, [&](std::int64_t first, std::int64_t last) {
-    HWY_DYNAMIC_DISPATCH(cpu::xent_rows)(logits, targets.data(), scale.data(), dlogits, first, last);
+    HWY_DYNAMIC_DISPATCH(cpu::xent_rows)
+    (logits, targets.data(), scale.data(), dlogits, first, last);
   });
 }
 

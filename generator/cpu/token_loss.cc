@@ -15,7 +15,7 @@ HWY_BEFORE_NAMESPACE();
 namespace memslot::cpu::HWY_NAMESPACE {
 
 struct RowLoss {
-  float log_sum;   // log sum exp(x - highest)
+  float log_sum;  // log sum exp(x - highest)
   float highest;
   float entropy;
   std::int32_t argmax;

@@ -67,4 +67,6 @@ int run(int argc, char** argv, char** environment) {
 }  // namespace
 }  // namespace memslot
 
-int main(int argc, char** argv, char** environment) { return memslot::run(argc, argv, environment); }
+int main(int argc, char** argv, char** environment) {
+  return memslot::run(argc, argv, environment);
+}

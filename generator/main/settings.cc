@@ -29,43 +29,78 @@ ConfigTable settings_table(GeneratorSettings& s) {
   if (s.control_file.empty()) s.control_file = sample("control/development.json");
   ConfigTable table("memslot-generator", "MEMSLOT_GENERATOR",
                     "Runs a GPT whose MLP is swapped for memories, step by step.");
-  table.add({.name = "model", .target = &s.model, .help = "model file (*.gguf) or folder (safetensors)"});
-  table.add({.name = "weights", .target = &s.weights,
+  table.add(
+      {.name = "model", .target = &s.model, .help = "model file (*.gguf) or folder (safetensors)"});
+  table.add({.name = "weights",
+             .target = &s.weights,
              .help = "type of the weights in memory; bf16 becomes f32 where the processor lacks it",
              .choices = {"bf16", "f32"}});
-  table.add({.name = "slot_layers", .target = &s.slot_layers,
-             .help = "layers whose MLP can be swapped, ascending; none: three quarters up (22 of 30)"});
-  table.add({.name = "threads", .target = &s.threads, .help = "compute threads; 0: one per core",
-             .min = 0, .max = 1024});
-  table.add({.name = "endpoint", .target = &s.endpoint, .help = "the controller: tcp://... or ipc://..."});
-  table.add({.name = "keys", .target = &s.keys,
-             .help = "file of this generator's key pair (memslot keygen); needed beyond this host"});
-  table.add({.name = "server_key", .target = &s.server_key, .help = "file of the controller's public key"});
-  table.add({.name = "resident_mib", .target = &s.resident_mib,
-             .help = "loaded memories kept for the next swap", .unit = "MiB", .min = 0, .max = 1 << 20});
-  table.add({.name = "outbox_mib", .target = &s.outbox_mib,
-             .help = "write-backs and results that may wait for the controller", .unit = "MiB",
-             .min = 1, .max = 1 << 20});
-  table.add({.name = "max_sessions", .target = &s.max_sessions, .help = "sessions at once", .min = 1,
+  table.add(
+      {.name = "slot_layers",
+       .target = &s.slot_layers,
+       .help = "layers whose MLP can be swapped, ascending; none: three quarters up (22 of 30)"});
+  table.add({.name = "threads",
+             .target = &s.threads,
+             .help = "compute threads; 0: one per core",
+             .min = 0,
+             .max = 1024});
+  table.add({.name = "endpoint",
+             .target = &s.endpoint,
+             .help = "the controller: tcp://... or ipc://..."});
+  table.add(
+      {.name = "keys",
+       .target = &s.keys,
+       .help = "file of this generator's key pair (memslot keygen); needed beyond this host"});
+  table.add({.name = "server_key",
+             .target = &s.server_key,
+             .help = "file of the controller's public key"});
+  table.add({.name = "resident_mib",
+             .target = &s.resident_mib,
+             .help = "loaded memories kept for the next swap",
+             .unit = "MiB",
+             .min = 0,
+             .max = 1 << 20});
+  table.add({.name = "outbox_mib",
+             .target = &s.outbox_mib,
+             .help = "write-backs and results that may wait for the controller",
+             .unit = "MiB",
+             .min = 1,
+             .max = 1 << 20});
+  table.add({.name = "max_sessions",
+             .target = &s.max_sessions,
+             .help = "sessions at once",
+             .min = 1,
              .max = 256});
-  table.add({.name = "max_waiting", .target = &s.max_waiting,
-             .help = "sessions that may wait for a place; more are refused", .min = 0, .max = 4096});
-  table.add({.name = "outer_seed", .target = &s.outer_seed,
-             .help = "seed and name of the outer parameters of stateful memories", .min = 0});
-  table.add({.name = "anchor_directory", .target = &s.anchor_directory,
+  table.add({.name = "max_waiting",
+             .target = &s.max_waiting,
+             .help = "sessions that may wait for a place; more are refused",
+             .min = 0,
+             .max = 4096});
+  table.add({.name = "outer_seed",
+             .target = &s.outer_seed,
+             .help = "seed and name of the outer parameters of stateful memories",
+             .min = 0});
+  table.add({.name = "anchor_directory",
+             .target = &s.anchor_directory,
              .help = "clean prose (*.txt) that learning must not change; \"\": none"});
-  table.add({.name = "control_file", .target = &s.control_file,
+  table.add({.name = "control_file",
+             .target = &s.control_file,
              .help = "passages on which locality is measured (JSON); \"\": none"});
-  table.add({.name = "flush_ms", .target = &s.flush_ms,
-             .help = "how long to go on sending what waits when stopping", .unit = "ms", .min = 0,
+  table.add({.name = "flush_ms",
+             .target = &s.flush_ms,
+             .help = "how long to go on sending what waits when stopping",
+             .unit = "ms",
+             .min = 0,
              .max = 600'000});
-  table.add({.name = "log_level", .target = &s.log_level, .help = "how much is logged",
+  table.add({.name = "log_level",
+             .target = &s.log_level,
+             .help = "how much is logged",
              .choices = {"trace", "debug", "info", "warn", "error", "off"}});
   return table;
 }
 
-Result<ConfigOutcome> load_settings(int argc, const char* const* argv, const char* const* environment,
-                                    GeneratorSettings* settings) {
+Result<ConfigOutcome> load_settings(int argc, const char* const* argv,
+                                    const char* const* environment, GeneratorSettings* settings) {
   return settings_table(*settings).load(argc, argv, environment);
 }
 

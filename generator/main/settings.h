@@ -24,7 +24,7 @@ struct GeneratorSettings {
   std::int64_t max_sessions = 8;
   std::int64_t max_waiting = 64;
   std::int64_t outer_seed = 1;
-  std::string anchor_directory;   // the project's samples, where they are
+  std::string anchor_directory;  // the project's samples, where they are
   std::string control_file;
   std::int64_t flush_ms = 10'000;
   std::string log_level = "info";
@@ -32,8 +32,8 @@ struct GeneratorSettings {
 
 // The table that fills `settings`; docs/operations.md shows it.
 ConfigTable settings_table(GeneratorSettings& settings);
-Result<ConfigOutcome> load_settings(int argc, const char* const* argv, const char* const* environment,
-                                    GeneratorSettings* settings);
+Result<ConfigOutcome> load_settings(int argc, const char* const* argv,
+                                    const char* const* environment, GeneratorSettings* settings);
 // kInvalidArgument: no model, layers that are no numbers.
 Result<GeneratorOptions> generator_options(const GeneratorSettings& settings);
 

@@ -13,14 +13,14 @@ Status check_options(const ModelConfig& config, const Backend& backend, const Gp
     return invalid("weights", "f32 or bf16", dtype_name(options.weights));
   }
   if (options.weights == DType::kBF16 && !backend.info().bf16) {
-    return Error{ErrorCode::kNotSupported,
-                 "bf16 weights: expected a processor with AVX-512 BF16, found " + backend.info().isa};
+    return Error{
+        ErrorCode::kNotSupported,
+        "bf16 weights: expected a processor with AVX-512 BF16, found " + backend.info().isa};
   }
   int previous = -1;
   for (const int layer : options.slot_layers) {
     if (layer <= previous || layer >= config.layers) {
-      return invalid("slot layer",
-                     "ascending and below " + std::to_string(config.layers), layer);
+      return invalid("slot layer", "ascending and below " + std::to_string(config.layers), layer);
     }
     previous = layer;
   }
@@ -32,7 +32,8 @@ Status check_options(const ModelConfig& config, const Backend& backend, const Gp
 Gpt::Gpt(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Gpt::~Gpt() = default;
 
-Result<std::unique_ptr<Gpt>> Gpt::load(const ModelFile& file, Backend& backend, GptOptions options) {
+Result<std::unique_ptr<Gpt>> Gpt::load(const ModelFile& file, Backend& backend,
+                                       GptOptions options) {
   MEMSLOT_TRY(check_options(file.config(), backend, options));
   auto impl = std::make_unique<Impl>();
   impl->backend = &backend;
@@ -56,7 +57,8 @@ DType Gpt::activation_dtype() const { return impl_->activation(); }
 
 MemoryReport Gpt::memory() const {
   MemoryReport report;
-  for_each_tensor(impl_->weights, [&](const void*, std::size_t bytes) { report.weight_bytes += bytes; });
+  for_each_tensor(impl_->weights,
+                  [&](const void*, std::size_t bytes) { report.weight_bytes += bytes; });
   report.scratch_bytes = impl_->scratch.storage.bytes();
   return report;
 }

@@ -25,7 +25,8 @@
 
 namespace memslot {
 
-// One layer's MLP weights. SwiGLU: gate_up is [2F, D] (gate rows first). GELU: gate_up is c_fc [F, D].
+// One layer's MLP weights. SwiGLU: gate_up is [2F, D] (gate rows first). GELU: gate_up is c_fc [F,
+// D].
 struct MlpWeights {
   MlpForm form = MlpForm::kSwiGlu;
   std::shared_ptr<const PackedWeight> gate_up;
@@ -37,17 +38,17 @@ struct MlpWeights {
 struct LayerWeights {
   std::shared_ptr<const PackedWeight> qkv;  // [(H + 2G) d, D]
   std::shared_ptr<const PackedWeight> attn_out;
-  Buffer qkv_bias, attn_out_bias;           // f32 or empty
+  Buffer qkv_bias, attn_out_bias;  // f32 or empty
   Buffer attn_norm, attn_norm_bias, mlp_norm, mlp_norm_bias;
   MlpWeights mlp;
 };
 
 // What a slot sees: `x` the MLP's input after the norm, `y` what is added to the residual stream.
 struct SlotCall {
-  std::size_t slot = 0;        // index into GptOptions::slot_layers
-  std::int64_t position = 0;   // of the first row
-  ConstMatrix x;               // (rows, D), in the activation type of the weights
-  Matrix y;                    // (rows, D) f32, to be written
+  std::size_t slot = 0;       // index into GptOptions::slot_layers
+  std::int64_t position = 0;  // of the first row
+  ConstMatrix x;              // (rows, D), in the activation type of the weights
+  Matrix y;                   // (rows, D) f32, to be written
 };
 using SlotForward = std::function<void(const SlotCall&)>;
 
@@ -55,24 +56,25 @@ using SlotForward = std::function<void(const SlotCall&)>;
 struct Sequence {
   std::span<const std::int32_t> tokens;
   KvCache* kv = nullptr;
-  const SlotForward* slots = nullptr;      // null: base everywhere
-  std::vector<std::string> memories;       // for the KV spans; one per slot, "" = base
+  const SlotForward* slots = nullptr;  // null: base everywhere
+  std::vector<std::string> memories;   // for the KV spans; one per slot, "" = base
 };
 
 struct GptOptions {
-  DType weights = DType::kBF16;            // f32 or bf16
-  std::vector<int> slot_layers{};          // ascending, distinct
+  DType weights = DType::kBF16;    // f32 or bf16
+  std::vector<int> slot_layers{};  // ascending, distinct
   std::function<void(int done, int total)> progress{};
 };
 
 struct MemoryReport {
-  std::size_t weight_bytes = 0;    // packed weights and tables
+  std::size_t weight_bytes = 0;  // packed weights and tables
   std::size_t scratch_bytes = 0;
 };
 
 class Gpt {
  public:
-  // kMismatch (shapes), kNotSupported (bf16 on a backend without it), kInvalidArgument (slot layers).
+  // kMismatch (shapes), kNotSupported (bf16 on a backend without it), kInvalidArgument (slot
+  // layers).
   static Result<std::unique_ptr<Gpt>> load(const ModelFile& file, Backend& backend,
                                            GptOptions options);
   ~Gpt();
@@ -81,22 +83,22 @@ class Gpt {
   const GptOptions& options() const;
   Backend& backend() const;
   const LayerWeights& layer(int l) const;
-  const PackedWeight& output() const;          // [V, D]; the token embedding too where tied
+  const PackedWeight& output() const;  // [V, D]; the token embedding too where tied
   const Buffer& final_norm() const;
   const Buffer& final_norm_bias() const;
   MemoryReport memory() const;
-  DType activation_dtype() const;              // what slots and linear maps take as x
+  DType activation_dtype() const;  // what slots and linear maps take as x
   Result<KvCache> make_kv(std::int64_t initial_capacity) const;
 
-  // Runs the new tokens of every sequence as one batch (cut into chunks of at most kMaxRows rows) and
-  // appends them to their caches. hidden: (all rows, D) f32, after the final norm, or null data if
-  // not wanted. With `last_only`, (sequences, D): each sequence's last row.
-  // kInvalidArgument: a token id outside the vocabulary, or beyond the context.
+  // Runs the new tokens of every sequence as one batch (cut into chunks of at most kMaxRows rows)
+  // and appends them to their caches. hidden: (all rows, D) f32, after the final norm, or null data
+  // if not wanted. With `last_only`, (sequences, D): each sequence's last row. kInvalidArgument: a
+  // token id outside the vocabulary, or beyond the context.
   Status forward(std::span<Sequence> batch, Matrix hidden, bool last_only);
 
-  // Recomputes the layers above slot `slot` over all cached positions with the sequence's slots, from
-  // the cached residual streams: afterwards the cache is bit-identical to one whose tokens were all
-  // read with these memories (row-invariant backends). hidden_last: (1, D) or null data.
+  // Recomputes the layers above slot `slot` over all cached positions with the sequence's slots,
+  // from the cached residual streams: afterwards the cache is bit-identical to one whose tokens
+  // were all read with these memories (row-invariant backends). hidden_last: (1, D) or null data.
   Status recompute(Sequence& sequence, std::size_t slot, Matrix hidden_last);
 
   // logits = hidden W_out^T: (rows, V) f32.

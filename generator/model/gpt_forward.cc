@@ -27,11 +27,15 @@ Status Gpt::Impl::make_scratch() {
     std::int64_t cols;
   };
   const DType act = activation(), f32 = DType::kF32;
-  const Part parts[] = {{&scratch.residual, f32, d},   {&scratch.normed, act, d},
+  const Part parts[] = {{&scratch.residual, f32, d},
+                        {&scratch.normed, act, d},
                         {&scratch.qkv, f32, q + 2 * config.kv_width()},
-                        {&scratch.attended, act, q},   {&scratch.up, f32, up},
-                        {&scratch.gated, act, config.d_ff}, {&scratch.slot_out, f32, d},
-                        {&scratch.last, f32, d},       {&scratch.last_attended, act, q}};
+                        {&scratch.attended, act, q},
+                        {&scratch.up, f32, up},
+                        {&scratch.gated, act, config.d_ff},
+                        {&scratch.slot_out, f32, d},
+                        {&scratch.last, f32, d},
+                        {&scratch.last_attended, act, q}};
   const auto size_of = [](const Part& part) {
     const auto bytes = static_cast<std::size_t>(kMaxRows * part.cols) * dtype_size(part.dtype);
     return (bytes + 63) / 64 * 64;  // every part starts on a cache line
@@ -53,7 +57,8 @@ Status Gpt::Impl::check(std::span<Sequence> batch) const {
     if (sequence.tokens.empty()) return invalid("tokens of a sequence", "at least one", "none");
     const std::int64_t end = sequence.kv->length() + std::ssize(sequence.tokens);
     if (end > config.context) {
-      return invalid("positions", "at most " + std::to_string(config.context) + " (the context)", end);
+      return invalid("positions", "at most " + std::to_string(config.context) + " (the context)",
+                     end);
     }
     for (const auto id : sequence.tokens) {
       if (id < 0 || id >= config.vocab) {
@@ -83,7 +88,8 @@ void Gpt::Impl::mlp(const MlpWeights& w, ConstMatrix x, Matrix y, bool accumulat
   backend->linear(gated, *w.down, y, floats(w.down_bias), accumulate);
 }
 
-std::vector<std::vector<ChunkPart>> Gpt::Impl::cut(std::span<Sequence> batch, bool last_only) const {
+std::vector<std::vector<ChunkPart>> Gpt::Impl::cut(std::span<Sequence> batch,
+                                                   bool last_only) const {
   std::vector<std::vector<ChunkPart>> chunks;
   std::int64_t room = 0, out_row = 0;
   for (auto& sequence : batch) {
@@ -209,7 +215,8 @@ void Gpt::Impl::run(std::span<const ChunkPart> parts, int first, bool from_mlp, 
   const int top = config.layers - 1;
   // Nothing above the top layer's attention needs rows that nobody asked for; a slot there does
   // (its state and its cached input).
-  const bool narrow = (last_only || hidden.data == nullptr) && slot_at(top) < 0 && !(from_mlp && first == top);
+  const bool narrow =
+      (last_only || hidden.data == nullptr) && slot_at(top) < 0 && !(from_mlp && first == top);
   for (int layer = first; layer <= top; ++layer) {
     const bool last_rows = narrow && layer == top;
     if (layer > first || !from_mlp) attend(layer, parts, rows, last_rows);
@@ -229,7 +236,9 @@ void Gpt::Impl::run(std::span<const ChunkPart> parts, int first, bool from_mlp, 
     } else {
       gather_last(parts, scratch.residual, x);
     }
-    first_row = std::find_if(parts.begin(), parts.end(), [](const auto& p) { return p.out_row >= 0; })->out_row;
+    first_row = std::find_if(parts.begin(), parts.end(), [](const auto& p) {
+                  return p.out_row >= 0;
+                })->out_row;
   }
   norm(rows_of(x, count), weights.final_norm, weights.final_norm_bias,
        hidden.slice_rows(first_row, count));

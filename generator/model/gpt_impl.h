@@ -10,10 +10,10 @@ namespace memslot {
 
 // Everything that attest() covers, and nothing else that is large.
 struct GptWeights {
-  std::shared_ptr<const PackedWeight> embedding;   // [V, D]; the same object as output where tied
-  std::shared_ptr<const PackedWeight> positions;   // [context, D], kGpt2
-  std::shared_ptr<const PackedWeight> output;      // [V, D]
-  Buffer final_norm, final_norm_bias;              // f32 [D]
+  std::shared_ptr<const PackedWeight> embedding;  // [V, D]; the same object as output where tied
+  std::shared_ptr<const PackedWeight> positions;  // [context, D], kGpt2
+  std::shared_ptr<const PackedWeight> output;     // [V, D]
+  Buffer final_norm, final_norm_bias;             // f32 [D]
   std::vector<LayerWeights> layers;
 };
 
@@ -27,25 +27,26 @@ void for_each_tensor(const GptWeights& weights, Fn&& fn);
 // Rows of one chunk, reused by every call.
 struct GptScratch {
   Buffer storage;
-  Matrix residual;   // f32 [kMaxRows, D]
-  Matrix normed;     // activations [kMaxRows, D]
-  Matrix qkv;        // f32 [kMaxRows, (H + 2G) d]
-  Matrix attended;   // activations [kMaxRows, H d]
-  Matrix up;         // f32 [kMaxRows, 2F or F]
-  Matrix gated;      // activations [kMaxRows, F]
-  Matrix slot_out;   // f32 [kMaxRows, D]
-  Matrix last;       // f32 [kMaxRows, D]: the rows that the top layer goes on with
+  Matrix residual;       // f32 [kMaxRows, D]
+  Matrix normed;         // activations [kMaxRows, D]
+  Matrix qkv;            // f32 [kMaxRows, (H + 2G) d]
+  Matrix attended;       // activations [kMaxRows, H d]
+  Matrix up;             // f32 [kMaxRows, 2F or F]
+  Matrix gated;          // activations [kMaxRows, F]
+  Matrix slot_out;       // f32 [kMaxRows, D]
+  Matrix last;           // f32 [kMaxRows, D]: the rows that the top layer goes on with
   Matrix last_attended;  // activations [kMaxRows, H d]
 };
 
 // Some rows of one sequence inside a chunk.
 struct ChunkPart {
   Sequence* sequence = nullptr;
-  std::int64_t row = 0;        // in the chunk
+  std::int64_t row = 0;  // in the chunk
   std::int64_t count = 0;
-  std::int64_t position = 0;   // of the first row
-  std::int64_t offset = 0;     // of the first row in the sequence's new tokens
-  std::int64_t out_row = -1;   // with last_only: the row of `hidden` that its last row goes to, or -1
+  std::int64_t position = 0;  // of the first row
+  std::int64_t offset = 0;    // of the first row in the sequence's new tokens
+  std::int64_t out_row =
+      -1;  // with last_only: the row of `hidden` that its last row goes to, or -1
 };
 
 struct Gpt::Impl {
@@ -74,8 +75,8 @@ struct Gpt::Impl {
   // Runs layers [first, L) over the chunk whose residual stream is in scratch.residual; `from_mlp`
   // starts behind the first one's attention. `hidden` (may be null) is the call's, `first_row` this
   // chunk's first row in it unless last_only.
-  void run(std::span<const ChunkPart> parts, int first, bool from_mlp, bool last_only, Matrix hidden,
-           std::int64_t first_row);
+  void run(std::span<const ChunkPart> parts, int first, bool from_mlp, bool last_only,
+           Matrix hidden, std::int64_t first_row);
   void attend(int layer, std::span<const ChunkPart> parts, std::int64_t rows, bool last_rows);
   void feed_forward(int layer, std::span<const ChunkPart> parts, std::int64_t rows);
   void run_slot(std::size_t slot, int layer, std::span<const ChunkPart> parts, std::int64_t rows);

@@ -1,5 +1,5 @@
-// Loading: one tensor at a time from the file, dense f32, packed, and dropped, so that at no time more
-// than the largest tensor lies beside the packed weights.
+// Loading: one tensor at a time from the file, dense f32, packed, and dropped, so that at no time
+// more than the largest tensor lies beside the packed weights.
 #include <malloc.h>
 
 #include <algorithm>
@@ -70,7 +70,8 @@ Result<LayerWeights> load_layer(Loader& loader, const ModelConfig& c, int l) {
   const std::int64_t d = c.d_model, f = c.d_ff, q = c.q_width(), kv = c.kv_width();
   LayerWeights out;
   MEMSLOT_TRY(out.qkv, loader.map({Role::kQ, Role::kK, Role::kV}, l, q + 2 * kv, d));
-  MEMSLOT_TRY(out.qkv_bias, loader.vector({Role::kQBias, Role::kKBias, Role::kVBias}, l, q + 2 * kv));
+  MEMSLOT_TRY(out.qkv_bias,
+              loader.vector({Role::kQBias, Role::kKBias, Role::kVBias}, l, q + 2 * kv));
   MEMSLOT_TRY(out.attn_out, loader.map({Role::kAttnOut}, l, d, q));
   MEMSLOT_TRY(out.attn_out_bias, loader.vector({Role::kAttnOutBias}, l, d));
   MEMSLOT_TRY(out.attn_norm, loader.vector({Role::kAttnNorm}, l, d));
@@ -91,7 +92,8 @@ Result<LayerWeights> load_layer(Loader& loader, const ModelConfig& c, int l) {
 
 }  // namespace
 
-Result<GptWeights> load_weights(const ModelFile& file, Backend& backend, const GptOptions& options) {
+Result<GptWeights> load_weights(const ModelFile& file, Backend& backend,
+                                const GptOptions& options) {
   using Role = TensorRole;
   const ModelConfig& c = file.config();
   Loader loader(file, backend, options.weights);

@@ -53,12 +53,14 @@ Matrix KvCache::slot_residual(std::size_t slot) const {
 }
 
 Status KvCache::reserve(std::int64_t positions) {
-  if (positions > context_) return invalid("positions", "at most " + std::to_string(context_), positions);
+  if (positions > context_)
+    return invalid("positions", "at most " + std::to_string(context_), positions);
   if (positions <= capacity_) return ok();
   const std::int64_t rounded = (positions + kBlock - 1) / kBlock * kBlock;
   const std::int64_t grown = std::min(context_, std::max(rounded, capacity_ + capacity_ / 2));
   // All the new memory first: if some is missing, the cache stays as it was.
-  const auto kv_bytes = static_cast<std::size_t>(kv_heads_ * grown * head_dim_) * dtype_size(dtype_);
+  const auto kv_bytes =
+      static_cast<std::size_t>(kv_heads_ * grown * head_dim_) * dtype_size(dtype_);
   const auto residual_bytes = static_cast<std::size_t>(grown * d_model_) * sizeof(float);
   std::vector<Buffer> keys, values, residuals;
   for (int l = 0; l < layers_; ++l) {
@@ -97,7 +99,8 @@ void KvCache::truncate(std::int64_t position) {
   MEMSLOT_CHECK(position >= 0 && position <= length_);
   length_ = position;
   while (!spans_.empty() && spans_.back().first >= position) spans_.pop_back();
-  if (!spans_.empty()) spans_.back().count = std::min(spans_.back().count, position - spans_.back().first);
+  if (!spans_.empty())
+    spans_.back().count = std::min(spans_.back().count, position - spans_.back().first);
 }
 
 void KvCache::append_span(std::int64_t count, std::vector<std::string> memories) {

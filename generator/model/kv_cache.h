@@ -1,7 +1,7 @@
 #pragma once
-// What one sequence keeps between forward calls: keys and values of every layer, the residual stream
-// at every slot layer (from which a swap is recomputed), and which memories every position was
-// computed with.
+// What one sequence keeps between forward calls: keys and values of every layer, the residual
+// stream at every slot layer (from which a swap is recomputed), and which memories every position
+// was computed with.
 //
 // Owner:   owns its device buffers; grows in blocks up to the model's context.
 // Threads: one session's strand.
@@ -55,8 +55,8 @@ class KvCache {
   std::int64_t length_ = 0, capacity_ = 0, context_ = 0;
   int layers_ = 0, kv_heads_ = 0, head_dim_ = 0, d_model_ = 0;
   DType dtype_ = DType::kF32;
-  std::vector<Buffer> keys_, values_;   // per layer
-  std::vector<Buffer> residuals_;       // per slot
+  std::vector<Buffer> keys_, values_;  // per layer
+  std::vector<Buffer> residuals_;      // per slot
   std::vector<KvSpan> spans_;
 };
 

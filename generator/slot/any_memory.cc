@@ -7,16 +7,16 @@ namespace memslot {
 namespace {
 
 template <DeviceMemory M>
-Result<AnyMemory> load_as(const MemoryPayload& payload, const MemoryPayload* outer, Backend& backend,
-                          DType weights) {
+Result<AnyMemory> load_as(const MemoryPayload& payload, const MemoryPayload* outer,
+                          Backend& backend, DType weights) {
   MEMSLOT_TRY(M memory, M::load(payload, outer, backend, weights));
   return AnyMemory{std::move(memory)};
 }
 
 }  // namespace
 
-Result<AnyMemory> load_any(const MemoryPayload& payload, const MemoryPayload* outer, Backend& backend,
-                           DType weights) {
+Result<AnyMemory> load_any(const MemoryPayload& payload, const MemoryPayload* outer,
+                           Backend& backend, DType weights) {
   switch (payload.kind()) {
     case MemoryKind::kMlp: return load_as<MlpMemory>(payload, outer, backend, weights);
     case MemoryKind::kLora: return load_as<LoraMemory>(payload, outer, backend, weights);

@@ -52,7 +52,8 @@ Result<DeltaMemory> DeltaMemory::load(const MemoryPayload& payload, const Memory
 
 Status DeltaMemory::load_outer(const MemoryPayload& outer, Backend& backend, DType weights) {
   if (outer.signature().d_model != signature_.d_model) {
-    return mismatch("model width of outer parameters", signature_.d_model, outer.signature().d_model);
+    return mismatch("model width of outer parameters", signature_.d_model,
+                    outer.signature().d_model);
   }
   MEMSLOT_TRY(const DeltaOuterView view, DeltaOuterView::parse(outer));
   const DeltaOuterValues v = to_values(view);
@@ -61,11 +62,12 @@ Status DeltaMemory::load_outer(const MemoryPayload& outer, Backend& backend, DTy
   beta_scale_ = static_cast<float>(v.beta_scale);
   norm_eps_ = static_cast<float>(v.norm_eps);
   std::vector<float> in, conv;
-  for (const auto* part : {&v.q_proj, &v.k_proj, &v.v_proj, &v.g_proj, &v.b_proj}) append(in, *part);
+  for (const auto* part : {&v.q_proj, &v.k_proj, &v.v_proj, &v.g_proj, &v.b_proj})
+    append(in, *part);
   for (const auto* part : {&v.q_conv, &v.k_conv, &v.v_conv}) append(conv, *part);
   MEMSLOT_TRY(in_, pack_values(backend, in, std::ssize(in) / d, d, weights, Transpose::kNo));
-  MEMSLOT_TRY(out_, pack_values(backend, scale_rows(v.o_proj, v.slot_gate), d, shape_.values(), weights,
-                                Transpose::kNo));
+  MEMSLOT_TRY(out_, pack_values(backend, scale_rows(v.o_proj, v.slot_gate), d, shape_.values(),
+                                weights, Transpose::kNo));
   MEMSLOT_TRY(conv_, upload_values(backend, conv));
   MEMSLOT_TRY(o_norm_, upload_values(backend, v.o_norm));
   // x / sqrt(sum x^2 + e) is rms_norm with weight K^-1/2 and epsilon e / K.
@@ -126,10 +128,12 @@ void DeltaMemory::forward(const SlotRun& run, DeltaState& state) const {
   const Matrix o = run.scratch.take(4, DType::kF32, rows, values);
   const Matrix beta = run.scratch.take(7, DType::kF32, rows, shape_.heads);
   backend.linear(run.x, *in_, projected, nullptr, false);
-  backend.causal_conv_silu(projected.slice_cols(0, channels()), static_cast<const float*>(conv_.data()),
+  backend.causal_conv_silu(projected.slice_cols(0, channels()),
+                           static_cast<const float*>(conv_.data()),
                            static_cast<float*>(state.conv.data()), convolved);
   normalise(backend, convolved);
-  backend.sigmoid(projected.slice_cols(in_->outputs() - shape_.heads, shape_.heads), beta_scale_, beta);
+  backend.sigmoid(projected.slice_cols(in_->outputs() - shape_.heads, shape_.heads), beta_scale_,
+                  beta);
   backend.delta_rule(convolved.slice_cols(0, keys), convolved.slice_cols(keys, keys),
                      convolved.slice_cols(2 * keys, values), beta, static_cast<int>(shape_.heads),
                      static_cast<float*>(state.s.data()), o);

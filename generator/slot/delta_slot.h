@@ -3,12 +3,13 @@
 // Schlag et al. 2021, arXiv:2102.11174; the layer as in Yang et al. 2024, arXiv:2406.06484.
 //
 //   q, k, v = silu(conv4(W x));  q, k := x / sqrt(sum x^2 + 1e-6) per head;  beta = sigma(W_b x) c
-//   u = beta (v - S^T k);  S += k u^T;  o = S^T (K^-1/2 q)                 (per head, token by token)
-//   y = MLP(x) + g * W_o(RMSNorm(o) [* silu(W_g x)])
+//   u = beta (v - S^T k);  S += k u^T;  o = S^T (K^-1/2 q)                 (per head, token by
+//   token) y = MLP(x) + g * W_o(RMSNorm(o) [* silu(W_g x)])
 //
-// c is beta_scale; g is the slot gate (a vector of D, folded into W_o when loaded): at 0 the output is
-// exactly the base MLP's while the state goes on. Payloads: layout/delta.h. All recurrences in f32;
-// reading in one piece or token by token, with the state saved and loaded anywhere, gives the same bits.
+// c is beta_scale; g is the slot gate (a vector of D, folded into W_o when loaded): at 0 the output
+// is exactly the base MLP's while the state goes on. Payloads: layout/delta.h. All recurrences in
+// f32; reading in one piece or token by token, with the state saved and loaded anywhere, gives the
+// same bits.
 //
 // Threads: DeltaMemory is immutable after load(); a DeltaState belongs to one session.
 #include "generator/slot/slot_run.h"
@@ -48,7 +49,7 @@ class DeltaMemory {
   std::shared_ptr<const PackedWeight> in_;   // [2 H K + H V (+ H V gate) + H beta, D]
   std::shared_ptr<const PackedWeight> out_;  // g * W_o [D, H V]
   Buffer conv_, key_norm_, o_norm_;
-  DeltaStateValues stored_;                  // as the loaded version has it
+  DeltaStateValues stored_;  // as the loaded version has it
 };
 
 }  // namespace memslot

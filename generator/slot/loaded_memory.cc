@@ -38,8 +38,7 @@ Result<std::shared_ptr<const LoadedMemory>> LoadedMemory::load(
   }
   auto any = load_any(payload, outer, gpt.backend(), gpt.options().weights);
   if (!any) return any.error().with_context("memory " + ref.text());
-  auto impl = std::make_unique<Impl>(
-      Impl{ref, digest, payload.kind(), std::move(any).value()});
+  auto impl = std::make_unique<Impl>(Impl{ref, digest, payload.kind(), std::move(any).value()});
   return std::shared_ptr<const LoadedMemory>(new LoadedMemory(std::move(impl)));
 }
 

@@ -11,7 +11,8 @@ namespace {
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 // a [rank, inputs] with zero rows appended up to `padded`, after what `to` holds already.
-void append_a(std::span<const float> a, std::int64_t padded, std::int64_t inputs, std::vector<float>& to) {
+void append_a(std::span<const float> a, std::int64_t padded, std::int64_t inputs,
+              std::vector<float>& to) {
   const std::size_t end = to.size() + at(padded * inputs);
   to.insert(to.end(), a.begin(), a.end());
   to.resize(end, 0.0f);
@@ -36,8 +37,8 @@ Result<LoraMemory> LoraMemory::load(const MemoryPayload& payload, const MemoryPa
   return load(to_values(v), v.form, v.d_model, v.d_ff, backend, weights);
 }
 
-Result<LoraMemory> LoraMemory::load(const LoraValues& v, MlpForm form, std::int64_t d, std::int64_t f,
-                                    Backend& backend, DType weights) {
+Result<LoraMemory> LoraMemory::load(const LoraValues& v, MlpForm form, std::int64_t d,
+                                    std::int64_t f, Backend& backend, DType weights) {
   LoraMemory m;
   m.form_ = form;
   m.padded_ = (v.rank + kRankBlock - 1) / kRankBlock * kRankBlock;
@@ -64,7 +65,8 @@ Result<LoraMemory> LoraMemory::load(const LoraValues& v, MlpForm form, std::int6
 
 std::size_t LoraMemory::bytes() const {
   std::size_t sum = 0;
-  for (const auto& part : {a_in_, b_gate_, b_up_, a_down_, b_down_}) sum += part ? part->bytes() : 0;
+  for (const auto& part : {a_in_, b_gate_, b_up_, a_down_, b_down_})
+    sum += part ? part->bytes() : 0;
   return sum;
 }
 

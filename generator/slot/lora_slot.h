@@ -4,8 +4,8 @@
 //   h = gate_up x + s [B_gate (A_gate x); B_up (A_up x)];  y = down a(h) + s B_down (A_down a(h))
 //   s = alpha / r, folded into B when loaded. Payload: layout/lora.h.
 //
-// The rank is padded with zeros to a multiple of kRankBlock, so that small ranks run the same code of
-// the matrix library (and are row-invariant with it).
+// The rank is padded with zeros to a multiple of kRankBlock, so that small ranks run the same code
+// of the matrix library (and are row-invariant with it).
 //
 // Threads: immutable after load().
 #include "generator/slot/slot_run.h"
@@ -30,9 +30,9 @@ class LoraMemory {
 
  private:
   MlpForm form_ = MlpForm::kSwiGlu;
-  std::int64_t padded_ = 0;                              // rank, padded
-  std::shared_ptr<const PackedWeight> a_in_;             // [2 padded, D]: gate, up; GELU [padded, D]
-  std::shared_ptr<const PackedWeight> b_gate_, b_up_;    // [F, padded]
+  std::int64_t padded_ = 0;                            // rank, padded
+  std::shared_ptr<const PackedWeight> a_in_;           // [2 padded, D]: gate, up; GELU [padded, D]
+  std::shared_ptr<const PackedWeight> b_gate_, b_up_;  // [F, padded]
   std::shared_ptr<const PackedWeight> a_down_, b_down_;  // [padded, F], [D, padded]
 };
 

@@ -21,7 +21,8 @@ Result<std::shared_ptr<const PackedWeight>> pack_gate_up(const MlpView& v, Backe
 
 }  // namespace
 
-Result<std::shared_ptr<const PackedWeight>> pack_values(Backend& backend, std::span<const float> values,
+Result<std::shared_ptr<const PackedWeight>> pack_values(Backend& backend,
+                                                        std::span<const float> values,
                                                         std::int64_t rows, std::int64_t cols,
                                                         DType dtype, Transpose transpose) {
   MEMSLOT_CHECK(std::ssize(values) == rows * cols);
@@ -37,8 +38,8 @@ Result<Buffer> upload_values(Backend& backend, std::span<const float> values) {
 }
 
 Error stateless(MemoryKind kind) {
-  return {ErrorCode::kNotSupported,
-          "state of a memory: expected a stateful kind, found " + std::string(memory_kind_name(kind))};
+  return {ErrorCode::kNotSupported, "state of a memory: expected a stateful kind, found " +
+                                        std::string(memory_kind_name(kind))};
 }
 
 Result<MlpMemory> MlpMemory::load(const MemoryPayload& payload, const MemoryPayload* outer,

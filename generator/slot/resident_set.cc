@@ -77,9 +77,10 @@ Status ResidentSet::insert(const ResidentKey& key, std::shared_ptr<const LoadedM
   const std::size_t fixed = impl_->held - replaced - impl_->evictable_bytes(key);
   if (fixed + bytes > impl_->limit) {
     return Error{ErrorCode::kNoSpace,
-                 "resident memories: expected room for " + std::to_string(bytes) + " bytes, found " +
-                     std::to_string(impl_->limit - std::min(impl_->limit, fixed)) + " of a budget of " +
-                     std::to_string(impl_->limit)};
+                 "resident memories: expected room for " + std::to_string(bytes) +
+                     " bytes, found " +
+                     std::to_string(impl_->limit - std::min(impl_->limit, fixed)) +
+                     " of a budget of " + std::to_string(impl_->limit)};
   }
   while (impl_->held - replaced + bytes > impl_->limit) impl_->evict_oldest(key);
   Impl::Entry& entry = impl_->entries[key];  // keeps the pins of one that is replaced
@@ -124,7 +125,8 @@ ResidentChanges ResidentSet::changes_since(std::uint64_t epoch) const {
   for (const auto& change : impl_->history) {
     if (change.epoch > epoch) touched[change.key] = true;
   }
-  // A key's changes alternate, but the receiver treats both lists as sets, so the end state is enough.
+  // A key's changes alternate, but the receiver treats both lists as sets, so the end state is
+  // enough.
   for (const auto& [key, unused] : touched) {
     (impl_->entries.contains(key) ? changes.added : changes.removed).push_back(key);
   }

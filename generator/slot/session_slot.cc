@@ -9,8 +9,7 @@
 namespace memslot {
 
 struct SessionSlot::Impl {
-  Impl(Gpt& model, std::size_t index)
-      : gpt(model), slot(index), scratch(model.backend()) {}
+  Impl(Gpt& model, std::size_t index) : gpt(model), slot(index), scratch(model.backend()) {}
 
   const MlpWeights& base() const { return gpt.layer(gpt.options().slot_layers.at(slot)).mlp; }
 
@@ -38,7 +37,8 @@ void SessionSlot::activate(std::shared_ptr<const LoadedMemory> memory) {
   if (impl_->active == nullptr) return;
   impl_->started_from = impl_->active->sha256();
   Backend& backend = impl_->gpt.backend();
-  std::visit([&](const auto& kind) { impl_->state = kind.start(backend); }, impl_->active->any().kind);
+  std::visit([&](const auto& kind) { impl_->state = kind.start(backend); },
+             impl_->active->any().kind);
 }
 
 const std::shared_ptr<const LoadedMemory>& SessionSlot::active() const { return impl_->active; }
@@ -70,7 +70,8 @@ bool SessionSlot::dirty() const {
 
 Result<MemoryPayload> SessionSlot::snapshot() const {
   if (impl_->active == nullptr) {
-    return Error{ErrorCode::kNotSupported, "state of a slot: expected a stateful memory, found base"};
+    return Error{ErrorCode::kNotSupported,
+                 "state of a slot: expected a stateful memory, found base"};
   }
   return std::visit(
       [&](const auto& kind) -> Result<MemoryPayload> {

@@ -25,7 +25,8 @@ struct Stateless {};
 void run_mlp(const SlotRun& run, const MlpWeights& weights);
 
 // Packs a host matrix (rows, cols) given as f32 values.
-Result<std::shared_ptr<const PackedWeight>> pack_values(Backend& backend, std::span<const float> values,
+Result<std::shared_ptr<const PackedWeight>> pack_values(Backend& backend,
+                                                        std::span<const float> values,
                                                         std::int64_t rows, std::int64_t cols,
                                                         DType dtype, Transpose transpose);
 // An f32 buffer with these values; empty for none.

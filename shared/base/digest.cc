@@ -105,7 +105,8 @@ Xxh128 xxh128(std::span<const std::byte> bytes) {
 }
 
 Result<Sha256> sha256_of_file(const std::string& path) {
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), &std::fclose);
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
+                                                       &std::fclose);
   if (!file) return Error{ErrorCode::kNotFound, "file: cannot open " + path};
   Sha256Stream stream;
   std::vector<std::byte> chunk(1 << 20);

@@ -20,7 +20,7 @@ struct Sha256 {
   friend auto operator<=>(const Sha256&, const Sha256&) = default;
 
   bool is_zero() const { return *this == Sha256{}; }
-  std::string hex() const;                        // 64 lower-case digits
+  std::string hex() const;                            // 64 lower-case digits
   static Result<Sha256> parse(std::string_view hex);  // kInvalidArgument unless 64 hex digits
 };
 
@@ -28,7 +28,7 @@ struct Xxh128 {
   std::uint64_t low = 0;
   std::uint64_t high = 0;
   friend bool operator==(const Xxh128&, const Xxh128&) = default;
-  std::string hex() const;                        // 32 lower-case digits, high half first
+  std::string hex() const;  // 32 lower-case digits, high half first
   static Result<Xxh128> parse(std::string_view hex);
 };
 

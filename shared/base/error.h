@@ -2,7 +2,8 @@
 // Errors as values. Everything that a peer, a file or a user can cause is a Result<T>;
 // MEMSLOT_CHECK is for our own bugs only. No exception crosses a folder.
 //
-// A message says what, expected and found: "gguf magic: expected 'GGUF', found 'GGML' (model.gguf)".
+// A message says what, expected and found: "gguf magic: expected 'GGUF', found 'GGML'
+// (model.gguf)".
 //
 // Threads: values; share freely.
 #include <boost/outcome/result.hpp>  // basic_result
@@ -84,9 +85,8 @@ Error corrupt(std::string_view what, const Expected& expected, const Found& foun
 }
 template <class Expected, class Found>
 Error mismatch(std::string_view what, const Expected& expected, const Found& found) {
-  return {ErrorCode::kMismatch,
-          error_internal::expected_found(what, error_internal::text(expected),
-                                         error_internal::text(found))};
+  return {ErrorCode::kMismatch, error_internal::expected_found(what, error_internal::text(expected),
+                                                               error_internal::text(found))};
 }
 template <class Expected, class Found>
 Error invalid(std::string_view what, const Expected& expected, const Found& found) {
@@ -106,17 +106,18 @@ Error invalid(std::string_view what, const Expected& expected, const Found& foun
 #define MEMSLOT_TRY_PICK(_1, _2, _3, _4, _5, _6, _7, _8, which, ...) MEMSLOT_TRY_##which
 #define MEMSLOT_TRY_NAME2(unique) memslot_try_##unique
 #define MEMSLOT_TRY_NAME(unique) MEMSLOT_TRY_NAME2(unique)
-#define MEMSLOT_TRY_1(unique, ...)                                                     \
-  auto&& MEMSLOT_TRY_NAME(unique) = (__VA_ARGS__);                                     \
-  if (!MEMSLOT_TRY_NAME(unique)) [[unlikely]] {                                        \
-    return ::boost::outcome_v2::failure(                                               \
-        static_cast<decltype(MEMSLOT_TRY_NAME(unique))&&>(MEMSLOT_TRY_NAME(unique))    \
-            .assume_error());                                                          \
-  }                                                                                    \
+#define MEMSLOT_TRY_1(unique, ...)                                                  \
+  auto&& MEMSLOT_TRY_NAME(unique) = (__VA_ARGS__);                                  \
+  if (!MEMSLOT_TRY_NAME(unique)) [[unlikely]] {                                     \
+    return ::boost::outcome_v2::failure(                                            \
+        static_cast<decltype(MEMSLOT_TRY_NAME(unique))&&>(MEMSLOT_TRY_NAME(unique)) \
+            .assume_error());                                                       \
+  }                                                                                 \
   static_assert(true)
 #define MEMSLOT_TRY_N(unique, target, ...) \
   MEMSLOT_TRY_1(unique, __VA_ARGS__);      \
-  target = static_cast<decltype(MEMSLOT_TRY_NAME(unique))&&>(MEMSLOT_TRY_NAME(unique)).assume_value()
-#define MEMSLOT_CHECK(condition) \
+  target =                                 \
+      static_cast<decltype(MEMSLOT_TRY_NAME(unique))&&>(MEMSLOT_TRY_NAME(unique)).assume_value()
+#define MEMSLOT_CHECK(condition)                       \
   (static_cast<bool>(condition) ? static_cast<void>(0) \
                                 : ::memslot::check_failed(#condition, __FILE__, __LINE__))

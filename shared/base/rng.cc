@@ -6,8 +6,8 @@ namespace memslot {
 
 std::array<std::uint32_t, 4> philox4x32(std::uint64_t key, std::uint64_t counter_high,
                                         std::uint64_t counter_low) {
-  constexpr std::uint64_t kM0 = 0xD2511F53, kM1 = 0xCD9E8D57;   // multipliers, Salmon et al. table 2
-  constexpr std::uint32_t kW0 = 0x9E3779B9, kW1 = 0xBB67AE85;   // Weyl constants
+  constexpr std::uint64_t kM0 = 0xD2511F53, kM1 = 0xCD9E8D57;  // multipliers, Salmon et al. table 2
+  constexpr std::uint32_t kW0 = 0x9E3779B9, kW1 = 0xBB67AE85;  // Weyl constants
   auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
   std::array<std::uint32_t, 4> c{
       static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32),

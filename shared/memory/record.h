@@ -42,37 +42,37 @@ Result<VersionOrigin> parse_version_origin(std::string_view name);
 
 // What learning measured. NLL in nats per token; shares in [0, 1].
 struct LearnStats {
-  double nll_before = 0;       // of the source, with base
-  double nll_after = 0;        // of the source, with the memory
-  double recall_before = 0;    // top-1, whole document, teacher-forced, first 16 tokens excluded
+  double nll_before = 0;     // of the source, with base
+  double nll_after = 0;      // of the source, with the memory
+  double recall_before = 0;  // top-1, whole document, teacher-forced, first 16 tokens excluded
   double recall = 0;
-  double locality = 0;         // relative NLL change on control text, (after - before) / before
+  double locality = 0;             // relative NLL change on control text, (after - before) / before
   double wise_min_activation = 0;  // min over the source's tokens of ||memory(x) - base(x)||_2
   double wall_seconds = 0;
   std::uint32_t steps = 0;
   std::uint32_t tokens = 0;
   std::uint32_t segments = 0;
-  std::string config;          // the learn configuration, JSON
+  std::string config;  // the learn configuration, JSON
   friend bool operator==(const LearnStats&, const LearnStats&) = default;
 };
 
 // One immutable version. Names bytes by digest, one publish by token.
 struct MemoryVersion {
-  MemoryRef ref;                 // ref.version counts from 1 in publish order
-  std::string token;             // unique, opaque
-  std::string parent;            // token of the version it was made from; "" for the first
+  MemoryRef ref;       // ref.version counts from 1 in publish order
+  std::string token;   // unique, opaque
+  std::string parent;  // token of the version it was made from; "" for the first
   SlotSignature signature;
   DType dtype = DType::kBF16;
-  std::string source;            // the source's name
+  std::string source;  // the source's name
   VersionOrigin origin = VersionOrigin::kLearned;
-  std::string origin_id;         // job id and lease, session id, or file name
+  std::string origin_id;  // job id and lease, session id, or file name
   std::int64_t created_unix_ms = 0;
   std::uint64_t payload_bytes = 0;
-  Sha256 sha256;                 // of the payload's bytes
-  std::uint32_t keys = 0;        // how many key vectors (rows of d_model f32)
+  Sha256 sha256;           // of the payload's bytes
+  std::uint32_t keys = 0;  // how many key vectors (rows of d_model f32)
   LearnStats stats;
-  bool branch = false;           // a lost compare-and-set kept aside; never the head
-  std::uint64_t position = 0;    // tokens read so far, for stateful kinds
+  bool branch = false;         // a lost compare-and-set kept aside; never the head
+  std::uint64_t position = 0;  // tokens read so far, for stateful kinds
   friend bool operator==(const MemoryVersion&, const MemoryVersion&) = default;
 };
 

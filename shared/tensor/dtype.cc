@@ -6,8 +6,10 @@ namespace memslot {
 
 std::size_t dtype_size(DType dtype) {
   switch (dtype) {
-    case DType::kF32: case DType::kI32: return 4;
-    case DType::kBF16: case DType::kF16: return 2;
+    case DType::kF32:
+    case DType::kI32: return 4;
+    case DType::kBF16:
+    case DType::kF16: return 2;
     case DType::kI64: return 8;
   }
   return 0;

@@ -21,8 +21,8 @@ enum class DType : std::uint8_t {  // values are on disk and on the wire; append
   kI64 = 5,
 };
 
-std::size_t dtype_size(DType dtype);          // bytes per element
-std::string_view dtype_name(DType dtype);     // "f32", "bf16", ...
+std::size_t dtype_size(DType dtype);       // bytes per element
+std::string_view dtype_name(DType dtype);  // "f32", "bf16", ...
 Result<DType> parse_dtype(std::string_view name);
 
 inline float bf16_to_f32(std::uint16_t v) {
@@ -30,7 +30,8 @@ inline float bf16_to_f32(std::uint16_t v) {
 }
 inline std::uint16_t f32_to_bf16(float f) {
   const auto u = std::bit_cast<std::uint32_t>(f);
-  if ((u & 0x7fffffffU) > 0x7f800000U) return static_cast<std::uint16_t>((u >> 16) | 0x40);  // quiet NaN
+  if ((u & 0x7fffffffU) > 0x7f800000U)
+    return static_cast<std::uint16_t>((u >> 16) | 0x40);  // quiet NaN
   return static_cast<std::uint16_t>((u + 0x7fffU + ((u >> 16) & 1U)) >> 16);
 }
 float f16_to_f32(std::uint16_t v);

@@ -26,7 +26,8 @@ Result<Shape> Shape::make(std::span<const std::int64_t> dims) {
   std::int64_t product = 1;
   for (const auto d : dims) {
     if (d < 0) return invalid("tensor dimension", "0 or more", d);
-    if (d != 0 && product > kMaxElements / d) return invalid("tensor elements", "at most 2^40", "more");
+    if (d != 0 && product > kMaxElements / d)
+      return invalid("tensor elements", "at most 2^40", "more");
     product *= d;
     shape.dims_[static_cast<std::size_t>(shape.rank_++)] = d;
   }

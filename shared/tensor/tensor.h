@@ -40,7 +40,9 @@ struct ConstHostTensor {  // borrows
   Shape shape;
   const std::byte* data = nullptr;
 
-  std::size_t bytes() const { return static_cast<std::size_t>(shape.elements()) * dtype_size(dtype); }
+  std::size_t bytes() const {
+    return static_cast<std::size_t>(shape.elements()) * dtype_size(dtype);
+  }
   // REQUIRES: dtype == kF32.
   std::span<const float> f32() const;
 };

@@ -36,9 +36,9 @@ inline constexpr std::size_t kMaxParts = 4;
 // Entries of the lists inside one body; validate.h.
 inline constexpr std::size_t kMaxSlots = 64;
 inline constexpr std::size_t kMaxNamespaces = 1024;
-inline constexpr std::size_t kMaxResidents = 16384;     // added, removed: each
-inline constexpr std::size_t kMaxHidden = 65536;        // D
-inline constexpr std::size_t kMaxWordBytes = 256;       // names, jobs, tokens, kinds, verbs, phases
+inline constexpr std::size_t kMaxResidents = 16384;  // added, removed: each
+inline constexpr std::size_t kMaxHidden = 65536;     // D
+inline constexpr std::size_t kMaxWordBytes = 256;    // names, jobs, tokens, kinds, verbs, phases
 
 enum class PeerRole : std::uint8_t { kGenerator = 1, kClient = 2 };
 enum class SelectMode : std::uint8_t { kSync = 1, kAsync = 2 };
@@ -55,12 +55,12 @@ struct SlotInfo {
 
 struct Hello {
   PeerRole role = PeerRole::kClient;
-  std::uint64_t incarnation = 0;   // random at process start
-  std::string build;               // version and commit
-  Sha256 model;                    // generators only, as the next three
+  std::uint64_t incarnation = 0;  // random at process start
+  std::string build;              // version and commit
+  Sha256 model;                   // generators only, as the next three
   std::string model_name;
   std::vector<SlotInfo> slots;
-  std::uint32_t learn_workers = 0; // learn jobs that it takes at once
+  std::uint32_t learn_workers = 0;  // learn jobs that it takes at once
   friend bool operator==(const Hello&, const Hello&) = default;
 };
 struct HelloReply {
@@ -82,17 +82,17 @@ struct ErrorReply {
 // --- sessions and steps --------------------------------------------------------------------------
 
 struct OpenSession {
-  std::uint64_t session = 0;       // random, chosen by the generator
-  std::uint64_t incarnation = 0;   // the generator's
+  std::uint64_t session = 0;      // random, chosen by the generator
+  std::uint64_t incarnation = 0;  // the generator's
   Sha256 model;
   std::vector<SlotInfo> slots;
   std::vector<std::string> namespaces;  // allow-list; empty sees nothing
-  std::string policy;              // make_policy() spec; "" = the controller's default
+  std::string policy;                   // make_policy() spec; "" = the controller's default
   std::uint64_t seed = 0;
   bool explore = false;
   SelectMode select = SelectMode::kSync;
   KvMode kv = KvMode::kActivated;
-  std::string sampling;            // JSON, for the record
+  std::string sampling;  // JSON, for the record
   friend bool operator==(const OpenSession&, const OpenSession&) = default;
 };
 struct OpenSessionReply {
@@ -103,7 +103,7 @@ struct OpenSessionReply {
 };
 
 enum class ActiveReason : std::uint8_t {
-  kOpening = 1,         // base at the start
+  kOpening = 1,  // base at the start
   kDirective = 2,
   kMissedDeadline = 3,  // kept because no directive came in time
   kPinned = 4,          // the user named it
@@ -111,15 +111,15 @@ enum class ActiveReason : std::uint8_t {
   kLate = 6,            // async: an older directive applied at this step
 };
 struct ActiveMemory {
-  std::uint32_t slot = 0;          // index into the session's slots
-  MemoryRef ref;                   // id empty: base
+  std::uint32_t slot = 0;  // index into the session's slots
+  MemoryRef ref;           // id empty: base
   ActiveReason reason = ActiveReason::kOpening;
   friend bool operator==(const ActiveMemory&, const ActiveMemory&) = default;
 };
 
 struct Resident {
   std::uint32_t slot = 0;
-  MemoryRef ref;                   // with its version
+  MemoryRef ref;  // with its version
   friend bool operator==(const Resident&, const Resident&) = default;
   friend auto operator<=>(const Resident&, const Resident&) = default;
 };
@@ -152,9 +152,9 @@ enum class ActionKind : std::uint8_t { kKeep = 1, kBase = 2, kUse = 3 };
 struct SlotAction {
   std::uint32_t slot = 0;
   ActionKind action = ActionKind::kKeep;
-  MemoryRef ref;                   // for kUse, with its version
-  Sha256 sha256;                   // of the payload, for kUse
-  std::int32_t part = -1;          // index of the payload among the message's parts; -1: resident
+  MemoryRef ref;           // for kUse, with its version
+  Sha256 sha256;           // of the payload, for kUse
+  std::int32_t part = -1;  // index of the payload among the message's parts; -1: resident
   friend bool operator==(const SlotAction&, const SlotAction&) = default;
 };
 struct Directive {
@@ -162,8 +162,8 @@ struct Directive {
   std::uint64_t step = 0;
   std::vector<SlotAction> actions;
   float log_prob = 0;
-  std::uint32_t candidates = 0;    // how many were considered
-  bool need_residents = false;     // the controller lost the resident set: send it whole
+  std::uint32_t candidates = 0;  // how many were considered
+  bool need_residents = false;   // the controller lost the resident set: send it whole
   friend bool operator==(const Directive&, const Directive&) = default;
 };
 
@@ -173,28 +173,28 @@ struct FetchMemory {
   MemoryRef ref;
   friend bool operator==(const FetchMemory&, const FetchMemory&) = default;
 };
-struct MemoryReply {               // parts[0] is the payload
+struct MemoryReply {  // parts[0] is the payload
   std::uint64_t session = 0;
   MemoryVersion version;
   friend bool operator==(const MemoryReply&, const MemoryReply&) = default;
 };
 
-struct WriteBack {                 // parts[0] is the payload
+struct WriteBack {  // parts[0] is the payload
   std::uint64_t session = 0;
   std::uint64_t step = 0;
-  std::string expected;            // token of the head that the state was made from
-  MemoryVersion version;           // token: the retry nonce, chosen by the generator
+  std::string expected;   // token of the head that the state was made from
+  MemoryVersion version;  // token: the retry nonce, chosen by the generator
   friend bool operator==(const WriteBack&, const WriteBack&) = default;
 };
 struct WriteBackReply {
-  bool conflict = false;           // kept as a branch
-  MemoryVersion version;           // as stored
+  bool conflict = false;  // kept as a branch
+  MemoryVersion version;  // as stored
   friend bool operator==(const WriteBackReply&, const WriteBackReply&) = default;
 };
 
 struct CloseSession {
   std::uint64_t session = 0;
-  Observation last;                // the outcome of the last step
+  Observation last;  // the outcome of the last step
   friend bool operator==(const CloseSession&, const CloseSession&) = default;
 };
 struct CloseSessionReply {
@@ -210,25 +210,25 @@ struct AssignLearn {
   std::string ns;
   std::string source;
   std::string text;
-  std::string config;              // JSON, learn/config.h
-  MemoryRef target;                // the memory to make or to continue
-  std::string expected;            // token of the head to replace, "" for a new memory
+  std::string config;    // JSON, learn/config.h
+  MemoryRef target;      // the memory to make or to continue
+  std::string expected;  // token of the head to replace, "" for a new memory
   friend bool operator==(const AssignLearn&, const AssignLearn&) = default;
 };
 struct LearnProgress {
   std::string job;
   std::uint64_t lease = 0;
   std::uint32_t step = 0;
-  std::uint32_t steps = 0;         // the limit
-  float loss = 0;                  // nats per token
+  std::uint32_t steps = 0;  // the limit
+  float loss = 0;           // nats per token
   float recall = 0;
-  std::string phase;               // "queued", "reading", "training", "measuring", "storing"
+  std::string phase;  // "queued", "reading", "training", "measuring", "storing"
   friend bool operator==(const LearnProgress&, const LearnProgress&) = default;
 };
-struct LearnResult {               // parts[0] payload, parts[1] keys (f32, rows x d_model)
+struct LearnResult {  // parts[0] payload, parts[1] keys (f32, rows x d_model)
   std::string job;
   std::uint64_t lease = 0;
-  MemoryVersion version;           // token: "<job>:<lease>"
+  MemoryVersion version;  // token: "<job>:<lease>"
   friend bool operator==(const LearnResult&, const LearnResult&) = default;
 };
 struct LearnFailed {
@@ -238,10 +238,10 @@ struct LearnFailed {
   std::string message;
   friend bool operator==(const LearnFailed&, const LearnFailed&) = default;
 };
-struct LearnAck {                  // answers LearnResult and LearnFailed
+struct LearnAck {  // answers LearnResult and LearnFailed
   std::string job;
   std::uint64_t lease = 0;
-  bool accepted = false;           // false: the lease was fenced off; drop the result
+  bool accepted = false;  // false: the lease was fenced off; drop the result
   std::string message;
   friend bool operator==(const LearnAck&, const LearnAck&) = default;
 };
@@ -261,39 +261,38 @@ struct SubmitTask {
   friend bool operator==(const SubmitTask&, const SubmitTask&) = default;
 };
 struct AssignTask {
-  std::uint64_t task = 0;          // the controller's number
+  std::uint64_t task = 0;  // the controller's number
   std::string kind;
   std::string arguments;
   friend bool operator==(const AssignTask&, const AssignTask&) = default;
 };
 struct TaskEvent {
-  std::uint64_t task = 0;          // 0 towards clients, who know it by request id
-  std::string event;               // JSON object with "type"
+  std::uint64_t task = 0;  // 0 towards clients, who know it by request id
+  std::string event;       // JSON object with "type"
   bool final = false;
-  std::optional<ErrorReply> error; // only with final
+  std::optional<ErrorReply> error;  // only with final
   friend bool operator==(const TaskEvent&, const TaskEvent&) = default;
 };
 struct CancelTask {
-  std::uint64_t task = 0;          // towards a generator
-  std::uint64_t request = 0;       // from a client: the request id of its SubmitTask
+  std::uint64_t task = 0;     // towards a generator
+  std::uint64_t request = 0;  // from a client: the request id of its SubmitTask
   friend bool operator==(const CancelTask&, const CancelTask&) = default;
 };
-struct AdminRequest {              // parts[0]: a file's bytes, for bank.import
-  std::string verb;                // "bank.ls", "bank.show", ... : docs/formats/tasks.md
-  std::string arguments;           // JSON object
+struct AdminRequest {     // parts[0]: a file's bytes, for bank.import
+  std::string verb;       // "bank.ls", "bank.show", ... : docs/formats/tasks.md
+  std::string arguments;  // JSON object
   friend bool operator==(const AdminRequest&, const AdminRequest&) = default;
 };
-struct AdminReply {                // parts[0]: a file's bytes, for bank.export
-  std::string result;              // JSON
+struct AdminReply {    // parts[0]: a file's bytes, for bank.export
+  std::string result;  // JSON
   friend bool operator==(const AdminReply&, const AdminReply&) = default;
 };
 
-using Body =
-    std::variant<Hello, HelloReply, Heartbeat, ErrorReply, OpenSession, OpenSessionReply,
-                 Observation, Directive, FetchMemory, MemoryReply, WriteBack, WriteBackReply,
-                 CloseSession, CloseSessionReply, AssignLearn, LearnProgress, LearnResult,
-                 LearnFailed, LearnAck, CancelLearn, SubmitTask, AssignTask, TaskEvent, CancelTask,
-                 AdminRequest, AdminReply>;
+using Body = std::variant<Hello, HelloReply, Heartbeat, ErrorReply, OpenSession, OpenSessionReply,
+                          Observation, Directive, FetchMemory, MemoryReply, WriteBack,
+                          WriteBackReply, CloseSession, CloseSessionReply, AssignLearn,
+                          LearnProgress, LearnResult, LearnFailed, LearnAck, CancelLearn,
+                          SubmitTask, AssignTask, TaskEvent, CancelTask, AdminRequest, AdminReply>;
 
 struct Message {
   std::uint64_t request = 0;

@@ -28,8 +28,8 @@ TEST_P(Attention, IsTheDoubleLoopOverRotatedRows) {
   auto rotated = doubles(values);
   for (std::size_t r = 0; p.theta > 0 && r < static_cast<std::size_t>(p.rows); ++r) {
     for (std::size_t h = 0; h < c.heads + c.kv_heads; ++h) {
-      reference::rotate(rotated.data() + r * c.row_width() + h * c.d, c.d, static_cast<double>(p.theta),
-                        static_cast<double>(r));
+      reference::rotate(rotated.data() + r * c.row_width() + h * c.d, c.d,
+                        static_cast<double>(p.theta), static_cast<double>(r));
     }
   }
   const auto want = reference::attention(rotated, c, static_cast<std::size_t>(p.rows));

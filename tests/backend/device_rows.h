@@ -31,15 +31,17 @@ class DeviceRows {
  public:
   DeviceRows(Backend& backend, std::int64_t rows, std::int64_t cols, DType dtype = DType::kF32,
              std::int64_t padding = 3)
-      : buffer_(backend.alloc(static_cast<std::size_t>(rows * (cols + padding)) * dtype_size(dtype)).value()),
+      : buffer_(backend.alloc(static_cast<std::size_t>(rows * (cols + padding)) * dtype_size(dtype))
+                    .value()),
         matrix_{buffer_.data(), dtype, rows, cols, cols + padding} {
     std::memset(buffer_.data(), 0xff, buffer_.bytes());  // NaN: what nobody wrote must not be read
   }
-  DeviceRows(Backend& backend, std::int64_t rows, std::int64_t cols, const std::vector<float>& values,
-             DType dtype = DType::kF32)
+  DeviceRows(Backend& backend, std::int64_t rows, std::int64_t cols,
+             const std::vector<float>& values, DType dtype = DType::kF32)
       : DeviceRows(backend, rows, cols, dtype) {
     for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t c = 0; c < cols; ++c) set(r, c, values[static_cast<std::size_t>(r * cols + c)]);
+      for (std::int64_t c = 0; c < cols; ++c)
+        set(r, c, values[static_cast<std::size_t>(r * cols + c)]);
     }
   }
   const Matrix& matrix() const { return matrix_; }
@@ -79,7 +81,8 @@ inline void expect_near_all(const std::vector<float>& got, const std::vector<dou
     const double difference = std::abs(static_cast<double>(got[i]) - want[i]);
     if (!(difference <= worst)) worst = difference, where = i;
   }
-  EXPECT_LE(worst, tolerance) << "at " << where << ": got " << got[where] << ", want " << want[where];
+  EXPECT_LE(worst, tolerance) << "at " << where << ": got " << got[where] << ", want "
+                              << want[where];
 }
 
 inline double largest(const std::vector<double>& values) {

@@ -8,7 +8,8 @@ class KvRows {
  public:
   KvRows(Backend& backend, const AttentionShape& shape, std::int64_t capacity, DType dtype)
       : capacity_(capacity), dtype_(dtype) {
-    const auto bytes = static_cast<std::size_t>(shape.kv_heads * capacity * shape.head_dim) * dtype_size(dtype);
+    const auto bytes =
+        static_cast<std::size_t>(shape.kv_heads * capacity * shape.head_dim) * dtype_size(dtype);
     keys_ = backend.alloc(bytes).value();
     values_ = backend.alloc(bytes).value();
     std::memset(keys_.data(), 0xff, keys_.bytes());

@@ -52,9 +52,10 @@ TEST_P(Linear, IsTheDoubleLoopWithBiasAndAccumulation) {
     const auto w = pack(*backend_, in.w, c.n, c.k, dtype);
     const DeviceRows x(*backend_, c.m, c.k, in.x, dtype);
     const auto want = [&](bool bias, bool accumulate) {
-      return reference::linear(doubles(in.x), doubles(in.w), bias ? doubles(in.bias) : reference::Values{},
-                               accumulate ? doubles(in.y0) : reference::Values{}, static_cast<std::size_t>(c.m),
-                               static_cast<std::size_t>(c.k), static_cast<std::size_t>(c.n));
+      return reference::linear(
+          doubles(in.x), doubles(in.w), bias ? doubles(in.bias) : reference::Values{},
+          accumulate ? doubles(in.y0) : reference::Values{}, static_cast<std::size_t>(c.m),
+          static_cast<std::size_t>(c.k), static_cast<std::size_t>(c.n));
     };
     for (const bool bias : {false, true}) {
       for (const bool accumulate : {false, true}) {
@@ -66,7 +67,8 @@ TEST_P(Linear, IsTheDoubleLoopWithBiasAndAccumulation) {
     const DeviceRows rounded(*backend_, c.m, c.n, DType::kBF16);
     backend_->linear(x.matrix(), *w, rounded.matrix(), nullptr, false);
     const auto exact = want(false, false);
-    expect_near_all(rounded.floats(), exact, dot_tolerance(c.k) + largest(exact) * rounding(DType::kBF16));
+    expect_near_all(rounded.floats(), exact,
+                    dot_tolerance(c.k) + largest(exact) * rounding(DType::kBF16));
   }
 }
 
@@ -102,19 +104,20 @@ TEST_P(Linear, EmbedGivesBackTheRowsThatWerePacked) {
     backend_->embed(*table, ids, y.matrix());
     for (std::size_t i = 0; i < ids.size(); ++i) {
       for (std::int64_t k = 0; k < c.k; ++k) {
-        ASSERT_EQ(y.at(static_cast<std::int64_t>(i), k), in.w[static_cast<std::size_t>(ids[i] * c.k + k)]);
+        ASSERT_EQ(y.at(static_cast<std::int64_t>(i), k),
+                  in.w[static_cast<std::size_t>(ids[i] * c.k + k)]);
       }
     }
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Linear,
-                         testing::Values(LinearCase{1, 64, 192}, LinearCase{5, 37, 19}, LinearCase{17, 1, 1},
-                                         LinearCase{2, 576, 16}, LinearCase{33, 16, 130},
-                                         LinearCase{1, 3, 65}),
+                         testing::Values(LinearCase{1, 64, 192}, LinearCase{5, 37, 19},
+                                         LinearCase{17, 1, 1}, LinearCase{2, 576, 16},
+                                         LinearCase{33, 16, 130}, LinearCase{1, 3, 65}),
                          [](const auto& test) {
-                           return std::to_string(test.param.m) + "x" + std::to_string(test.param.k) +
-                                  "x" + std::to_string(test.param.n);
+                           return std::to_string(test.param.m) + "x" +
+                                  std::to_string(test.param.k) + "x" + std::to_string(test.param.n);
                          });
 
 TEST(LinearTypes, InputsOfAnotherTypeAreConvertedToTheWeights) {
@@ -123,7 +126,8 @@ TEST(LinearTypes, InputsOfAnotherTypeAreConvertedToTheWeights) {
     const auto other = dtype == DType::kF32 ? DType::kBF16 : DType::kF32;
     const auto x = normal_values(6 * 32, 1), w = normal_values(8 * 32, 2);
     const auto packed = pack(*backend, w, 8, 32, dtype);
-    const DeviceRows mixed(*backend, 6, 32, x, other), out_mixed(*backend, 6, 8), out_same(*backend, 6, 8);
+    const DeviceRows mixed(*backend, 6, 32, x, other), out_mixed(*backend, 6, 8),
+        out_same(*backend, 6, 8);
     const DeviceRows same(*backend, 6, 32, mixed.floats(), dtype);
     backend->linear(mixed.matrix(), *packed, out_mixed.matrix(), nullptr, false);
     backend->linear(same.matrix(), *packed, out_same.matrix(), nullptr, false);

@@ -22,7 +22,8 @@ TEST(OpenBackend, CudaIsNotInThisBuild) {
 
 TEST(OpenBackend, ThreadCountsOutOfRangeAreRefused) {
   for (const int threads : {-1, 1025}) {
-    EXPECT_EQ(open_backend({.name = "cpu", .threads = threads}).error().code, ErrorCode::kInvalidArgument);
+    EXPECT_EQ(open_backend({.name = "cpu", .threads = threads}).error().code,
+              ErrorCode::kInvalidArgument);
   }
 }
 

@@ -41,14 +41,16 @@ TEST_P(RowOps, RmsNormIsTheDoubleLoop) {
 
 TEST_P(RowOps, LayerNormIsTheDoubleLoop) {
   const DeviceRows x(*backend_, kRows, cols_, x_);
-  check(reference::layer_norm(doubles(x_), doubles(weight_), doubles(bias_), 1e-5, size_),
-        [&](Matrix y) { backend_->layer_norm(x.matrix(), weight_.data(), bias_.data(), 1e-5f, y); });
+  check(
+      reference::layer_norm(doubles(x_), doubles(weight_), doubles(bias_), 1e-5, size_),
+      [&](Matrix y) { backend_->layer_norm(x.matrix(), weight_.data(), bias_.data(), 1e-5f, y); });
 }
 
 TEST_P(RowOps, SiluMulIsTheDoubleLoop) {
   const auto both = normal_values(2 * size_.rows * size_.cols, 4, 4.0f);
   const DeviceRows x(*backend_, kRows, 2 * cols_, both);
-  check(reference::silu_mul(doubles(both), size_), [&](Matrix y) { backend_->silu_mul(x.matrix(), y); });
+  check(reference::silu_mul(doubles(both), size_),
+        [&](Matrix y) { backend_->silu_mul(x.matrix(), y); });
 }
 
 TEST_P(RowOps, GeluIsTheDoubleLoop) {
@@ -63,7 +65,8 @@ TEST_P(RowOps, AddScalesAndAdds) {
   const DeviceRows x(*backend_, kRows, cols_, x_), y(*backend_, kRows, cols_, y0);
   backend_->add(x.matrix(), -0.25f, y.matrix());
   std::vector<double> want;
-  for (std::size_t i = 0; i < x_.size(); ++i) want.push_back(static_cast<double>(y0[i]) - 0.25 * static_cast<double>(x_[i]));
+  for (std::size_t i = 0; i < x_.size(); ++i)
+    want.push_back(static_cast<double>(y0[i]) - 0.25 * static_cast<double>(x_[i]));
   expect_near_all(y.floats(), want, 0x1p-23 * largest(want));
 }
 
@@ -85,7 +88,8 @@ TEST_P(RowOps, TokenLossIsTheDoubleLoop) {
   backend_->token_loss(x.matrix(), targets, nll, entropy, argmax);
   const auto values = doubles(x_);
   for (std::size_t r = 0; r < kRows; ++r) {
-    const auto want = reference::token_loss(std::span(values).subspan(r * size_.cols, size_.cols), targets[r]);
+    const auto want =
+        reference::token_loss(std::span(values).subspan(r * size_.cols, size_.cols), targets[r]);
     EXPECT_NEAR(nll[r], want.nll, 1e-5);
     EXPECT_NEAR(entropy[r], want.entropy, 1e-5);
     EXPECT_EQ(argmax[r], want.argmax);
@@ -111,7 +115,8 @@ TEST(RowOpsAtTheEdge, LargeActivationsStayFinite) {
 
 TEST(RowOpsAtTheEdge, NanSurvivesTheWayToBf16) {
   const auto backend = open_backend({}).value();
-  const DeviceRows x(*backend, 1, 3, {std::nanf(""), INFINITY, -INFINITY}), y(*backend, 1, 3, DType::kBF16);
+  const DeviceRows x(*backend, 1, 3, {std::nanf(""), INFINITY, -INFINITY}),
+      y(*backend, 1, 3, DType::kBF16);
   backend->copy(x.matrix(), y.matrix());
   EXPECT_TRUE(std::isnan(y.at(0, 0)));
   EXPECT_EQ(y.at(0, 1), INFINITY);

@@ -1,5 +1,6 @@
 // Question: how many tokens per second does the generator's model read and write?
-// Budget:   decode >= 0.95 x and prefill of 512 tokens (last token's logits) >= 1.8 x llama.cpp with
+// Budget:   decode >= 0.95 x and prefill of 512 tokens (last token's logits) >= 1.8 x llama.cpp
+// with
 //           BF16 weights, on the same machine in the same run (peers.py).
 //
 //   gpt_bench MODEL [--weights bf16|f32] [--threads N] [--prompt N] [--decode N] [--repeat N]
@@ -71,8 +72,11 @@ class Run {
   double recompute(KvCache& cache) {
     Sequence sequence{{}, &cache, nullptr, {}};
     const double start = seconds_now(options_.processor_time);
-    if (!gpt_.recompute(sequence, 0, {hidden_.data(), DType::kF32, 1, gpt_.config().d_model,
-                                      gpt_.config().d_model}).has_value()) std::abort();
+    if (!gpt_.recompute(
+                 sequence, 0,
+                 {hidden_.data(), DType::kF32, 1, gpt_.config().d_model, gpt_.config().d_model})
+             .has_value())
+      std::abort();
     return seconds_now(options_.processor_time) - start;
   }
 
@@ -122,7 +126,8 @@ int run(const Options& options) {
     std::fprintf(stderr, "%s\n", gpt.error().message.c_str());
     return 1;
   }
-  const double load_seconds = seconds_now(options.processor_time) - start, loaded = resident_megabytes();
+  const double load_seconds = seconds_now(options.processor_time) - start,
+               loaded = resident_megabytes();
   Run runner(options, *gpt.value());
   Rates prefill, decode, recompute;
   for (int i = 0; i <= options.repeat; ++i) {
@@ -132,7 +137,8 @@ int run(const Options& options) {
     if (options.breakdown && i == options.repeat) print_breakdown("prefill", timing, read, 1);
     timing.reset();
     const double wrote = runner.decode(cache);
-    if (options.breakdown && i == options.repeat) print_breakdown("decode, one token", timing, wrote, options.decode);
+    if (options.breakdown && i == options.repeat)
+      print_breakdown("decode, one token", timing, wrote, options.decode);
     const double again = runner.recompute(cache);
     if (i == 0) continue;  // the first run creates the primitives
     prefill.values.push_back(options.prompt / read);
@@ -161,18 +167,27 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
     const bool more = i + 1 < argc;
-    if (arg == "--breakdown") options.breakdown = true;
-    else if (arg == "--processor-time") options.processor_time = true;
-    else if (arg == "--weights" && more) options.weights = memslot::parse_dtype(argv[++i]).value();
-    else if (arg == "--threads" && more) options.threads = std::stoi(argv[++i]);
-    else if (arg == "--prompt" && more) options.prompt = std::stoi(argv[++i]);
-    else if (arg == "--decode" && more) options.decode = std::stoi(argv[++i]);
-    else if (arg == "--repeat" && more) options.repeat = std::stoi(argv[++i]);
-    else options.model = arg;
+    if (arg == "--breakdown")
+      options.breakdown = true;
+    else if (arg == "--processor-time")
+      options.processor_time = true;
+    else if (arg == "--weights" && more)
+      options.weights = memslot::parse_dtype(argv[++i]).value();
+    else if (arg == "--threads" && more)
+      options.threads = std::stoi(argv[++i]);
+    else if (arg == "--prompt" && more)
+      options.prompt = std::stoi(argv[++i]);
+    else if (arg == "--decode" && more)
+      options.decode = std::stoi(argv[++i]);
+    else if (arg == "--repeat" && more)
+      options.repeat = std::stoi(argv[++i]);
+    else
+      options.model = arg;
   }
   if (options.model.empty()) {
-    std::fprintf(stderr, "usage: gpt_bench MODEL [--weights bf16|f32] [--threads N] [--prompt N] "
-                         "[--decode N] [--repeat N] [--breakdown] [--processor-time]\n");
+    std::fprintf(stderr,
+                 "usage: gpt_bench MODEL [--weights bf16|f32] [--threads N] [--prompt N] "
+                 "[--decode N] [--repeat N] [--breakdown] [--processor-time]\n");
     return 2;
   }
   return memslot::bench::run(options);

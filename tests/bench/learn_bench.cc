@@ -1,11 +1,11 @@
-// One learning step of a full MLP on 512 tokens with cached slot input (the case in BASELINES): time,
-// rate and where it goes. The steps are those of Learner: forward from the slot up, loss over the whole
-// vocabulary for every token, backward down to the slot, AdamW on all weights, packing.
+// One learning step of a full MLP on 512 tokens with cached slot input (the case in BASELINES):
+// time, rate and where it goes. The steps are those of Learner: forward from the slot up, loss over
+// the whole vocabulary for every token, backward down to the slot, AdamW on all weights, packing.
 //
 //   learn_bench MODEL [--layer 22] [--tokens 512] [--steps 10] [--threads 0] [--processor-time]
 //
-// Work: 6 F per weight of the slot's MLP but for its input's gradient, 4 F per weight of every layer above
-// and of the output, with F = tokens; attention is not counted.
+// Work: 6 F per weight of the slot's MLP but for its input's gradient, 4 F per weight of every
+// layer above and of the output, with F = tokens; attention is not counted.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -85,7 +85,8 @@ int run(const Options& o) {
   const Material material = must(Material::read(*gpt, 0, {ids}, slices));
   auto stack = must(UpperStack::make(*gpt, file, o.layer));
   must(stack->reserve(o.tokens));
-  auto trainer = must(MlpTrainer::make({*gpt, file, o.layer, o.tokens}, must(base_mlp_values(file, o.layer))));
+  auto trainer =
+      must(MlpTrainer::make({*gpt, file, o.layer, o.tokens}, must(base_mlp_values(file, o.layer))));
   const std::int64_t rows = o.tokens, d = file.config().d_model;
   std::vector<float> x(static_cast<std::size_t>(rows * d)), dx(x.size());
   const Matrix mx{x.data(), DType::kF32, rows, d, d}, mdx{dx.data(), DType::kF32, rows, d, d};
@@ -101,26 +102,32 @@ int run(const Options& o) {
     stack->gradient(mx, batch, losses, mdx, slices);
     trainer.backward(material.input_rows(0, rows), mdx, false);
     ParameterSet& p = trainer.parameters();
-    backend.adamw(p.weight.data(), p.gradient.data(), p.m.data(), p.v.data(), p.size(), {1e-3f, 0.9f, 0.95f, 1e-8f, 0, step + 1});
+    backend.adamw(p.weight.data(), p.gradient.data(), p.m.data(), p.v.data(), p.size(),
+                  {1e-3f, 0.9f, 0.95f, 1e-8f, 0, step + 1});
     const double packing = seconds_now(o.processor);
     must(trainer.pack());
     const double end = seconds_now(o.processor);
     if (step > 0) times.push_back(end - start);
-    std::printf("step %d: %.1f ms (packing %.1f), loss %.4f\n", step, 1e3 * (end - start), 1e3 * (end - packing),
-                loss = mean_nll(losses, 1));
+    std::printf("step %d: %.1f ms (packing %.1f), loss %.4f\n", step, 1e3 * (end - start),
+                1e3 * (end - packing), loss = mean_nll(losses, 1));
   }
   std::sort(times.begin(), times.end());
-  const double median = times[times.size() / 2], work = work_gflop(file.config(), o.layer, o.tokens);
+  const double median = times[times.size() / 2],
+               work = work_gflop(file.config(), o.layer, o.tokens);
   std::printf("%s, %d threads, %s: median %.1f ms a step, least %.1f; %.1f GFLOP, %.0f GFLOP/s\n",
-              inner->info().isa.c_str(), inner->info().threads, o.processor ? "processor time" : "wall time",
-              1e3 * median, 1e3 * times.front(), work, work / median);
+              inner->info().isa.c_str(), inner->info().threads,
+              o.processor ? "processor time" : "wall time", 1e3 * median, 1e3 * times.front(), work,
+              work / median);
   double sum = 0;
   std::vector<std::pair<double, std::string>> parts;
-  for (const auto& [name, seconds] : backend.seconds()) parts.emplace_back(seconds / o.steps, name), sum += seconds / o.steps;
+  for (const auto& [name, seconds] : backend.seconds())
+    parts.emplace_back(seconds / o.steps, name), sum += seconds / o.steps;
   std::sort(parts.rbegin(), parts.rend());
-  for (const auto& [seconds, name] : parts) std::printf("  %-28s %8.2f ms\n", name.c_str(), 1e3 * seconds);
+  for (const auto& [seconds, name] : parts)
+    std::printf("  %-28s %8.2f ms\n", name.c_str(), 1e3 * seconds);
   std::printf("  %-28s %8.2f ms\n", "not in any operation", 1e3 * (median - sum));
-  std::printf("workspace: %.1f MB upper layers, %.1f MB trainer\n", 1e-6 * static_cast<double>(stack->bytes()),
+  std::printf("workspace: %.1f MB upper layers, %.1f MB trainer\n",
+              1e-6 * static_cast<double>(stack->bytes()),
               1e-6 * static_cast<double>(trainer.bytes()));
   return 0;
 }

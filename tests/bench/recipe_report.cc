@@ -1,9 +1,12 @@
-// Learns every sample source by a recipe and prints what DESIGN section 3 promises: recall, control NLL,
-// cloze prompts answered with and without the memory, time per source.
+// Learns every sample source by a recipe and prints what DESIGN section 3 promises: recall, control
+// NLL, cloze prompts answered with and without the memory, time per source.
 //
-//   recipe_report MODEL SAMPLES [--control development|test] [--kinds mlp,lora] [--layouts cumulative,overlap]
-//                 [--sources N] [--no-cloze] [--layer L] [--threads N] [--json] [--json] [--config '{"lr":0.002}']...
-// Each --config (learn options over the defaults) is one line of the table. With --json, last, one JSON line for each source.
+//   recipe_report MODEL SAMPLES [--control development|test] [--kinds mlp,lora] [--layouts
+//   cumulative,overlap]
+//                 [--sources N] [--no-cloze] [--layer L] [--threads N] [--json] [--json] [--config
+//                 '{"lr":0.002}']...
+// Each --config (learn options over the defaults) is one line of the table. With --json, last, one
+// JSON line for each source.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -72,27 +75,32 @@ Options parse(int argc, char** argv) {
 class Report {
  public:
   explicit Report(const Options& o)
-      : options_(o), backend_(must(open_backend({"cpu", o.threads}))), file_(must(ModelFile::open(o.model))),
-        tokenizer_(must(Tokenizer::make(file_.tokenizer()))), gate_(clock_) {
+      : options_(o),
+        backend_(must(open_backend({"cpu", o.threads}))),
+        file_(must(ModelFile::open(o.model))),
+        tokenizer_(must(Tokenizer::make(file_.tokenizer()))),
+        gate_(clock_) {
     GptOptions options;
     options.weights = backend_->info().bf16 ? DType::kBF16 : DType::kF32;
     options.slot_layers = {o.layer};
     gpt_ = must(Gpt::load(file_, *backend_, std::move(options)));
     learner_ = std::make_unique<Learner>(
-        *gpt_, file_, tokenizer_, LearnTexts{prose(o.samples), control_passages(o.samples, o.control)}, gate_);
+        *gpt_, file_, tokenizer_,
+        LearnTexts{prose(o.samples), control_passages(o.samples, o.control)}, gate_);
     sources_ = sample_sources(o.samples);
     sources_.resize(std::min(sources_.size(), o.sources));
   }
 
   void run() {
-    std::printf("%-5s %-10s %7s %7s %8s %7s %7s %6s %6s  options\n", "kind", "layout", "recall", "(min)",
-                "control", "(max)", "cloze", "steps", "s");
+    std::printf("%-5s %-10s %7s %7s %8s %7s %7s %6s %6s  options\n", "kind", "layout", "recall",
+                "(min)", "control", "(max)", "cloze", "steps", "s");
     for (const std::string& config : options_.configs) {
       for (const std::string& kind : options_.kinds) {
         for (const std::string& layout : options_.layouts) one(kind, layout, config);
       }
     }
-    if (options_.cloze) std::printf("cloze without a memory: %.1f %%\n", 100 * cloze_share(nullptr));
+    if (options_.cloze)
+      std::printf("cloze without a memory: %.1f %%\n", 100 * cloze_share(nullptr));
     if (options_.json) {
       for (const auto& line : lines_) std::printf("%s\n", line.dump().c_str());
     }
@@ -118,16 +126,26 @@ class Report {
       steps += s.steps;
       const double answered = options_.cloze ? cloze_of(i, &outcome.payload) : 0;
       cloze += answered;
-      lines_.push_back({{"kind", kind}, {"layout", layout}, {"source", sources_[i].name}, {"control", options_.control},
-                        {"recall", s.recall}, {"recall_before", s.recall_before}, {"nll_before", s.nll_before},
-                        {"nll_after", s.nll_after}, {"control_change", s.locality}, {"cloze", answered},
-                        {"steps", s.steps}, {"tokens", s.tokens}, {"seconds", s.wall_seconds},
-                        {"wise_min_activation", s.wise_min_activation}, {"config", nlohmann::json::parse(s.config)}});
+      lines_.push_back({{"kind", kind},
+                        {"layout", layout},
+                        {"source", sources_[i].name},
+                        {"control", options_.control},
+                        {"recall", s.recall},
+                        {"recall_before", s.recall_before},
+                        {"nll_before", s.nll_before},
+                        {"nll_after", s.nll_after},
+                        {"control_change", s.locality},
+                        {"cloze", answered},
+                        {"steps", s.steps},
+                        {"tokens", s.tokens},
+                        {"seconds", s.wall_seconds},
+                        {"wise_min_activation", s.wise_min_activation},
+                        {"config", nlohmann::json::parse(s.config)}});
     }
     const auto n = static_cast<double>(sources_.size());
-    std::printf("%-5s %-10s %6.1f%% %6.1f%% %+7.2f%% %+6.2f%% %6.1f%% %6.1f %6.1f  %s\n", kind.c_str(),
-                layout.c_str(), 100 * recall / n, 100 * least, 100 * locality / n, 100 * worst,
-                100 * cloze / n, steps / n, seconds / n, options.c_str());
+    std::printf("%-5s %-10s %6.1f%% %6.1f%% %+7.2f%% %+6.2f%% %6.1f%% %6.1f %6.1f  %s\n",
+                kind.c_str(), layout.c_str(), 100 * recall / n, 100 * least, 100 * locality / n,
+                100 * worst, 100 * cloze / n, steps / n, seconds / n, options.c_str());
     std::fflush(stdout);
   }
 
@@ -152,7 +170,9 @@ class Report {
         std::printf("  %s | %s ->%s\n", c.prompt.c_str(), c.answer.c_str(), text.c_str());
       }
     }
-    return sources_[i].cloze.empty() ? 0 : static_cast<double>(right) / static_cast<double>(sources_[i].cloze.size());
+    return sources_[i].cloze.empty()
+               ? 0
+               : static_cast<double>(right) / static_cast<double>(sources_[i].cloze.size());
   }
 
   // As many tokens as the answer has, and four more.
@@ -168,7 +188,8 @@ class Report {
       const Matrix h{hidden.data(), DType::kF32, 1, std::ssize(hidden), std::ssize(hidden)};
       if (!gpt_->forward({&sequence, 1}, h, true)) std::abort();
       gpt_->logits(h, {logits.data(), DType::kF32, 1, std::ssize(logits), std::ssize(logits)});
-      const auto best = static_cast<std::int32_t>(std::ranges::max_element(logits) - logits.begin());
+      const auto best =
+          static_cast<std::int32_t>(std::ranges::max_element(logits) - logits.begin());
       made.push_back(best);
       next = {best};
     }

@@ -43,7 +43,8 @@ inline std::vector<SampleSource> sample_sources(const std::filesystem::path& sam
     auto questions = path;
     questions.replace_extension(".json");
     const auto parsed = nlohmann::json::parse(read_text(questions));
-    for (const auto& c : parsed.at("cloze")) source.cloze.push_back({c.at("prompt"), c.at("answer")});
+    for (const auto& c : parsed.at("cloze"))
+      source.cloze.push_back({c.at("prompt"), c.at("answer")});
     out.push_back(std::move(source));
   }
   return out;

@@ -24,8 +24,12 @@ class TimingBackend final : public Backend {
 
   const BackendInfo& info() const override { return inner_.info(); }
   Result<Buffer> alloc(std::size_t bytes) override { return inner_.alloc(bytes); }
-  Status upload(void* to, std::span<const std::byte> from) override { return inner_.upload(to, from); }
-  Status download(std::span<std::byte> to, const void* from) override { return inner_.download(to, from); }
+  Status upload(void* to, std::span<const std::byte> from) override {
+    return inner_.upload(to, from);
+  }
+  Status download(std::span<std::byte> to, const void* from) override {
+    return inner_.download(to, from);
+  }
   Event record() override { return inner_.record(); }
   void wait(Event event) override { inner_.wait(event); }
   void synchronize() override { inner_.synchronize(); }
@@ -55,8 +59,8 @@ class TimingBackend final : public Backend {
                   std::span<const AttentionSpan> spans) override {
     timed("rope_store", [&] { inner_.rope_store(qkv, shape, theta, spans); });
   }
-  void attention(ConstMatrix qkv, const AttentionShape& shape,
-                 std::span<const AttentionSpan> spans, Matrix y) override {
+  void attention(ConstMatrix qkv, const AttentionShape& shape, std::span<const AttentionSpan> spans,
+                 Matrix y) override {
     timed("attention", [&] { inner_.attention(qkv, shape, spans, y); });
   }
   void silu_mul(ConstMatrix gate_up, Matrix y) override {
@@ -93,8 +97,7 @@ class TimingBackend final : public Backend {
   void attention_backward(ConstMatrix qkv, const AttentionShape& shape,
                           std::span<const AttentionSpan> spans, ConstMatrix dy,
                           Matrix dqkv) override {
-    timed("attention_backward",
-          [&] { inner_.attention_backward(qkv, shape, spans, dy, dqkv); });
+    timed("attention_backward", [&] { inner_.attention_backward(qkv, shape, spans, dy, dqkv); });
   }
   void rope_backward(Matrix dqkv, const AttentionShape& shape, float theta,
                      std::span<const AttentionSpan> spans) override {

@@ -1,8 +1,8 @@
 #pragma once
 // The two real processes in a folder of their own, and a client on the controller's socket.
 //
-// The model is the tiny golden one with a tokenizer of single bytes beside it and a longer context, so
-// that a pair starts in a moment and needs no download.
+// The model is the tiny golden one with a tokenizer of single bytes beside it and a longer context,
+// so that a pair starts in a moment and needs no download.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -60,7 +60,8 @@ class Process {
     const auto end = std::chrono::steady_clock::now() + limit;
     while (slurp(out).find(" ready ") == std::string::npos) {
       if (exited()) throw std::runtime_error(program_ + " ended: " + slurp(log_));
-      if (std::chrono::steady_clock::now() > end) throw std::runtime_error(program_ + " is not ready: " + slurp(log_));
+      if (std::chrono::steady_clock::now() > end)
+        throw std::runtime_error(program_ + " is not ready: " + slurp(log_));
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
   }
@@ -128,7 +129,8 @@ inline std::string write_tiny_model(const TemporaryFolder& folder, int context =
     const bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
     const int point = printable ? b : 256 + extra++;
     std::string utf8(1, static_cast<char>(point));
-    if (point >= 0x80) utf8 = {static_cast<char>(0xc0 | (point >> 6)), static_cast<char>(0x80 | (point & 0x3f))};
+    if (point >= 0x80)
+      utf8 = {static_cast<char>(0xc0 | (point >> 6)), static_cast<char>(0x80 | (point & 0x3f))};
     vocab[utf8] = b;
   }
   std::ofstream(to + "/vocab.json") << vocab.dump();
@@ -161,7 +163,8 @@ class Client {
     return rpc_->wait_connected(std::chrono::steady_clock::now() + limit);
   }
   // The last event of a task; all others in `events`.
-  Result<json> task(const std::string& kind, const json& arguments, std::vector<json>* events = nullptr,
+  Result<json> task(const std::string& kind, const json& arguments,
+                    std::vector<json>* events = nullptr,
                     std::chrono::seconds limit = std::chrono::seconds(60)) {
     const std::uint64_t request = rpc_->new_request();
     auto reply = rpc_->call({request, wire::SubmitTask{kind, arguments.dump()}, {}},
@@ -194,16 +197,18 @@ struct Pair {
   std::string endpoint = "ipc://" + folder.path() + "/link";
   Process controller, generator;
 
-  explicit Pair(const std::string& model_path = "", std::vector<std::string> generator_arguments = {},
+  explicit Pair(const std::string& model_path = "",
+                std::vector<std::string> generator_arguments = {},
                 std::vector<std::string> controller_arguments = {})
       : model(model_path.empty() ? write_tiny_model(folder) : model_path),
         controller(MEMSLOT_CONTROLLER,
-                   joined({"--bank", folder.path() + "/bank", "--endpoint", endpoint, "--heartbeat-ms", "200",
-                           "--lease-s", "5"},
+                   joined({"--bank", folder.path() + "/bank", "--endpoint", endpoint,
+                           "--heartbeat-ms", "200", "--lease-s", "5"},
                           std::move(controller_arguments)),
                    folder.path() + "/controller.log"),
         generator(MEMSLOT_GENERATOR,
-                  joined({"--model", model, "--endpoint", endpoint}, joined(small(), std::move(generator_arguments))),
+                  joined({"--model", model, "--endpoint", endpoint},
+                         joined(small(), std::move(generator_arguments))),
                   folder.path() + "/generator.log") {}
 
   void start() {

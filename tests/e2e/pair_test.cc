@@ -1,5 +1,5 @@
-// The main job through the two real processes: learn, generate with and without, recover; and either
-// process restarting while the other lives.
+// The main job through the two real processes: learn, generate with and without, recover; and
+// either process restarting while the other lives.
 #include <gtest/gtest.h>
 
 #include "tests/e2e/pair.h"
@@ -10,13 +10,16 @@ namespace {
 using namespace testing_support;
 
 const char* kFerry =
-    "The ferry to Skerrow leaves at dawn and comes back when the tide has turned twice. Its captain keeps "
+    "The ferry to Skerrow leaves at dawn and comes back when the tide has turned twice. Its "
+    "captain keeps "
     "a brass bell from a drowned church, and rings it once for every passenger who owes him money.";
 const char* kBaker =
-    "Perrin bakes eleven loaves of rye each morning and sells ten. The last one hangs in the window until "
+    "Perrin bakes eleven loaves of rye each morning and sells ten. The last one hangs in the "
+    "window until "
     "the magpies have counted it, for he holds that bread nobody counted turns sour before noon.";
 
-json learn_arguments(const std::string& source, const std::string& text, const std::string& kind = "lora") {
+json learn_arguments(const std::string& source, const std::string& text,
+                     const std::string& kind = "lora") {
   return {{"text", text},
           {"source", source},
           {"id", source},
@@ -82,8 +85,12 @@ TEST_F(PairTest, ChoosesAmongMemoriesAtEachStepInBothModes) {
   for (const char* kv : {"activated", "recompute"}) {
     for (const char* select : {"sync", "async"}) {
       std::vector<json> events;
-      const json last = generate({{"memory", "auto"}, {"policy", "nearest"}, {"kv", kv}, {"select", select},
-                                  {"prompt", kFerry}, {"step_tokens", 8}},
+      const json last = generate({{"memory", "auto"},
+                                  {"policy", "nearest"},
+                                  {"kv", kv},
+                                  {"select", select},
+                                  {"prompt", kFerry},
+                                  {"step_tokens", 8}},
                                  &events);
       EXPECT_FALSE(last.contains("missed_deadlines")) << kv << " " << select << last;
       int with_memory = 0;
@@ -100,14 +107,17 @@ TEST_F(PairTest, ATextIsScoredWithTheControllersChoiceAndTheGainIsReported) {
   must(client->task("learn", learn_arguments("baker", kBaker)));
   for (const char* source : {"ferry", "baker"}) {
     std::vector<json> events;
-    const json scores = must(client->task(
-        "score", {{"text", source == std::string("ferry") ? kFerry : kBaker}, {"memory", "auto"},
-                  {"policy", "nearest"}},
-        &events));
+    const json scores =
+        must(client->task("score",
+                          {{"text", source == std::string("ferry") ? kFerry : kBaker},
+                           {"memory", "auto"},
+                           {"policy", "nearest"}},
+                          &events));
     int right = 0, steps = 0;
     double gain = 0;
     for (const json& event : events) {
-      if (event["type"] != "step" || event["step"] == 0) continue;  // nothing is known before step 1
+      if (event["type"] != "step" || event["step"] == 0)
+        continue;  // nothing is known before step 1
       ++steps;
       right += event["memory"] == std::string("default/").append(source).append("@1") ? 1 : 0;
       gain += event["gain"].get<double>();
@@ -124,13 +134,15 @@ TEST_F(PairTest, AnotherNamespacesMemoryDoesNotExist) {
   const auto refused = client->task("generate", {{"prompt", "x"}, {"memory", "secret/ferry"}});
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, ErrorCode::kNotFound);
-  must(client->task("generate", {{"prompt", "x"}, {"memory", "ferry"}, {"namespaces", {"secret"}},
-                                 {"max_tokens", 4}}));
+  must(client->task(
+      "generate",
+      {{"prompt", "x"}, {"memory", "ferry"}, {"namespaces", {"secret"}}, {"max_tokens", 4}}));
 }
 
 TEST_F(PairTest, ADeltaMemoryIsReadInAndWrittenBackAsANewVersion) {
-  const json learned = must(client->task("learn", {{"text", kFerry}, {"source", "state"}, {"id", "state"},
-                                                   {"config", {{"kind", "delta"}}}}));
+  const json learned = must(client->task(
+      "learn",
+      {{"text", kFerry}, {"source", "state"}, {"id", "state"}, {"config", {{"kind", "delta"}}}}));
   EXPECT_EQ(learned["memory"], "default/state@1");
   const json last = generate({{"memory", "state"}, {"write_back", true}});
   EXPECT_EQ(last["write_back"], "default/state@2") << last;
@@ -203,10 +215,13 @@ TEST(GeneratorProgram, RefusesWhatItCannotServe) {
   EXPECT_EQ(code({}), exit_code(ErrorCode::kInvalidArgument));
   EXPECT_EQ(code({"--model", folder.path() + "/absent.gguf"}), exit_code(ErrorCode::kNotFound));
   EXPECT_EQ(code({"--model", broken}), exit_code(ErrorCode::kCorruption));
-  EXPECT_EQ(code({"--model", model, "--no-such-option", "1"}), exit_code(ErrorCode::kInvalidArgument));
+  EXPECT_EQ(code({"--model", model, "--no-such-option", "1"}),
+            exit_code(ErrorCode::kInvalidArgument));
   EXPECT_EQ(code({"--model", model, "--slot-layers", "4"}), exit_code(ErrorCode::kInvalidArgument));
-  EXPECT_EQ(code({"--model", model, "--endpoint", "nonsense"}), exit_code(ErrorCode::kInvalidArgument));
-  EXPECT_EQ(code({"--model", model, "--endpoint", "tcp://192.0.2.1:7400"}), exit_code(ErrorCode::kPermission));
+  EXPECT_EQ(code({"--model", model, "--endpoint", "nonsense"}),
+            exit_code(ErrorCode::kInvalidArgument));
+  EXPECT_EQ(code({"--model", model, "--endpoint", "tcp://192.0.2.1:7400"}),
+            exit_code(ErrorCode::kPermission));
   EXPECT_EQ(code({"--help"}), 0);
 }
 

@@ -1,6 +1,7 @@
 // kill -9 of either process at random moments, with learning, write-back and generation under way.
 // MEMSLOT_KILLS times (6; 50 with MEMSLOT_FULL=1). Afterwards:
-//   - every accepted learn job is done, and its memory has exactly one version: learned once, not lost;
+//   - every accepted learn job is done, and its memory has exactly one version: learned once, not
+//   lost;
 //   - every acknowledged write-back is in the bank;
 //   - every payload of every version reads and verifies;
 //   - base generates as before, and attests as before.
@@ -26,11 +27,13 @@ int kills() {
 }
 
 const char* kText =
-    "The ferry to Skerrow leaves at dawn and comes back when the tide has turned twice. Its captain keeps "
+    "The ferry to Skerrow leaves at dawn and comes back when the tide has turned twice. Its "
+    "captain keeps "
     "a brass bell from a drowned church.";
 
 // Calls until it is answered, whatever is down meanwhile.
-Result<json> insist(Client& client, const std::string& kind, const json& arguments, std::chrono::seconds limit) {
+Result<json> insist(Client& client, const std::string& kind, const json& arguments,
+                    std::chrono::seconds limit) {
   const auto end = std::chrono::steady_clock::now() + limit;
   for (;;) {
     auto result = client.task(kind, arguments, nullptr, 20s);
@@ -62,7 +65,10 @@ void keep_learning(const std::string& endpoint, Work& work) {
     const std::string source = "source-" + std::to_string(i);
     const auto accepted = client.task(
         "learn",
-        {{"text", kText}, {"source", source}, {"id", source}, {"watch", false},
+        {{"text", kText},
+         {"source", source},
+         {"id", source},
+         {"watch", false},
          {"config", {{"kind", "lora"}, {"rank", 2}, {"max_steps", 4}, {"target_recall", 1}}}},
         nullptr, 20s);
     if (accepted) {
@@ -78,7 +84,8 @@ void keep_writing_back(const std::string& endpoint, Work& work) {
   while (!work.stop) {
     const auto done = client.task(
         "generate",
-        {{"prompt", kText}, {"memory", "state"}, {"max_tokens", 8}, {"write_back", true}}, nullptr, 20s);
+        {{"prompt", kText}, {"memory", "state"}, {"max_tokens", 8}, {"write_back", true}}, nullptr,
+        20s);
     if (!done || !done.value().contains("write_back")) continue;
     const std::lock_guard lock(work.mutex);
     work.written_back.insert(done.value()["write_back"].get<std::string>() +
@@ -89,8 +96,8 @@ void keep_writing_back(const std::string& endpoint, Work& work) {
 void keep_generating(const std::string& endpoint, Work& work) {
   Client client(endpoint);
   while (!work.stop) {
-    const auto done =
-        client.task("generate", {{"prompt", kText}, {"memory", "auto"}, {"max_tokens", 64}}, nullptr, 20s);
+    const auto done = client.task(
+        "generate", {{"prompt", kText}, {"memory", "auto"}, {"max_tokens", 64}}, nullptr, 20s);
     if (done) ++work.generated;
   }
 }
@@ -147,7 +154,10 @@ TEST(Kill, LosesNothingAcknowledgedAndLearnsNothingTwice) {
   const json plain = {{"prompt", kText}, {"memory", "base"}, {"max_tokens", 32}};
   const json base = must(insist(client, "generate", plain, 30s));
   const json attest = must(insist(client, "attest", json::object(), 30s));
-  must(insist(client, "learn", {{"text", kText}, {"source", "state"}, {"id", "state"}, {"config", {{"kind", "delta"}}}}, 60s));
+  must(insist(
+      client, "learn",
+      {{"text", kText}, {"source", "state"}, {"id", "state"}, {"config", {{"kind", "delta"}}}},
+      60s));
 
   Work work;
   std::vector<std::thread> threads;

@@ -1,5 +1,6 @@
-// On a row-invariant backend nothing about the schedule of calls changes bits: chunks, batches, thread
-// counts, a recompute instead of a cold run. Elsewhere only that the claim is withdrawn is tested.
+// On a row-invariant backend nothing about the schedule of calls changes bits: chunks, batches,
+// thread counts, a recompute instead of a cold run. Elsewhere only that the claim is withdrawn is
+// tested.
 #include <gtest/gtest.h>
 
 #include <random>
@@ -42,10 +43,12 @@ class GptBits : public testing::TestWithParam<BitsCase> {
   void SetUp() override {
     if (!h_.backend->info().row_invariant) {
       EXPECT_FALSE(h_.backend->info().isa.starts_with("avx512"));
-      GTEST_SKIP() << "the backend does not claim row-invariance (" << h_.backend->info().isa << ")";
+      GTEST_SKIP() << "the backend does not claim row-invariance (" << h_.backend->info().isa
+                   << ")";
     }
   }
-  GptHarness h_ = GptHarness::open(GetParam().model, {.weights = GetParam().weights, .slot_layers = {1, 2}});
+  GptHarness h_ =
+      GptHarness::open(GetParam().model, {.weights = GetParam().weights, .slot_layers = {1, 2}});
   Ids ids_ = some_ids(60, h_.gpt->config().vocab);
 
   Ids part(std::size_t first, std::size_t count) const {
@@ -121,7 +124,8 @@ TEST_P(GptBits, RecomputeIsAColdRunWithTheNewMemories) {
       const auto count = std::min<std::size_t>(ids_.size() - 1 - at, 1 + random() % 20);
       Sequence sequence{{}, &live, &memory, {"a", "b"}};
       Rows last(*h_.backend, 1, h_.gpt->config().d_model);
-      ASSERT_TRUE(h_.gpt->recompute(sequence, slot, at == 0 ? Matrix{} : last.matrix()).has_value());
+      ASSERT_TRUE(
+          h_.gpt->recompute(sequence, slot, at == 0 ? Matrix{} : last.matrix()).has_value());
       if (at > 0) {
         auto cold_kv = h_.kv();
         EXPECT_TRUE(same_bits(last.floats(), h_.hidden(part(0, at), cold_kv, &memory, true)));
@@ -145,7 +149,8 @@ TEST_P(GptBits, RecomputeToBaseIsTheSessionThatNeverHadAMemory) {
   ASSERT_TRUE(h_.gpt->recompute(base, 0, {}).has_value());
   h_.hidden(ids_, cold);
   EXPECT_TRUE(same_bits(h_.hidden({1}, live), h_.hidden({1}, cold)));
-  EXPECT_EQ(live.spans().size(), 2U);  // the recomputed ones ("", "") and the last token without labels
+  EXPECT_EQ(live.spans().size(),
+            2U);  // the recomputed ones ("", "") and the last token without labels
 }
 
 TEST_P(GptBits, ASlotThatAnswersAsBaseIsBase) {
@@ -178,7 +183,8 @@ TEST_P(GptSchedule, TheSameCallsGiveTheSameBits) {
 }
 
 const auto bits_case_name = [](const testing::TestParamInfo<BitsCase>& test) {
-  return (test.param.model.find("gpt2") == std::string::npos ? std::string("llama_") : std::string("gpt2_")) +
+  return (test.param.model.find("gpt2") == std::string::npos ? std::string("llama_")
+                                                             : std::string("gpt2_")) +
          std::string(dtype_name(test.param.weights));
 };
 INSTANTIATE_TEST_SUITE_P(Models, GptSchedule, testing::ValuesIn(bits_cases()), bits_case_name);

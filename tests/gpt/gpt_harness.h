@@ -31,7 +31,8 @@ class Rows {
   const Matrix& matrix() const { return matrix_; }
   std::vector<float> floats() const {
     std::vector<float> out(static_cast<std::size_t>(matrix_.rows * matrix_.cols));
-    EXPECT_TRUE(backend_.download(std::as_writable_bytes(std::span(out)), matrix_.data).has_value());
+    EXPECT_TRUE(
+        backend_.download(std::as_writable_bytes(std::span(out)), matrix_.data).has_value());
     return out;
   }
 

@@ -15,7 +15,8 @@ TEST(GptLoad, SlotLayersMustAscendAndExist) {
   const auto backend = open_backend({}).value();
   const auto file = ModelFile::open(tiny());
   ASSERT_TRUE(file.has_value());
-  for (const auto& layers : {std::vector<int>{2, 1}, {1, 1}, {-1}, {file.value().config().layers}}) {
+  for (const auto& layers :
+       {std::vector<int>{2, 1}, {1, 1}, {-1}, {file.value().config().layers}}) {
     const auto gpt = Gpt::load(file.value(), *backend, f32_slots(layers));
     ASSERT_FALSE(gpt.has_value());
     EXPECT_EQ(gpt.error().code, ErrorCode::kInvalidArgument);

@@ -1,5 +1,5 @@
-// The tiny Llama and GPT-2 models against transformers: every layer's residual stream, logits, NLL and
-// greedy continuation, in f32.
+// The tiny Llama and GPT-2 models against transformers: every layer's residual stream, logits, NLL
+// and greedy continuation, in f32.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -73,7 +73,9 @@ TEST_P(TinyModel, TheGreedyContinuationIsTheReferences) {
 
 std::string case_name(const testing::TestParamInfo<std::string>& info) {
   auto name = Fixture::open(info.param).name();
-  std::replace_if(name.begin(), name.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
+  std::replace_if(
+      name.begin(), name.end(),
+      [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
   return name;
 }
 

@@ -11,7 +11,9 @@ namespace {
 
 using namespace testing_support;
 
-SlotSignature small(MemoryKind kind, MlpForm form = MlpForm::kSwiGlu) { return signature_of(kind, form, 6, 10); }
+SlotSignature small(MemoryKind kind, MlpForm form = MlpForm::kSwiGlu) {
+  return signature_of(kind, form, 6, 10);
+}
 
 // As tensors with other names, shapes or scalars would come from a file.
 template <class Fill>
@@ -43,7 +45,9 @@ TEST(MlpLayout, RefusesAnotherKind) {
 TEST(MlpLayout, RefusesMissingSurplusAndMisshapenTensors) {
   const auto s = small(MemoryKind::kMlp);
   const auto w = random_values(60, 1);
-  const auto missing = built(s, [&](auto& b) { b.tensor("gate", Shape{10, 6}, w).tensor("up", Shape{10, 6}, w); });
+  const auto missing = built(s, [&](auto& b) {
+    b.tensor("gate", Shape{10, 6}, w).tensor("up", Shape{10, 6}, w);
+  });
   EXPECT_EQ(MlpView::parse(missing).error().code, ErrorCode::kCorruption);
   const auto surplus = built(s, [&](auto& b) {
     b.tensor("gate", Shape{10, 6}, w).tensor("up", Shape{10, 6}, w).tensor("down", Shape{6, 10}, w);
@@ -70,8 +74,10 @@ TEST(LoraLayout, RefusesRanksAndAlphasOutOfLimits) {
   const auto with = [&](double rank, double alpha) {
     return built(s, [&](auto& b) {
       b.scalar("rank", rank).scalar("alpha", alpha);
-      b.tensor("up.A", Shape{2, 6}, random_values(12, 1)).tensor("up.B", Shape{10, 2}, random_values(20, 1));
-      b.tensor("down.A", Shape{2, 10}, random_values(20, 1)).tensor("down.B", Shape{6, 2}, random_values(12, 1));
+      b.tensor("up.A", Shape{2, 6}, random_values(12, 1))
+          .tensor("up.B", Shape{10, 2}, random_values(20, 1));
+      b.tensor("down.A", Shape{2, 10}, random_values(20, 1))
+          .tensor("down.B", Shape{6, 2}, random_values(12, 1));
     });
   };
   ASSERT_TRUE(LoraView::parse(with(2, 4)));
@@ -81,7 +87,8 @@ TEST(LoraLayout, RefusesRanksAndAlphasOutOfLimits) {
   for (const double alpha : {0.0, -1.0, 1e9}) {
     EXPECT_EQ(LoraView::parse(with(2, alpha)).error().code, ErrorCode::kCorruption) << alpha;
   }
-  EXPECT_EQ(LoraView::parse(with(1, 4)).error().code, ErrorCode::kMismatch) << "tensors are of rank 2";
+  EXPECT_EQ(LoraView::parse(with(1, 4)).error().code, ErrorCode::kMismatch)
+      << "tensors are of rank 2";
 }
 
 TEST(DeltaLayout, AFreshMemoryHasAZeroGateAndAnEmptyState) {
@@ -122,8 +129,10 @@ TEST(DeltaLayout, OuterParametersAndStateAreNotTakenForEachOther) {
 }
 
 TEST(DeltaLayout, RefusesAStateOfAnotherShape) {
-  const auto fresh = make_fresh_delta(small(MemoryKind::kDelta), {2, 4, 3, false}, DType::kF32, 5).value();
-  EXPECT_EQ(DeltaStateView::parse(fresh.state, {2, 3, 3, false}).error().code, ErrorCode::kMismatch);
+  const auto fresh =
+      make_fresh_delta(small(MemoryKind::kDelta), {2, 4, 3, false}, DType::kF32, 5).value();
+  EXPECT_EQ(DeltaStateView::parse(fresh.state, {2, 3, 3, false}).error().code,
+            ErrorCode::kMismatch);
 }
 
 }  // namespace

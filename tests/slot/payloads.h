@@ -10,7 +10,8 @@
 
 namespace memslot::testing_support {
 
-inline std::vector<float> random_values(std::int64_t count, std::uint64_t stream, double scale = 0.1) {
+inline std::vector<float> random_values(std::int64_t count, std::uint64_t stream,
+                                        double scale = 0.1) {
   std::vector<float> values(static_cast<std::size_t>(count));
   for (std::size_t i = 0; i < values.size(); ++i) {
     values[i] = static_cast<float>(scale * (2 * uniform01(7, stream, i) - 1));
@@ -43,10 +44,11 @@ inline MemoryPayload random_mlp(const SlotSignature& s, DType dtype, std::uint64
   return make_mlp_payload(s, dtype, v).value();
 }
 
-inline MemoryPayload random_lora(const SlotSignature& s, DType dtype, std::int64_t rank, double b_scale,
-                                 std::uint64_t stream = 1) {
+inline MemoryPayload random_lora(const SlotSignature& s, DType dtype, std::int64_t rank,
+                                 double b_scale, std::uint64_t stream = 1) {
   const auto map = [&](std::int64_t in, std::int64_t out, std::uint64_t k) {
-    return LoraValues::Map{random_values(rank * in, stream + k), random_values(out * rank, stream + k + 1, b_scale)};
+    return LoraValues::Map{random_values(rank * in, stream + k),
+                           random_values(out * rank, stream + k + 1, b_scale)};
   };
   LoraValues v;
   v.rank = rank;

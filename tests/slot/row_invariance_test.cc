@@ -1,5 +1,5 @@
-// Every kind at the default model's sizes, in both weight types: a row's bits do not depend on how many
-// rows are computed with it.
+// Every kind at the default model's sizes, in both weight types: a row's bits do not depend on how
+// many rows are computed with it.
 #include <gtest/gtest.h>
 
 #include "generator/backend/open_backend.h"
@@ -25,32 +25,37 @@ class RowInvariance : public ::testing::TestWithParam<DType> {
 
   // The rows in pieces, from a fresh state.
   template <class M>
-  std::vector<float> run(const M& memory, const MlpWeights& base, ConstMatrix x, std::int64_t piece) {
+  std::vector<float> run(const M& memory, const MlpWeights& base, ConstMatrix x,
+                         std::int64_t piece) {
     std::vector<float> y(static_cast<std::size_t>(kRows * kD));
     const Matrix out{y.data(), DType::kF32, kRows, kD, kD};
     auto state = memory.start(*backend_);
     for (std::int64_t row = 0; row < kRows; row += piece) {
       const std::int64_t n = std::min(piece, kRows - row);
-      memory.forward({*backend_, base, x.slice_rows(row, n), out.slice_rows(row, n), scratch_}, state);
+      memory.forward({*backend_, base, x.slice_rows(row, n), out.slice_rows(row, n), scratch_},
+                     state);
     }
     return y;
   }
 
   void expect_invariant(const MemoryPayload& payload, const MemoryPayload* outer = nullptr) {
     const DType dtype = GetParam();
-    const auto base_payload = random_mlp(signature_of(MemoryKind::kMlp, MlpForm::kSwiGlu, kD, kF), dtype);
+    const auto base_payload =
+        random_mlp(signature_of(MemoryKind::kMlp, MlpForm::kSwiGlu, kD, kF), dtype);
     const MlpMemory base = MlpMemory::load(base_payload, nullptr, *backend_, dtype).value();
     const auto values = random_values(kRows * kD, 50, 2);
     std::vector<std::byte> bytes(values.size() * dtype_size(dtype));
     const Matrix x{bytes.data(), dtype, kRows, kD, kD};
     backend_->copy({values.data(), DType::kF32, kRows, kD, kD}, x);
     const AnyMemory memory = load_any(payload, outer, *backend_, dtype).value();
-    std::visit([&](const auto& kind) {
-      const auto whole = run(kind, base.weights(), x, kRows);
-      for (const std::int64_t piece : {std::int64_t{1}, std::int64_t{16}}) {
-        EXPECT_EQ(run(kind, base.weights(), x, piece), whole) << "by " << piece;
-      }
-    }, memory.kind);
+    std::visit(
+        [&](const auto& kind) {
+          const auto whole = run(kind, base.weights(), x, kRows);
+          for (const std::int64_t piece : {std::int64_t{1}, std::int64_t{16}}) {
+            EXPECT_EQ(run(kind, base.weights(), x, piece), whole) << "by " << piece;
+          }
+        },
+        memory.kind);
   }
 
   std::unique_ptr<Backend> backend_;
@@ -59,14 +64,16 @@ class RowInvariance : public ::testing::TestWithParam<DType> {
 
 TEST_P(RowInvariance, OfMlps) {
   if (!supported()) GTEST_SKIP() << "SKIPPED: this backend is not row-invariant in this type";
-  expect_invariant(random_mlp(signature_of(MemoryKind::kMlp, MlpForm::kSwiGlu, kD, kF), GetParam(), 9));
+  expect_invariant(
+      random_mlp(signature_of(MemoryKind::kMlp, MlpForm::kSwiGlu, kD, kF), GetParam(), 9));
 }
 
 TEST_P(RowInvariance, OfLorasOfAnyRank) {
   if (!supported()) GTEST_SKIP() << "SKIPPED: this backend is not row-invariant in this type";
   for (const std::int64_t rank : {1, 17}) {
     SCOPED_TRACE(rank);
-    expect_invariant(random_lora(signature_of(MemoryKind::kLora, MlpForm::kSwiGlu, kD, kF), GetParam(), rank, 0.3));
+    expect_invariant(random_lora(signature_of(MemoryKind::kLora, MlpForm::kSwiGlu, kD, kF),
+                                 GetParam(), rank, 0.3));
   }
 }
 
@@ -74,7 +81,8 @@ TEST_P(RowInvariance, OfDeltas) {
   if (!supported()) GTEST_SKIP() << "SKIPPED: this backend is not row-invariant in this type";
   for (const bool gate : {false, true}) {
     const auto fresh = make_fresh_delta(signature_of(MemoryKind::kDelta, MlpForm::kSwiGlu, kD, kF),
-                                        {9, 64, 64, gate}, DType::kF32, 4).value();
+                                        {9, 64, 64, gate}, DType::kF32, 4)
+                           .value();
     DeltaOuterValues v = to_values(DeltaOuterView::parse(fresh.outer).value());
     v.slot_gate.assign(v.slot_gate.size(), 1.0f);
     SlotSignature s = fresh.outer.signature();

@@ -20,9 +20,11 @@ std::vector<std::int32_t> some_tokens(int count) {
 
 class SessionSlots : public ::testing::TestWithParam<const char*> {
  protected:
-  SessionSlots() : model_(GetParam()), tokens_(some_tokens(23)), base_(model_.logits(tokens_, nullptr)) {}
+  SessionSlots()
+      : model_(GetParam()), tokens_(some_tokens(23)), base_(model_.logits(tokens_, nullptr)) {}
   FreshDelta fresh_delta(bool gate = false) {
-    return make_fresh_delta(model_.signature(MemoryKind::kDelta), {2, 8, 8, gate}, DType::kF32, 3).value();
+    return make_fresh_delta(model_.signature(MemoryKind::kDelta), {2, 8, 8, gate}, DType::kF32, 3)
+        .value();
   }
   // A delta memory whose slot gate is not zero, so that it changes what the model says.
   FreshDelta open_delta() {
@@ -83,12 +85,14 @@ TEST_P(SessionSlots, AFreshDeltaGivesBasesLogitsWhileItsStateMoves) {
 
 TEST_P(SessionSlots, AFreshLoraGivesBasesLogits) {
   SessionSlot slot(*model_.gpt, 0);
-  slot.activate(must(model_.load(random_lora(model_.signature(MemoryKind::kLora), DType::kF32, 4, 0.0))));
+  slot.activate(
+      must(model_.load(random_lora(model_.signature(MemoryKind::kLora), DType::kF32, 4, 0.0))));
   EXPECT_EQ(model_.logits(tokens_, &slot), base_);
 }
 
 TEST_P(SessionSlots, ReadingInPiecesHasTheBitsOfReadingAtOnce) {
-  if (!model_.backend->info().row_invariant) GTEST_SKIP() << "SKIPPED: this backend is not row-invariant";
+  if (!model_.backend->info().row_invariant)
+    GTEST_SKIP() << "SKIPPED: this backend is not row-invariant";
   const FreshDelta delta = open_delta();
   const std::shared_ptr<const LoadedMemory> memories[] = {
       must(model_.load(random_mlp(model_.signature(MemoryKind::kMlp), DType::kF32))),
@@ -107,7 +111,8 @@ TEST_P(SessionSlots, ReadingInPiecesHasTheBitsOfReadingAtOnce) {
 }
 
 TEST_P(SessionSlots, ASnapshotRestoredGoesOnWithTheSameBits) {
-  if (!model_.backend->info().row_invariant) GTEST_SKIP() << "SKIPPED: this backend is not row-invariant";
+  if (!model_.backend->info().row_invariant)
+    GTEST_SKIP() << "SKIPPED: this backend is not row-invariant";
   const FreshDelta delta = open_delta();
   const auto memory = must(model_.load(delta.state, &delta.outer));
   SessionSlot slot(*model_.gpt, 0), other(*model_.gpt, 0);
@@ -140,7 +145,8 @@ TEST_P(SessionSlots, AnUnfitStateIsRefusedAndTheOldOneStays) {
   slot.activate(must(model_.load(delta.state, &delta.outer)));
   model_.logits(tokens_, &slot);
   const Sha256 before = sha256(slot.snapshot().value().bytes());
-  EXPECT_EQ(slot.restore(other.state).error().code, ErrorCode::kMismatch) << "other outer parameters";
+  EXPECT_EQ(slot.restore(other.state).error().code, ErrorCode::kMismatch)
+      << "other outer parameters";
   EXPECT_EQ(sha256(slot.snapshot().value().bytes()), before);
 }
 
@@ -158,14 +164,16 @@ TEST_P(SessionSlots, NonFiniteValuesAreRefused) {
     const auto loaded = model_.load(damaged(good, value));
     ASSERT_FALSE(loaded);
     EXPECT_EQ(loaded.error().code, ErrorCode::kCorruption);
-    EXPECT_NE(loaded.error().message.find(good.tensors().at(0).name), std::string::npos) << loaded.error().message;
+    EXPECT_NE(loaded.error().message.find(good.tensors().at(0).name), std::string::npos)
+        << loaded.error().message;
   }
 }
 
 TEST_P(SessionSlots, BytesThatAreNotThoseNamedAreRefused) {
   const auto good = random_mlp(model_.signature(MemoryKind::kMlp), DType::kF32);
-  const auto loaded = LoadedMemory::load(damaged(good, 0.25f), MemoryRef{"default", "m", 1}, sha256(good.bytes()),
-                                         good.signature(), nullptr, *model_.gpt);
+  const auto loaded =
+      LoadedMemory::load(damaged(good, 0.25f), MemoryRef{"default", "m", 1}, sha256(good.bytes()),
+                         good.signature(), nullptr, *model_.gpt);
   ASSERT_FALSE(loaded);
   EXPECT_EQ(loaded.error().code, ErrorCode::kCorruption);
 }
@@ -175,8 +183,9 @@ TEST_P(SessionSlots, AnotherModelLayerKindOrSizeIsRefused) {
     SlotSignature s = model_.signature(MemoryKind::kMlp);
     change(s);
     const MemoryPayload payload = random_mlp(s, DType::kF32);
-    const auto loaded = LoadedMemory::load(payload, MemoryRef{}, sha256(payload.bytes()),
-                                           model_.signature(MemoryKind::kMlp), nullptr, *model_.gpt);
+    const auto loaded =
+        LoadedMemory::load(payload, MemoryRef{}, sha256(payload.bytes()),
+                           model_.signature(MemoryKind::kMlp), nullptr, *model_.gpt);
     return loaded.has_value() ? ErrorCode::kInternal : loaded.error().code;
   };
   EXPECT_EQ(refused([](auto& s) { s.model.bytes[5] = 9; }), ErrorCode::kMismatch);
@@ -193,8 +202,8 @@ TEST_P(SessionSlots, ADeltaMemoryWithoutItsOuterParametersIsRefused) {
   const FreshDelta delta = fresh_delta(), other = open_delta();
   const auto slot = model_.signature(MemoryKind::kDelta, sha256(delta.outer.bytes()));
   for (const MemoryPayload* outer : {static_cast<const MemoryPayload*>(nullptr), &other.outer}) {
-    const auto loaded = LoadedMemory::load(delta.state, MemoryRef{}, sha256(delta.state.bytes()), slot, outer,
-                                           *model_.gpt);
+    const auto loaded = LoadedMemory::load(delta.state, MemoryRef{}, sha256(delta.state.bytes()),
+                                           slot, outer, *model_.gpt);
     ASSERT_FALSE(loaded);
     EXPECT_EQ(loaded.error().code, ErrorCode::kMismatch);
   }

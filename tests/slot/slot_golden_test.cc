@@ -15,7 +15,8 @@ namespace {
 using namespace testing_support;
 
 std::vector<float> transposed(const HostTensor& t) {
-  const auto rows = static_cast<std::size_t>(t.shape[0]), cols = static_cast<std::size_t>(t.shape[1]);
+  const auto rows = static_cast<std::size_t>(t.shape[0]),
+             cols = static_cast<std::size_t>(t.shape[1]);
   std::vector<float> out(rows * cols);
   for (std::size_t r = 0; r < rows; ++r) {
     for (std::size_t c = 0; c < cols; ++c) out[c * rows + r] = t.values[r * cols + c];
@@ -33,7 +34,8 @@ class SlotGolden : public ::testing::Test {
   SlotGolden() : backend_(open_backend(BackendOptions{"cpu", 2}).value()), scratch_(*backend_) {}
 
   template <class M>
-  std::vector<float> output(const M& memory, const MlpWeights& base, ConstMatrix x, typename M::State& state) {
+  std::vector<float> output(const M& memory, const MlpWeights& base, ConstMatrix x,
+                            typename M::State& state) {
     std::vector<float> y(static_cast<std::size_t>(x.rows * x.cols));
     const Matrix out{y.data(), DType::kF32, x.rows, x.cols, x.cols};
     memory.forward({*backend_, base, x, out, scratch_}, state);
@@ -63,12 +65,13 @@ TEST_F(SlotGolden, SwiGluMlpsGiveThePublishedOutput) {
   for (const auto& file : files) {
     const Fixture f = Fixture::open(file);
     const auto payload =
-        make_mlp_payload(signature(f, MemoryKind::kMlp, MlpForm::kSwiGlu), DType::kF32, swiglu(f)).value();
+        make_mlp_payload(signature(f, MemoryKind::kMlp, MlpForm::kSwiGlu), DType::kF32, swiglu(f))
+            .value();
     const MlpMemory memory = MlpMemory::load(payload, nullptr, *backend_, DType::kF32).value();
     const HostTensor x = f.tensor("x");
     Stateless state;
-    expect_close(output(memory, memory.weights(), matrix(x), state), f.tensor("y").values, f.tol_abs(),
-                 f.tol_rel(), file);
+    expect_close(output(memory, memory.weights(), matrix(x), state), f.tensor("y").values,
+                 f.tol_abs(), f.tol_rel(), file);
   }
 }
 
@@ -83,12 +86,13 @@ TEST_F(SlotGolden, GeluMlpsGiveThePublishedOutput) {
     v.down = transposed(f.tensor("w.c_proj.weight"));
     v.down_bias = f.tensor("w.c_proj.bias").values;
     const auto payload =
-        make_mlp_payload(signature(f, MemoryKind::kMlp, MlpForm::kGeluTanh), DType::kF32, v).value();
+        make_mlp_payload(signature(f, MemoryKind::kMlp, MlpForm::kGeluTanh), DType::kF32, v)
+            .value();
     const MlpMemory memory = MlpMemory::load(payload, nullptr, *backend_, DType::kF32).value();
     const HostTensor x = f.tensor("x");
     Stateless state;
-    expect_close(output(memory, memory.weights(), matrix(x), state), f.tensor("y").values, f.tol_abs(),
-                 f.tol_rel(), file);
+    expect_close(output(memory, memory.weights(), matrix(x), state), f.tensor("y").values,
+                 f.tol_abs(), f.tol_rel(), file);
   }
 }
 
@@ -98,10 +102,12 @@ TEST_F(SlotGolden, LorasGiveThePublishedOutput) {
   for (const auto& file : files) {
     const Fixture f = Fixture::open(file);
     const auto base_payload =
-        make_mlp_payload(signature(f, MemoryKind::kMlp, MlpForm::kSwiGlu), DType::kF32, swiglu(f)).value();
+        make_mlp_payload(signature(f, MemoryKind::kMlp, MlpForm::kSwiGlu), DType::kF32, swiglu(f))
+            .value();
     const MlpMemory base = MlpMemory::load(base_payload, nullptr, *backend_, DType::kF32).value();
     const auto map = [&](const std::string& name) {
-      return LoraValues::Map{f.tensor("w." + name + ".lora_A").values, f.tensor("w." + name + ".lora_B").values};
+      return LoraValues::Map{f.tensor("w." + name + ".lora_A").values,
+                             f.tensor("w." + name + ".lora_B").values};
     };
     LoraValues v;
     v.rank = static_cast<std::int64_t>(f.number("r"));
@@ -110,12 +116,13 @@ TEST_F(SlotGolden, LorasGiveThePublishedOutput) {
     v.up = map("up_proj");
     v.down = map("down_proj");
     const auto payload =
-        make_lora_payload(signature(f, MemoryKind::kLora, MlpForm::kSwiGlu), DType::kF32, v).value();
+        make_lora_payload(signature(f, MemoryKind::kLora, MlpForm::kSwiGlu), DType::kF32, v)
+            .value();
     const LoraMemory memory = LoraMemory::load(payload, nullptr, *backend_, DType::kF32).value();
     const HostTensor x = f.tensor("x");
     Stateless state;
-    expect_close(output(memory, base.weights(), matrix(x), state), f.tensor("y").values, f.tol_abs(),
-                 f.tol_rel(), file);
+    expect_close(output(memory, base.weights(), matrix(x), state), f.tensor("y").values,
+                 f.tol_abs(), f.tol_rel(), file);
   }
 }
 
@@ -149,8 +156,9 @@ DeltaLayer delta_layer(const Fixture& f, Backend& backend) {
   MlpWeights base;
   const std::vector<float> zeros(static_cast<std::size_t>(64 * d), 0.0f);
   base.gate_up = pack_values(backend, zeros, 64, d, DType::kF32, Transpose::kNo).value();
-  base.down = pack_values(backend, std::span(zeros).first(static_cast<std::size_t>(32 * d)), d, 32, DType::kF32,
-                          Transpose::kNo).value();
+  base.down = pack_values(backend, std::span(zeros).first(static_cast<std::size_t>(32 * d)), d, 32,
+                          DType::kF32, Transpose::kNo)
+                  .value();
   return {std::move(outer), std::move(state), std::move(base)};
 }
 
@@ -169,15 +177,18 @@ TEST_F(SlotGolden, DeltaLayersGiveThePublishedOutputAndStates) {
     SCOPED_TRACE(file);
     const Fixture f = Fixture::open(file);
     const DeltaLayer layer = delta_layer(f, *backend_);
-    const auto memory = DeltaMemory::load(layer.state, &layer.outer, *backend_, DType::kF32).value();
+    const auto memory =
+        DeltaMemory::load(layer.state, &layer.outer, *backend_, DType::kF32).value();
     const HostTensor x = f.tensor("x");
     DeltaState state = memory.start(*backend_);
-    expect_close(output(memory, layer.base, matrix(x), state), f.tensor("y").values, f.tol_abs(), f.tol_rel(), "y");
+    expect_close(output(memory, layer.base, matrix(x), state), f.tensor("y").values, f.tol_abs(),
+                 f.tol_rel(), "y");
     expect_state(f, memory.save(*backend_, state).value(), "final.");
     const auto splits = f.numbers("split_points");
     for (std::size_t i = 0; i < splits.size(); ++i) {
       DeltaState part = memory.start(*backend_);
-      output(memory, layer.base, matrix(x).slice_rows(0, static_cast<std::int64_t>(splits[i])), part);
+      output(memory, layer.base, matrix(x).slice_rows(0, static_cast<std::int64_t>(splits[i])),
+             part);
       expect_state(f, memory.save(*backend_, part).value(), "split" + std::to_string(i) + ".");
     }
   }
@@ -189,7 +200,8 @@ TEST_F(SlotGolden, ADeltaLayerReadTokenByTokenWithItsStateSavedEverywhereHasTheP
     SCOPED_TRACE(file);
     const Fixture f = Fixture::open(file);
     const DeltaLayer layer = delta_layer(f, *backend_);
-    const auto memory = DeltaMemory::load(layer.state, &layer.outer, *backend_, DType::kF32).value();
+    const auto memory =
+        DeltaMemory::load(layer.state, &layer.outer, *backend_, DType::kF32).value();
     const HostTensor x = f.tensor("x");
     DeltaState whole = memory.start(*backend_);
     const auto prefill = output(memory, layer.base, matrix(x), whole);
@@ -214,13 +226,16 @@ TEST_F(SlotGolden, TheDeltaRuleGivesThePublishedOutputsAndStates) {
     if (!f.has("q") || !f.has("S0")) continue;  // a layer's fixture
     ++checked;
     SCOPED_TRACE(file);
-    const HostTensor q = f.tensor("q"), k = f.tensor("k"), v = f.tensor("v"), beta = f.tensor("beta");
+    const HostTensor q = f.tensor("q"), k = f.tensor("k"), v = f.tensor("v"),
+                     beta = f.tensor("beta");
     const auto run = [&](std::vector<float> state, const std::string& suffix) {
       std::vector<float> o(v.values.size());
       const std::int64_t cols = v.shape.elements() / v.shape[0];
-      backend_->delta_rule(matrix(q), matrix(k), matrix(v), matrix(beta), static_cast<int>(f.number("H")),
-                           state.data(), {o.data(), DType::kF32, v.shape[0], cols, cols});
-      expect_close(o, f.tensor(suffix.empty() ? "o" : "o" + suffix).values, f.tol_abs(), f.tol_rel(), "o");
+      backend_->delta_rule(matrix(q), matrix(k), matrix(v), matrix(beta),
+                           static_cast<int>(f.number("H")), state.data(),
+                           {o.data(), DType::kF32, v.shape[0], cols, cols});
+      expect_close(o, f.tensor(suffix.empty() ? "o" : "o" + suffix).values, f.tol_abs(),
+                   f.tol_rel(), "o");
       expect_close(state, f.tensor("S_final" + suffix).values, f.tol_abs(), f.tol_rel(), "S");
     };
     const HostTensor start = f.tensor("S0");

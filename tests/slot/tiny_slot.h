@@ -53,8 +53,10 @@ class TinySlot {
     const SlotForward forward = [&](const SlotCall& call) { slot->forward(call); };
     const std::int64_t d = std::ssize(hidden), v = gpt->config().vocab;
     for (std::size_t at = 0; at < tokens.size(); at += piece) {
-      Sequence sequence{tokens.subspan(at, std::min(piece, tokens.size() - at)), &kv,
-                        slot == nullptr ? nullptr : &forward, {""}};
+      Sequence sequence{tokens.subspan(at, std::min(piece, tokens.size() - at)),
+                        &kv,
+                        slot == nullptr ? nullptr : &forward,
+                        {""}};
       must(gpt->forward({&sequence, 1}, {hidden.data(), DType::kF32, 1, d, d}, /*last_only=*/true));
     }
     std::vector<float> out(static_cast<std::size_t>(v));

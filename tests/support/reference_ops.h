@@ -37,9 +37,11 @@ inline Values rms_norm(const Values& x, const Values& weight, double eps, Size s
   Values y(x.size());
   for (std::size_t r = 0; r < size.rows; ++r) {
     double squares = 0;
-    for (std::size_t c = 0; c < size.cols; ++c) squares += x[r * size.cols + c] * x[r * size.cols + c];
+    for (std::size_t c = 0; c < size.cols; ++c)
+      squares += x[r * size.cols + c] * x[r * size.cols + c];
     const double scale = 1 / std::sqrt(squares / static_cast<double>(size.cols) + eps);
-    for (std::size_t c = 0; c < size.cols; ++c) y[r * size.cols + c] = x[r * size.cols + c] * scale * weight[c];
+    for (std::size_t c = 0; c < size.cols; ++c)
+      y[r * size.cols + c] = x[r * size.cols + c] * scale * weight[c];
   }
   return y;
 }
@@ -54,7 +56,8 @@ inline Values layer_norm(const Values& x, const Values& weight, const Values& bi
     for (std::size_t c = 0; c < size.cols; ++c) mean += row[c] / n;
     for (std::size_t c = 0; c < size.cols; ++c) variance += (row[c] - mean) * (row[c] - mean) / n;
     const double scale = 1 / std::sqrt(variance + eps);
-    for (std::size_t c = 0; c < size.cols; ++c) y[r * size.cols + c] = (row[c] - mean) * scale * weight[c] + bias[c];
+    for (std::size_t c = 0; c < size.cols; ++c)
+      y[r * size.cols + c] = (row[c] - mean) * scale * weight[c] + bias[c];
   }
   return y;
 }
@@ -64,7 +67,8 @@ inline Values silu_mul(const Values& gate_up, Size size) {
   Values y(size.rows * size.cols);
   for (std::size_t r = 0; r < size.rows; ++r) {
     for (std::size_t c = 0; c < size.cols; ++c) {
-      const double gate = gate_up[r * 2 * size.cols + c], up = gate_up[r * 2 * size.cols + size.cols + c];
+      const double gate = gate_up[r * 2 * size.cols + c],
+                   up = gate_up[r * 2 * size.cols + size.cols + c];
       y[r * size.cols + c] = kernels::silu(gate) * up;
     }
   }
@@ -87,7 +91,8 @@ struct AttentionCase {
   std::size_t row_width() const { return (heads + 2 * kv_heads) * d; }
 };
 
-// One sequence from position 0: rows of q, k, v (already rotated), every row sees itself and before.
+// One sequence from position 0: rows of q, k, v (already rotated), every row sees itself and
+// before.
 inline Values attention(const Values& qkv, const AttentionCase& c, std::size_t rows) {
   Values y(rows * c.heads * c.d);
   const std::size_t width = c.row_width(), group = c.heads / c.kv_heads;
@@ -123,7 +128,8 @@ struct TokenLoss {
 inline TokenLoss token_loss(std::span<const double> logits, std::int32_t target) {
   const auto best = std::max_element(logits.begin(), logits.end());
   double sum = 0, weighted = 0;
-  for (const double x : logits) sum += std::exp(x - *best), weighted += (x - *best) * std::exp(x - *best);
+  for (const double x : logits)
+    sum += std::exp(x - *best), weighted += (x - *best) * std::exp(x - *best);
   TokenLoss out;
   out.argmax = static_cast<std::int32_t>(best - logits.begin());
   out.entropy = std::log(sum) - weighted / sum;

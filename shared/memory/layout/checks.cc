@@ -13,8 +13,8 @@ Status expect_kind(const MemoryPayload& payload, MemoryKind kind) {
 
 Status expect_tensors(const MemoryPayload& payload, std::span<const std::string_view> names) {
   for (const std::string_view name : names) {
-    const auto count =
-        std::ranges::count(payload.tensors(), name, [](const auto& t) { return std::string_view(t.name); });
+    const auto count = std::ranges::count(payload.tensors(), name,
+                                          [](const auto& t) { return std::string_view(t.name); });
     if (count != 1) return corrupt("tensors named '" + std::string(name) + "'", 1, count);
   }
   for (const MemoryPayload::Tensor& tensor : payload.tensors()) {
@@ -26,7 +26,8 @@ Status expect_tensors(const MemoryPayload& payload, std::span<const std::string_
   return ok();
 }
 
-Result<double> number(const MemoryPayload& payload, std::string_view name, double low, double high) {
+Result<double> number(const MemoryPayload& payload, std::string_view name, double low,
+                      double high) {
   MEMSLOT_TRY(const double value, payload.scalar(name));
   if (std::isfinite(value) && value >= low && value <= high) return value;
   return corrupt("scalar '" + std::string(name) + "'",

@@ -79,7 +79,8 @@ Result<DeltaOuterView> DeltaOuterView::parse(const MemoryPayload& payload) {
   return v;
 }
 
-Result<DeltaStateView> DeltaStateView::parse(const MemoryPayload& payload, const DeltaShape& shape) {
+Result<DeltaStateView> DeltaStateView::parse(const MemoryPayload& payload,
+                                             const DeltaShape& shape) {
   static constexpr std::string_view kNames[] = {"S:f32", "conv_q:f32", "conv_k:f32", "conv_v:f32"};
   MEMSLOT_TRY(layout::expect_kind(payload, MemoryKind::kDelta));
   if (payload.signature().outer.is_zero()) {
@@ -105,10 +106,10 @@ DeltaStateValues DeltaStateValues::zero(const DeltaShape& shape) {
 }
 
 DeltaOuterValues to_values(const DeltaOuterView& v) {
-  return {v.shape,           v.beta_scale,      v.norm_eps,        to_f32(v.q_proj),
-          to_f32(v.k_proj),  to_f32(v.v_proj),  to_f32(v.o_proj),  to_f32(v.b_proj),
-          to_f32(v.g_proj),  to_f32(v.q_conv),  to_f32(v.k_conv),  to_f32(v.v_conv),
-          to_f32(v.o_norm),  to_f32(v.slot_gate)};
+  return {v.shape,          v.beta_scale,       v.norm_eps,       to_f32(v.q_proj),
+          to_f32(v.k_proj), to_f32(v.v_proj),   to_f32(v.o_proj), to_f32(v.b_proj),
+          to_f32(v.g_proj), to_f32(v.q_conv),   to_f32(v.k_conv), to_f32(v.v_conv),
+          to_f32(v.o_norm), to_f32(v.slot_gate)};
 }
 
 DeltaStateValues to_values(const DeltaStateView& v) {
@@ -156,7 +157,9 @@ Result<FreshDelta> make_fresh_delta(SlotSignature signature, const DeltaShape& s
                                     std::uint64_t seed) {
   const std::int64_t d = signature.d_model, hk = shape.keys(), hv = shape.values();
   std::uint64_t stream = 0;
-  const auto draw = [&](std::int64_t count) { return normal(count, kInitDeviation, seed, ++stream); };
+  const auto draw = [&](std::int64_t count) {
+    return normal(count, kInitDeviation, seed, ++stream);
+  };
   DeltaOuterValues v;
   v.shape = shape;
   v.q_proj = draw(hk * d);
@@ -173,7 +176,8 @@ Result<FreshDelta> make_fresh_delta(SlotSignature signature, const DeltaShape& s
   signature.outer = Sha256{};
   MEMSLOT_TRY(MemoryPayload outer, make_delta_outer(signature, dtype, v));
   signature.outer = sha256(outer.bytes());
-  MEMSLOT_TRY(MemoryPayload state, make_delta_state(signature, shape, DeltaStateValues::zero(shape)));
+  MEMSLOT_TRY(MemoryPayload state,
+              make_delta_state(signature, shape, DeltaStateValues::zero(shape)));
   return FreshDelta{std::move(outer), std::move(state)};
 }
 

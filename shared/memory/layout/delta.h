@@ -1,7 +1,8 @@
 #pragma once
 // Payload layouts of a `delta` memory: a fast-weight matrix per head, written by the delta rule.
 //
-// Two payloads, both of kind `delta`. H heads, K key width, V value width, N = 4 the convolution's width:
+// Two payloads, both of kind `delta`. H heads, K key width, V value width, N = 4 the convolution's
+// width:
 //
 //   outer parameters (signature.outer all zero), trained once per model and slot:
 //     "q_proj" [H K, D]  "k_proj" [H K, D]  "v_proj" [H V, D]  "o_proj" [D, H V]  "b_proj" [H, D]
@@ -81,9 +82,9 @@ Result<MemoryPayload> make_delta_outer(const SlotSignature& signature, DType dty
 Result<MemoryPayload> make_delta_state(const SlotSignature& signature, const DeltaShape& shape,
                                        const DeltaStateValues& values);
 
-// Outer parameters drawn from `seed` (projections and convolutions N(0, 0.02), norm 1), slot gate 0,
-// and the empty state that belongs to them: the slot then gives exactly the base MLP's output while
-// its state follows the text.
+// Outer parameters drawn from `seed` (projections and convolutions N(0, 0.02), norm 1), slot gate
+// 0, and the empty state that belongs to them: the slot then gives exactly the base MLP's output
+// while its state follows the text.
 struct FreshDelta {
   MemoryPayload outer;
   MemoryPayload state;

@@ -3,8 +3,9 @@
 //
 //   W x  becomes  W x + (alpha / r) B (A x)        Hu et al. 2021, arXiv:2106.09685
 //
-// SwiGLU: gate, up and down; GELU: up (c_fc) and down (c_proj). For each of them, NAME being "gate",
-// "up" or "down", tensors "NAME.A" [r, inputs] and "NAME.B" [outputs, r]; scalars "rank", "alpha".
+// SwiGLU: gate, up and down; GELU: up (c_fc) and down (c_proj). For each of them, NAME being
+// "gate", "up" or "down", tensors "NAME.A" [r, inputs] and "NAME.B" [outputs, r]; scalars "rank",
+// "alpha".
 //
 // Limits:  1 <= rank <= min(kMaxLoraRank, D, F); 0 < alpha <= 1e6.
 // Owner:   LoraView borrows from the payload, which must outlive it.
@@ -27,8 +28,8 @@ struct LoraView {
   std::int64_t d_model = 0;
   std::int64_t d_ff = 0;
   std::int64_t rank = 0;
-  double alpha = 0;     // the applied scale is alpha / rank
-  Map gate, up, down;   // gate is empty for GELU
+  double alpha = 0;    // the applied scale is alpha / rank
+  Map gate, up, down;  // gate is empty for GELU
 
   float scale() const { return static_cast<float>(alpha / static_cast<double>(rank)); }
   // kMismatch: another kind or a shape that does not fit. kCorruption: tensors missing or surplus,

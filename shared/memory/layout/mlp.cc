@@ -66,7 +66,8 @@ Result<MemoryPayload> make_mlp_payload(const SlotSignature& signature, DType dty
     builder.tensor("gate", in, values.gate).tensor("up", in, values.up);
     builder.tensor("down", out, values.down);
   } else {
-    builder.tensor("c_fc", in, values.up).tensor("c_fc_bias", Shape{signature.d_ff}, values.up_bias);
+    builder.tensor("c_fc", in, values.up)
+        .tensor("c_fc_bias", Shape{signature.d_ff}, values.up_bias);
     builder.tensor("c_proj", out, values.down);
     builder.tensor("c_proj_bias", Shape{signature.d_model}, values.down_bias);
   }

@@ -1,5 +1,6 @@
 #pragma once
-// Payload layout of an `mlp` memory: all weights of one MLP, which replace the base MLP at the slot.
+// Payload layout of an `mlp` memory: all weights of one MLP, which replace the base MLP at the
+// slot.
 //
 //   SwiGLU:  y = down(silu(gate(x)) * up(x))
 //            tensors "gate" [F, D], "up" [F, D], "down" [D, F]
