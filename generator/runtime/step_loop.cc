@@ -46,10 +46,19 @@ Result<std::shared_ptr<const LoadedMemory>> StepLoop::stage(
   return memory;
 }
 
-StepLoop::Plan StepLoop::resolve(Advice advice) {
+StepLoop::Reported StepLoop::reported() const {
+  Reported out{active_, {}};
+  for (std::size_t i = 0; i < setup_.session->slots(); ++i) {
+    out.loaded.push_back(setup_.session->slot(i).active());
+  }
+  return out;
+}
+
+StepLoop::Plan StepLoop::resolve(Advice advice, const Reported& reported) {
   const bool async = setup_.select == wire::SelectMode::kAsync;
   const ActiveReason followed = async ? ActiveReason::kLate : ActiveReason::kDirective;
   Plan plan{{}, active_, advice.directive.candidates, advice.select_us};
+  std::vector<bool> kept(plan.active.size(), true);
   for (wire::ActiveMemory& active : plan.active) active.reason = followed;
   for (const wire::SlotAction& action : advice.directive.actions) {
     if (action.action == wire::ActionKind::kKeep) continue;
@@ -58,28 +67,41 @@ StepLoop::Plan StepLoop::resolve(Advice advice) {
                 plan.active.size());
       continue;
     }
-    wire::ActiveMemory& active = plan.active[action.slot];
-    if (action.action == wire::ActionKind::kBase) {
-      plan.changes.push_back({action.slot, nullptr});
-      active.ref = MemoryRef{"", "", 0};
-      continue;
-    }
-    const auto& running = setup_.session->slot(action.slot).active();
-    const bool same = !async && running != nullptr && active.ref == action.ref &&
-                      running->sha256() == action.sha256;
-    if (same) continue;
-    auto memory = stage(action, advice.parts);
-    if (!memory) {
-      ++load_failures_;
-      active.reason = ActiveReason::kLoadFailed;
-      log::warn("session {:x}: the old memory stays: {}", setup_.selector->session(),
-                memory.error().message);
-      continue;
-    }
-    plan.changes.push_back({action.slot, std::move(memory).value()});
-    active.ref = action.ref;
+    kept[action.slot] = false;
+    take(action, advice.parts, &plan);
+  }
+  for (std::size_t slot = 0; async && slot < kept.size(); ++slot) {
+    if (!kept[slot]) continue;
+    plan.changes.push_back({slot, reported.loaded[slot]});  // no change where it still runs
+    plan.active[slot].ref = reported.active[slot].ref;
   }
   return plan;
+}
+
+// A directive's action other than keep.
+void StepLoop::take(const wire::SlotAction& action, const std::vector<SharedBytes>& parts, Plan* plan) {
+  wire::ActiveMemory& active = plan->active[action.slot];
+  if (action.action == wire::ActionKind::kBase) {
+    plan->changes.push_back({action.slot, nullptr});
+    active.ref = MemoryRef{"", "", 0};
+    return;
+  }
+  if (setup_.select != wire::SelectMode::kAsync) {  // there the step before still runs
+    const auto& running = setup_.session->slot(action.slot).active();
+    const bool same =
+        running != nullptr && active.ref == action.ref && running->sha256() == action.sha256;
+    if (same) return;
+  }
+  auto memory = stage(action, parts);
+  if (!memory) {
+    ++load_failures_;
+    active.reason = ActiveReason::kLoadFailed;
+    log::warn("session {:x}: the old memory stays: {}", setup_.selector->session(),
+              memory.error().message);
+    return;
+  }
+  plan->changes.push_back({action.slot, std::move(memory).value()});
+  active.ref = action.ref;
 }
 
 StepLoop::Plan StepLoop::missed_plan(const Error& why) {
@@ -92,10 +114,11 @@ StepLoop::Plan StepLoop::missed_plan(const Error& why) {
   return plan;
 }
 
-StepLoop::Plan StepLoop::advised(wire::Observation observation) {
+StepLoop::Plan StepLoop::advised(wire::Observation observation, const Reported& reported) {
   const TimePoint deadline = deadline_in(*setup_.clock, setup_.deadline);
   auto advice = setup_.selector->observe(std::move(observation), deadline);
-  Plan plan = advice ? resolve(std::move(advice).value()) : missed_plan(advice.error());
+  Plan plan =
+      advice ? resolve(std::move(advice).value(), reported) : missed_plan(advice.error());
   setup_.selector->release_pins();
   return plan;
 }
@@ -152,11 +175,12 @@ Result<StepReport> StepLoop::run_one() {
   if (step_ == 0) summary_ = setup_.session->prompt_summary();
 
   Plan plan;
+  const Reported before = reported();  // read now: in async, a step runs while its directive comes
   const bool async = setup_.advised && setup_.select == wire::SelectMode::kAsync;
   if (!setup_.advised) {
     plan = take_pins();
   } else if (!async) {
-    plan = advised(outcome());
+    plan = advised(outcome(), before);
   } else {
     plan = ahead_ ? std::move(*ahead_) : Plan{{}, active_, 0, 0};
     ahead_.reset();
@@ -165,7 +189,7 @@ Result<StepReport> StepLoop::run_one() {
   active_ = plan.active;
   std::future<Status> computed =
       setup_.scheduler->post([this, &plan, &report] { return compute(plan, &report); });
-  if (async) ahead_ = advised(observation);
+  if (async) ahead_ = advised(observation, before);
   MEMSLOT_TRY(computed.get());
 
   report.active = active_;

@@ -8,8 +8,10 @@
 //           its way and its memory is staged.
 //   pinned  no directives: what the caller names is active (forced swaps included).
 //
-// A directive that does not come in time means: keep, and the report says so. A memory that does not
-// load means: the old one stays.
+// `keep` is said of what the observation reported: in async, where step t may run another memory than
+// the one reported (of step t - 1), it brings the reported one back.
+// A directive that does not come in time means: what is active stays, and the report says so. A memory
+// that does not load means: the old one stays.
 //
 // Threads: one session's thread; the numerical work is handed to the scheduler.
 #include <cstdint>
@@ -77,9 +79,16 @@ class StepLoop {
     std::uint32_t candidates = 0;
     double select_us = 0;
   };
-  Plan advised(wire::Observation observation);
+  // What an observation said to be active: `keep` means this, also where async has gone on since.
+  struct Reported {
+    std::vector<wire::ActiveMemory> active;
+    std::vector<std::shared_ptr<const LoadedMemory>> loaded;  // by slot
+  };
+  Reported reported() const;
+  Plan advised(wire::Observation observation, const Reported& reported);
   Plan missed_plan(const Error& why);
-  Plan resolve(Advice advice);
+  Plan resolve(Advice advice, const Reported& reported);
+  void take(const wire::SlotAction& action, const std::vector<SharedBytes>& parts, Plan* plan);
   Result<std::shared_ptr<const LoadedMemory>> stage(const wire::SlotAction& action,
                                                     const std::vector<SharedBytes>& parts);
   Plan take_pins();

@@ -234,6 +234,32 @@ TEST_F(StepLoopTest, AsyncAppliesADirectiveOneStepLater) {
   EXPECT_TRUE(two.active[0].ref.id.empty());
 }
 
+TEST_F(StepLoopTest, AsyncKeepMeansWhatTheObservationReported) {
+  const auto a = tiny.mlp("a"), b = tiny.mlp("b");
+  controller.on_observation = [&](const wire::Observation& o) -> std::optional<FakeController::Answer> {
+    if (o.step == 0) return use(o, a, true);
+    if (o.step == 1) return use(o, b, true);
+    wire::Directive keep;  // at step 2 step 1 is reported, which ran a; step 2 runs b meanwhile
+    keep.session = o.session;
+    keep.step = o.step;
+    keep.actions.push_back({0, wire::ActionKind::kKeep, o.active[0].ref, {}, -1});
+    return FakeController::Answer{std::move(keep), {}};
+  };
+  auto o = options();
+  o.select = wire::SelectMode::kAsync;
+  auto run = open(std::move(o));
+  must(run->steps().run_one());
+  EXPECT_EQ(must(run->steps().run_one()).active[0].ref, a.version.ref);
+  EXPECT_EQ(must(run->steps().run_one()).active[0].ref, b.version.ref);
+  const StepReport back = must(run->steps().run_one());
+  EXPECT_EQ(controller.heard_of<wire::Observation>()[2].active[0].ref, a.version.ref);
+  EXPECT_EQ(back.active[0].ref, a.version.ref);
+  EXPECT_EQ(back.active[0].reason, ActiveReason::kLate);
+  EXPECT_TRUE(back.swap.changed);
+  ASSERT_NE(run->session().slot(0).active(), nullptr);
+  EXPECT_EQ(run->session().slot(0).active()->sha256(), a.version.sha256);
+}
+
 TEST_F(StepLoopTest, AsyncMissedDeadlineKeeps) {
   controller.on_observation = [&](const wire::Observation&) { return std::nullopt; };
   auto o = options();
