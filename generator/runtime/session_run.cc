@@ -97,7 +97,8 @@ Status SessionRun::swap_to(const MemoryChoice& memory) {
   }
   MEMSLOT_CHECK(memory.kind == MemoryChoice::Kind::kNamed && selector_ != nullptr);
   std::shared_ptr<const LoadedMemory> loaded;
-  MEMSLOT_TRY(FetchedMemory fetched, steps_->fetch_and_load(slot, memory.ref, &loaded));
+  const TimePoint deadline = deadline_in(engine_.clock, std::chrono::seconds(10));
+  MEMSLOT_TRY(FetchedMemory fetched, steps_->fetch_and_load(slot, memory.ref, deadline, &loaded));
   steps_->pin(slot, fetched.version.ref, std::move(loaded));
   named_ = std::move(fetched.version);
   return ok();

@@ -24,8 +24,8 @@ void StepLoop::pin(std::uint32_t slot, const MemoryRef& ref,
 }
 
 Result<FetchedMemory> StepLoop::fetch_and_load(std::uint32_t slot, const MemoryRef& ref,
+                                               TimePoint deadline,
                                                std::shared_ptr<const LoadedMemory>* memory) {
-  const TimePoint deadline = deadline_in(*setup_.clock, std::chrono::seconds(10));
   MEMSLOT_TRY(FetchedMemory fetched, setup_.selector->fetch(ref, deadline));
   MEMSLOT_TRY(*memory, setup_.loader->load(slot, fetched.version.ref, fetched.version.sha256,
                                            fetched.payload));
@@ -33,7 +33,7 @@ Result<FetchedMemory> StepLoop::fetch_and_load(std::uint32_t slot, const MemoryR
 }
 
 Result<std::shared_ptr<const LoadedMemory>> StepLoop::stage(
-    const wire::SlotAction& action, const std::vector<SharedBytes>& parts) {
+    const wire::SlotAction& action, const std::vector<SharedBytes>& parts, TimePoint deadline) {
   if (action.part >= 0) {
     const auto part = static_cast<std::size_t>(action.part);
     if (part >= parts.size()) return corrupt("directive's part", parts.size(), part);
@@ -42,7 +42,7 @@ Result<std::shared_ptr<const LoadedMemory>> StepLoop::stage(
   if (auto found = setup_.loader->resident(action.slot, action.ref, action.sha256)) return found;
   log::info("session {:x}: {} is gone, fetching it", setup_.selector->session(), action.ref.text());
   std::shared_ptr<const LoadedMemory> memory;
-  MEMSLOT_TRY(fetch_and_load(action.slot, action.ref, &memory));
+  MEMSLOT_TRY(fetch_and_load(action.slot, action.ref, deadline, &memory));
   return memory;
 }
 
@@ -54,7 +54,7 @@ StepLoop::Reported StepLoop::reported() const {
   return out;
 }
 
-StepLoop::Plan StepLoop::resolve(Advice advice, const Reported& reported) {
+StepLoop::Plan StepLoop::resolve(Advice advice, const Reported& reported, TimePoint deadline) {
   const bool async = setup_.select == wire::SelectMode::kAsync;
   const ActiveReason followed = async ? ActiveReason::kLate : ActiveReason::kDirective;
   Plan plan{{}, active_, advice.directive.candidates, advice.select_us};
@@ -68,7 +68,7 @@ StepLoop::Plan StepLoop::resolve(Advice advice, const Reported& reported) {
       continue;
     }
     kept[action.slot] = false;
-    take(action, advice.parts, &plan);
+    take(action, advice.parts, deadline, &plan);
   }
   for (std::size_t slot = 0; async && slot < kept.size(); ++slot) {
     if (!kept[slot]) continue;
@@ -79,7 +79,8 @@ StepLoop::Plan StepLoop::resolve(Advice advice, const Reported& reported) {
 }
 
 // A directive's action other than keep.
-void StepLoop::take(const wire::SlotAction& action, const std::vector<SharedBytes>& parts, Plan* plan) {
+void StepLoop::take(const wire::SlotAction& action, const std::vector<SharedBytes>& parts,
+                    TimePoint deadline, Plan* plan) {
   wire::ActiveMemory& active = plan->active[action.slot];
   if (action.action == wire::ActionKind::kBase) {
     plan->changes.push_back({action.slot, nullptr});
@@ -92,7 +93,7 @@ void StepLoop::take(const wire::SlotAction& action, const std::vector<SharedByte
         running != nullptr && active.ref == action.ref && running->sha256() == action.sha256;
     if (same) return;
   }
-  auto memory = stage(action, parts);
+  auto memory = stage(action, parts, deadline);
   if (!memory) {
     ++load_failures_;
     active.reason = ActiveReason::kLoadFailed;
@@ -117,8 +118,8 @@ StepLoop::Plan StepLoop::missed_plan(const Error& why) {
 StepLoop::Plan StepLoop::advised(wire::Observation observation, const Reported& reported) {
   const TimePoint deadline = deadline_in(*setup_.clock, setup_.deadline);
   auto advice = setup_.selector->observe(std::move(observation), deadline);
-  Plan plan =
-      advice ? resolve(std::move(advice).value(), reported) : missed_plan(advice.error());
+  Plan plan = advice ? resolve(std::move(advice).value(), reported, deadline)
+                     : missed_plan(advice.error());
   setup_.selector->release_pins();
   return plan;
 }

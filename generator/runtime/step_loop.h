@@ -11,7 +11,7 @@
 // `keep` is said of what the observation reported: in async, where step t may run another memory than
 // the one reported (of step t - 1), it brings the reported one back.
 // A directive that does not come in time means: what is active stays, and the report says so. A memory
-// that does not load means: the old one stays.
+// that does not load means: the old one stays. A resident that is gone is fetched by the same deadline.
 //
 // Threads: one session's thread; the numerical work is handed to the scheduler.
 #include <cstdint>
@@ -59,8 +59,8 @@ class StepLoop {
 
   // Memory `memory` (null: base) at `slot` from the next step on, instead of any directive.
   void pin(std::uint32_t slot, const MemoryRef& ref, std::shared_ptr<const LoadedMemory> memory);
-  // A user's memory by name, checked and loaded; needs a selector. As load() and fetch().
-  Result<FetchedMemory> fetch_and_load(std::uint32_t slot, const MemoryRef& ref,
+  // A memory by name, checked and loaded; needs a selector. As load() and fetch().
+  Result<FetchedMemory> fetch_and_load(std::uint32_t slot, const MemoryRef& ref, TimePoint deadline,
                                        std::shared_ptr<const LoadedMemory>* memory);
 
   Result<StepReport> run_one();
@@ -87,10 +87,12 @@ class StepLoop {
   Reported reported() const;
   Plan advised(wire::Observation observation, const Reported& reported);
   Plan missed_plan(const Error& why);
-  Plan resolve(Advice advice, const Reported& reported);
-  void take(const wire::SlotAction& action, const std::vector<SharedBytes>& parts, Plan* plan);
+  Plan resolve(Advice advice, const Reported& reported, TimePoint deadline);
+  void take(const wire::SlotAction& action, const std::vector<SharedBytes>& parts, TimePoint deadline,
+            Plan* plan);
   Result<std::shared_ptr<const LoadedMemory>> stage(const wire::SlotAction& action,
-                                                    const std::vector<SharedBytes>& parts);
+                                                    const std::vector<SharedBytes>& parts,
+                                                    TimePoint deadline);
   Plan take_pins();
   Status compute(const Plan& plan, StepReport* report);
 

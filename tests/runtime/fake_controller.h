@@ -29,6 +29,7 @@ class FakeController {
   };
   // Nothing: no answer at all.
   using OnObservation = std::function<std::optional<Answer>(const wire::Observation&)>;
+  using OnFetch = std::function<std::optional<Answer>(const wire::FetchMemory&)>;
   using OnWriteBack = std::function<std::optional<Answer>(const wire::WriteBack&, const SharedBytes&)>;
   using OnLearn = std::function<std::optional<Answer>(const wire::LearnResult&)>;
 
@@ -79,6 +80,7 @@ class FakeController {
   bool has_peer() const { return known_; }
 
   OnObservation on_observation;
+  OnFetch on_fetch;
   OnWriteBack on_write_back;
   OnLearn on_learn;
 
@@ -119,7 +121,9 @@ class FakeController {
       if (!sessions_.contains(observation->session)) return unknown("session");
       return on_observation ? on_observation(*observation) : keep(*observation);
     }
-    if (const auto* fetch = std::get_if<wire::FetchMemory>(&m.body)) return fetched(*fetch);
+    if (const auto* fetch = std::get_if<wire::FetchMemory>(&m.body)) {
+      return on_fetch ? on_fetch(*fetch) : fetched(*fetch);
+    }
     if (const auto* back = std::get_if<wire::WriteBack>(&m.body)) {
       if (!sessions_.contains(back->session)) return unknown("session");
       if (on_write_back) return on_write_back(*back, m.parts.at(0));

@@ -176,6 +176,20 @@ TEST_F(StepLoopTest, AResidentThatCannotBeFetchedEitherLeavesTheOldOne) {
   EXPECT_EQ(must(run->steps().run_one()).active[0].reason, ActiveReason::kLoadFailed);
 }
 
+TEST_F(StepLoopTest, AFetchThatIsNotAnsweredHoldsAStepUpNoLongerThanItsDeadline) {
+  const auto memory = tiny.mlp("a");
+  controller.on_observation = [&](const wire::Observation& o) { return use(o, memory, /*payload=*/false); };
+  controller.on_fetch = [](const wire::FetchMemory&) { return std::nullopt; };
+  auto o = options();
+  o.deadline = 300ms;
+  auto run = open(std::move(o));
+  const auto start = std::chrono::steady_clock::now();
+  const StepReport report = must(run->steps().run_one());
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 5s);
+  EXPECT_EQ(report.active[0].reason, ActiveReason::kLoadFailed);
+  EXPECT_EQ(report.output.tokens.size(), 4u);
+}
+
 TEST_F(StepLoopTest, ReportedResidentsArePinnedUntilTheDirective) {
   const auto a = tiny.mlp("a");
   const std::size_t one = tiny.load(a)->bytes();
