@@ -80,7 +80,9 @@ Result<Document> DocumentBank::put(std::string_view type, std::string_view ns,
   }
   if (!published) return published.error();
   const auto& record = published.value();
-  if (record.number > draft.keep && record.number % kTrimEvery == 0) {
+  // Where one version is kept, a blob that this one is without must not stay referred to.
+  const bool blob_dropped = draft.keep == 1 && next.blob_token.empty();
+  if (record.number > draft.keep && (blob_dropped || record.number % kTrimEvery == 0)) {
     // The put has happened; what is not dropped now is dropped eight puts later.
     if (auto trimmed = store_.trim(id, draft.keep, deadline); !trimmed) {
       log::debug("document {}: not trimmed: {}", id, trimmed.error().message);

@@ -36,7 +36,8 @@ struct DocumentDraft {
   std::optional<std::span<const std::byte>> blob;  // at most kMaxBlobBytes; none: without a blob
   bool keep_blob = false;  // go on referring to the blob of `expected` (and give none)
   std::string token;       // "": made by put(). Give one to make a retry idempotent
-  std::size_t keep = 16;   // how many versions of this document the bank remembers at least
+  std::size_t keep = 16;   // how many versions of this document the bank remembers at least.
+                           // 1 and no blob: exactly, so that nothing refers to an earlier blob
 };
 
 class DocumentBank {

@@ -199,6 +199,29 @@ void JobQueue::forget_old() {
   }
 }
 
+// The texts first: after a crash in between, the documents still name what is to be erased.
+Status JobQueue::forget(const MemoryRef& ref) {
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    const auto old = it++;
+    const MemoryRef& target = old->second.job.target;
+    if (target.ns != ref.ns || target.id != ref.id) continue;
+    const auto versions = documents_.history(kType, kNamespace, old->first, soon());
+    const bool lasting = versions || versions.error().code == ErrorCode::kNotFound ||
+                         versions.error().code == ErrorCode::kCorruption;
+    if (!lasting) return versions.error();
+    if (versions) {
+      for (const Document& version : versions.value()) {
+        if (version.blob_token.empty()) continue;
+        MEMSLOT_TRY(bank_.store().erase_payload(version.blob_token, soon()));
+      }
+    }
+    const auto erased = documents_.erase(kType, kNamespace, old->first, "", soon());
+    if (!erased && erased.error().code != ErrorCode::kNotFound) return erased;
+    entries_.erase(old);
+  }
+  return ok();
+}
+
 std::size_t JobQueue::waiting() const {
   return static_cast<std::size_t>(
       std::count_if(entries_.begin(), entries_.end(),

@@ -79,6 +79,10 @@ class JobQueue {
   };
   Result<Cancelled> cancel(std::string_view id, std::string_view why);
 
+  // Everything about the jobs that would make, or made, this memory, their texts included; what
+  // their generators send afterwards is refused. Errors of the bank: call it again.
+  Status forget(const MemoryRef& ref);
+
   // Leases that ran out, or whose generator is lost: back to the queue, or failed for good. The
   // jobs that failed.
   std::vector<const Job*> expire();

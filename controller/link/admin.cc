@@ -221,7 +221,8 @@ Result<Admin::Job> Admin::memory_verb(const Access& access, const std::string& v
     });
   }
   if (verb == "bank.rm") {
-    p_.learning.cancel_for(ref, "the memory was removed");
+    // Before the bank compacts, so that no file holds the learned text afterwards.
+    MEMSLOT_TRY(p_.learning.forget(ref, "the memory was removed"));
     return Job([=, this] { return text_answer(bank_verbs::erase(p_.bank, ref, slow_end()), ref); });
   }
   return Job([=, this]() -> Result<Answer> {

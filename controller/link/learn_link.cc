@@ -199,15 +199,16 @@ Status LearnLink::cancel(std::string_view id, std::string_view why) {
   return ok();
 }
 
-void LearnLink::cancel_for(const MemoryRef& ref, std::string_view why) {
+Status LearnLink::forget(const MemoryRef& ref, std::string_view why) {
   std::vector<std::string> ids;
   for (const Job* job : jobs_.jobs()) {
     const bool same = job->target.ns == ref.ns && job->target.id == ref.id;
     if (same && !job->finished()) ids.push_back(job->id);
   }
   for (const std::string& id : ids) {
-    if (const auto done = cancel(id, why); !done) log::warn("{}", done.error().message);
+    MEMSLOT_TRY(cancel(id, why));
   }
+  return jobs_.forget(ref);
 }
 
 void LearnLink::generator_lost(const PeerId& generator) {

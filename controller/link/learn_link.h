@@ -29,7 +29,8 @@ class LearnLink {
   void failed(const Peer& generator, std::uint64_t request, const wire::LearnFailed& failed);
   // Tells the generator and the watchers.
   Status cancel(std::string_view job, std::string_view why);
-  void cancel_for(const MemoryRef& ref, std::string_view why);  // every job that would make it
+  // Ends every job that would make it and forgets those that did. Errors of the bank.
+  Status forget(const MemoryRef& ref, std::string_view why);
 
   void generator_lost(const PeerId& generator);
   void client_lost(const PeerId& client);

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "storage/garbage.h"
 #include "tests/controller/memories.h"
 #include "tests/support/faulty_store.h"
 
@@ -429,6 +430,35 @@ TEST_F(JobQueueTest, KeepsNoTextOfAFinishedJobBesideTheMemorys) {
   const Job other = jobs().submit(draft("other")).value();
   ASSERT_TRUE(jobs().cancel(other.id, ""));
   EXPECT_EQ(payloads(), 3u);
+}
+
+TEST_F(JobQueueTest, RefersToNoTextOnceAJobIsFinishedThoughItCouldNotBeErased) {
+  jobs().submit(draft()).value();
+  const auto leased = lease();
+  store_.fail_before(Call::kErasePayload, store_.calls(Call::kErasePayload) + 1, ErrorCode::kIo);
+  ASSERT_TRUE(deliver(leased).value().ack.accepted);
+  EXPECT_EQ(real_.list_payloads("", 100, kFarDeadline).value().entries.size(), 4u);
+  EXPECT_EQ(life_->documents.history("job", "all", leased.job, kFarDeadline).value().size(), 1u);
+  clock_.advance(std::chrono::hours(1));
+  const auto report = collect_garbage(real_, clock_, std::chrono::minutes(10), kFarDeadline);
+  EXPECT_EQ(report.value().removed, 1u);
+}
+
+TEST_F(JobQueueTest, ForgetsEverythingAboutTheJobsOfAMemory) {
+  const Job done = jobs().submit(draft()).value();
+  ASSERT_TRUE(deliver(lease()).value().ack.accepted);
+  clock_.advance(std::chrono::seconds(1));
+  const Job other = jobs().submit(draft("other")).value();
+  clock_.advance(std::chrono::seconds(1));
+  const Job queued = jobs().submit(draft()).value();
+  ASSERT_TRUE(jobs().forget(done.target));
+  EXPECT_EQ(jobs().jobs().size(), 1u);
+  EXPECT_NE(jobs().find(other.id), nullptr);
+  EXPECT_EQ(real_.list_payloads("", 100, kFarDeadline).value().entries.size(), 4u);
+  restart();
+  EXPECT_EQ(jobs().find(done.id), nullptr);
+  EXPECT_EQ(jobs().find(queued.id), nullptr);
+  EXPECT_EQ(lease().job, other.id);
 }
 
 TEST_F(JobQueueTest, SaysThatTheQuotaIsReachedAndKeepsNothing) {
