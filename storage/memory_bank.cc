@@ -118,8 +118,17 @@ Status MemoryBank::put_parts(const MemoryDraft& draft, StoredMemory& stored, Tim
   const auto source = bytes_of(draft.source_text.value_or(""));
   // Asked before the first part, so that a refused version leaves no orphan behind.
   MEMSLOT_TRY(const auto usage, store_.usage(deadline));
-  const std::uint64_t more = draft.payload.size() + keys.size() + source.size();
-  if (usage.quota_bytes != 0 && usage.payload_bytes + more > usage.quota_bytes) {
+  std::uint64_t more = draft.payload.size() + keys.size() + source.size();
+  const auto over = [&] {
+    return usage.quota_bytes != 0 && usage.payload_bytes + more > usage.quota_bytes;
+  };
+  if (over()) {
+    // What an earlier attempt at this version stored is counted already.
+    if (store_.get_payload(stored.parts.payload, deadline)) more -= draft.payload.size();
+    if (!keys.empty() && store_.get_payload(stored.parts.keys, deadline)) more -= keys.size();
+    if (!source.empty() && store_.get_payload(stored.parts.source, deadline)) more -= source.size();
+  }
+  if (over()) {
     return bank_format::over_quota(usage.quota_bytes, usage.payload_bytes, more);
   }
   MEMSLOT_TRY(store_.put_payload(stored.parts.payload, draft.payload, deadline));

@@ -130,6 +130,18 @@ TEST_F(MemoryBankFaults, AQuotaThatOneVersionWouldPassRefusesItWhole) {
   ASSERT_OK(bank.publish_memory(one.draft, kNoDeadline));  // a retry needs no space
 }
 
+TEST_F(MemoryBankFaults, TheQuotaCountsTheBytesOfARetriedVersionOnce) {
+  Sample one("t1", 1);
+  const auto size = one.payload.bytes().size() + one.source.size() + 8 + 12 * sizeof(float);
+  MemoryStore small(clock_, size + 10);
+  FaultyStore faulty(small);
+  MemoryBank bank(faulty, clock_);
+  faulty.fail_before(FaultyStore::Call::kPublish, 1, ErrorCode::kIo);
+  EXPECT_ERROR(bank.publish_memory(one.draft, kNoDeadline), ErrorCode::kIo);
+  EXPECT_EQ(payload_count(small), 3U);
+  ASSERT_OK(bank.publish_memory(one.draft, kNoDeadline));
+}
+
 TEST_F(MemoryBankFaults, StatisticsThatCouldNotBeWrittenAreWrittenNextTime) {
   Sample sample("t1");
   ASSERT_OK(bank_.publish_memory(sample.draft, kNoDeadline));
