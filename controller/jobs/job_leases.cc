@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "controller/jobs/job_queue.h"
 #include "shared/base/log.h"
@@ -71,11 +72,23 @@ Result<std::optional<wire::AssignLearn>> JobQueue::lease(const PeerId& holder) {
     return e.job.state == JobState::kQueued && e.not_before <= now &&
            std::none_of(busy.begin(), busy.end(), same);
   };
-  const auto found = std::find_if(entries_.begin(), entries_.end(),
-                                  [&](const auto& item) { return waits(item.second); });
-  if (found == entries_.end()) return std::optional<wire::AssignLearn>();
+  for (auto& [id, entry] : entries_) {
+    if (!waits(entry)) continue;
+    MEMSLOT_TRY(auto leased, lease_job(entry, holder));
+    if (leased) return leased;
+  }
+  return std::optional<wire::AssignLearn>();
+}
 
-  Entry& entry = found->second;
+// None: it is learned already, by a lease whose result was published but could not be noted.
+Result<std::optional<wire::AssignLearn>> JobQueue::lease_job(Entry& entry, const PeerId& holder) {
+  if (entry.job.lease > 0) {
+    MEMSLOT_TRY(settle(entry));
+    if (entry.job.finished()) {
+      ended_.push_back(entry.job.id);
+      return std::optional<wire::AssignLearn>();
+    }
+  }
   MEMSLOT_TRY(std::string text, text_of(entry));
   Job job = entry.job;
   job.expected.clear();
@@ -86,7 +99,7 @@ Result<std::optional<wire::AssignLearn>> JobQueue::lease(const PeerId& holder) {
   ++job.lease;
   MEMSLOT_TRY(save(entry, std::move(job)));
   entry.holder = holder;
-  entry.expires = now + options_.lease;
+  entry.expires = clock_.now() + options_.lease;
   const Job& j = entry.job;
   return std::optional<wire::AssignLearn>(wire::AssignLearn{.job = j.id,
                                                             .lease = j.lease,
@@ -194,6 +207,14 @@ Result<JobQueue::Outcome> JobQueue::failed(const wire::LearnFailed& failed) {
 // is given up again when it runs out.
 void JobQueue::give_up_lease(Entry& entry, ErrorCode code, const std::string& why,
                              bool generator_lost) {
+  // Its result may be in the bank though that could not be noted: then the job is done.
+  const auto settled = settle(entry);
+  if (!settled && !is_permanent(settled.error().code)) {
+    log::error("{}: its lease stays for now", settled.error().message);
+    entry.expires = clock_.now() + options_.lease;
+    return;
+  }
+  if (entry.job.finished()) return entry.holder.clear();
   Job job = entry.job;
   generator_lost ? ++job.lost : ++job.failed;
   const bool over = job.lost > options_.max_lost || job.failed >= options_.max_failed ||
@@ -218,14 +239,18 @@ std::vector<const Job*> JobQueue::expire() {
   std::vector<const Job*> out;
   const TimePoint now = clock_.now();
   std::vector<std::string> due;
+  const std::vector<std::string> ended = std::exchange(ended_, {});
   for (const auto& [id, e] : entries_) {
     if (e.job.state == JobState::kLeased && e.expires <= now) due.push_back(id);
   }
   forget_old();
+  for (const std::string& id : ended) {
+    if (const Job* job = find(id)) out.push_back(job);
+  }
   for (const std::string& id : due) {
     Entry& e = entries_.at(id);
     give_up_lease(e, ErrorCode::kTimeout, "the generator was not heard of within the lease", true);
-    if (e.job.state == JobState::kFailed) out.push_back(&e.job);
+    if (e.job.finished()) out.push_back(&e.job);
   }
   return out;
 }
@@ -239,7 +264,7 @@ std::vector<const Job*> JobQueue::drop_holder(const PeerId& holder) {
   for (const std::string& id : held) {
     Entry& e = entries_.at(id);
     give_up_lease(e, ErrorCode::kUnavailable, "the generator was lost", /*generator_lost=*/true);
-    if (e.job.state == JobState::kFailed) out.push_back(&e.job);
+    if (e.job.finished()) out.push_back(&e.job);
   }
   return out;
 }

@@ -83,8 +83,8 @@ class JobQueue {
   // their generators send afterwards is refused. Errors of the bank: call it again.
   Status forget(const MemoryRef& ref);
 
-  // Leases that ran out, or whose generator is lost: back to the queue, or failed for good. The
-  // jobs that failed.
+  // Leases that ran out, or whose generator is lost: back to the queue, or failed for good; done
+  // where the result turns out to be in the bank. The jobs that ended, here or in lease().
   std::vector<const Job*> expire();
   std::vector<const Job*> drop_holder(const PeerId& holder);
   void rehome(const PeerId& from, const PeerId& to);
@@ -111,12 +111,14 @@ class JobQueue {
                                   std::span<const std::byte> payload, const MemoryKeys& keys);
   Status finish(Entry& entry, const MemoryVersion& version);
   Status settle(Entry& entry);
+  Result<std::optional<wire::AssignLearn>> lease_job(Entry& entry, const PeerId& holder);
 
   DocumentBank& documents_;
   MemoryBank& bank_;
   const Clock& clock_;
   const JobOptions options_;
   std::map<std::string, Entry, std::less<>> entries_;  // by id
+  std::vector<std::string> ended_;                     // in lease(); expire() says so
 };
 
 }  // namespace memslot

@@ -142,6 +142,9 @@ void LearnLink::end(const Watcher& watcher, const Job& job, const MemoryVersion*
 }
 
 void LearnLink::finish(const Job& job, const MemoryVersion* version) {
+  // Its result was found in the bank after the fact.
+  if (job.state == JobState::kDone && version == nullptr && !job.branch)
+    keeper_.changed(job.target);
   const auto found = watchers_.find(job.id);
   if (found == watchers_.end()) return;
   const auto watchers = std::move(found->second);

@@ -398,6 +398,36 @@ TEST_F(JobQueueTest, FindsAResultThatWasPublishedButNotNoted) {
   EXPECT_EQ(versions(job.target), 1u);
 }
 
+TEST_F(JobQueueTest, LearnsNothingTwiceWhereAResultWasPublishedButNotNoted) {
+  const Job job = jobs().submit(draft()).value();
+  const auto leased = lease();
+  store_.fail_before(Call::kPublish, store_.calls(Call::kPublish) + 2, ErrorCode::kIo);
+  EXPECT_FALSE(deliver(leased));
+  clock_.advance(std::chrono::seconds(31));
+  const auto ended = jobs().expire();
+  ASSERT_EQ(ended.size(), 1u);
+  EXPECT_EQ(ended[0]->state, JobState::kDone);
+  EXPECT_EQ(ended[0]->target.version, 1u);
+  clock_.advance(std::chrono::minutes(1));
+  EXPECT_TRUE(idle());
+  EXPECT_EQ(versions(job.target), 1u);
+}
+
+TEST_F(JobQueueTest, EndsAWaitingJobWhoseResultTurnsUpInTheBank) {
+  const Job job = jobs().submit(draft()).value();
+  const auto leased = lease();
+  jobs().drop_holder("g");
+  clock_.advance(std::chrono::minutes(1));
+  TestBank late(&real_);  // a write of the lost lease that came through after all
+  late.publish({.id = "skerrow-lora", .value = 1.0f, .token = job.id + ":1"});
+  EXPECT_TRUE(idle());
+  const auto ended = jobs().expire();
+  ASSERT_EQ(ended.size(), 1u);
+  EXPECT_EQ(ended[0]->state, JobState::kDone);
+  EXPECT_TRUE(jobs().expire().empty());
+  EXPECT_EQ(versions(job.target), 1u);
+}
+
 TEST_F(JobQueueTest, AsksAgainWhereTheOutcomeOfAWriteIsUnknown) {
   const int publishes = store_.calls(Call::kPublish);
   store_.fail_after(Call::kPublish, publishes + 1, ErrorCode::kIndeterminate);
