@@ -119,8 +119,12 @@ Result<DocumentPage> DocumentBank::list(std::string_view type, std::string_view 
   MEMSLOT_TRY(const auto page, store_.list(prefix, after, limit, deadline));
   DocumentPage out{{}, page.next};
   for (const auto& entry : page.entries) {
-    MEMSLOT_TRY(auto document, named(entry.head, std::string_view(entry.id).substr(prefix.size())));
-    out.documents.push_back(std::move(document));
+    auto document = named(entry.head, std::string_view(entry.id).substr(prefix.size()));
+    if (document) {
+      out.documents.push_back(std::move(document).value());
+    } else {
+      log::warn("left out: {}", document.error().message);
+    }
   }
   return out;
 }

@@ -56,6 +56,7 @@ class DocumentBank {
   Result<std::vector<std::byte>> load_blob(const Document& document, TimePoint deadline);
   Result<std::vector<Document>> history(std::string_view type, std::string_view ns,
                                         std::string_view name, TimePoint deadline);  // oldest first
+  // A document that cannot be decoded is logged and left out.
   Result<DocumentPage> list(std::string_view type, std::string_view ns, std::string_view after,
                             std::size_t limit, TimePoint deadline);
   // expected "": whatever is there. The blobs stay until garbage collection.

@@ -35,6 +35,11 @@ bool is_permanent(ErrorCode code) {
   return false;
 }
 
+// Damage to the one job or its memory; lack of space, say, is everyone's and passes.
+bool is_unreadable(ErrorCode code) {
+  return code != ErrorCode::kNoSpace && code != ErrorCode::kPermission && is_permanent(code);
+}
+
 Result<MemoryKeys> parse_keys(std::span<const std::byte> bytes, const SlotSignature& signature) {
   MemoryKeys keys;
   if (bytes.empty()) return keys;
@@ -74,10 +79,30 @@ Result<std::optional<wire::AssignLearn>> JobQueue::lease(const PeerId& holder) {
   };
   for (auto& [id, entry] : entries_) {
     if (!waits(entry)) continue;
-    MEMSLOT_TRY(auto leased, lease_job(entry, holder));
-    if (leased) return leased;
+    auto leased = lease_job(entry, holder);
+    if (!leased && !is_unreadable(leased.error().code)) return leased.error();
+    if (!leased) {
+      end_unreadable(entry, leased.error());
+    } else if (leased.value()) {
+      return leased;
+    }
   }
   return std::optional<wire::AssignLearn>();
+}
+
+// One job that is damaged must not hold up those after it.
+void JobQueue::end_unreadable(Entry& entry, const Error& error) {
+  log::error("job {}: {}", entry.job.id, error.message);
+  Job job = entry.job;
+  job.state = JobState::kFailed;
+  job.code = error.code;
+  job.message = error.message;
+  if (const auto saved = save(entry, std::move(job)); !saved) {
+    log::error("{}: it waits", saved.error().message);
+    entry.not_before = clock_.now() + options_.lease;
+    return;
+  }
+  ended_.push_back(entry.job.id);
 }
 
 // None: it is learned already, by a lease whose result was published but could not be noted.

@@ -93,7 +93,9 @@ Status JobQueue::load() {
   } while (!after.empty());
   for (auto& [id, entry] : entries_) {
     if (entry.job.state == JobState::kLeased) {
-      MEMSLOT_TRY(settle(entry));
+      // Asked again when the lease ends.
+      if (const auto settled = settle(entry); !settled)
+        log::warn("job {}: {}", id, settled.error().message);
     }
   }
   return ok();

@@ -57,7 +57,8 @@ class JobQueue {
   const Job* find(std::string_view id) const;  // null if unknown
   std::vector<const Job*> jobs() const;        // by id: oldest first
 
-  // The next job for this generator, if one waits. Errors of the bank leave it waiting.
+  // The next job for this generator, if one waits. Errors of the bank leave it
+  // waiting, but a job that cannot be read fails.
   Result<std::optional<wire::AssignLearn>> lease(const PeerId& holder);
   // False: the lease is fenced off, the generator should stop.
   bool progress(const PeerId& holder, const wire::LearnProgress& progress);
@@ -111,6 +112,7 @@ class JobQueue {
                                   std::span<const std::byte> payload, const MemoryKeys& keys);
   Status finish(Entry& entry, const MemoryVersion& version);
   Status settle(Entry& entry);
+  void end_unreadable(Entry& entry, const Error& error);
   Result<std::optional<wire::AssignLearn>> lease_job(Entry& entry, const PeerId& holder);
 
   DocumentBank& documents_;

@@ -428,6 +428,31 @@ TEST_F(JobQueueTest, EndsAWaitingJobWhoseResultTurnsUpInTheBank) {
   EXPECT_EQ(versions(job.target), 1u);
 }
 
+TEST_F(JobQueueTest, FailsAJobWhoseTextIsLostAndLeasesTheNext) {
+  const Job bad = jobs().submit(draft("a")).value();
+  clock_.advance(std::chrono::seconds(1));
+  const Job good = jobs().submit(draft("b")).value();
+  const auto document = life_->documents.get("job", "all", bad.id, kFarDeadline).value();
+  ASSERT_TRUE(real_.erase_payload(document.blob_token, kFarDeadline));
+  EXPECT_EQ(lease().job, good.id);
+  EXPECT_EQ(jobs().find(bad.id)->state, JobState::kFailed);
+  EXPECT_EQ(jobs().find(bad.id)->code, ErrorCode::kNotFound);
+  const auto ended = jobs().expire();
+  ASSERT_EQ(ended.size(), 1u);
+  EXPECT_EQ(ended[0]->id, bad.id);
+}
+
+TEST_F(JobQueueTest, LeavesDocumentsThatAreNoJobsAlone) {
+  const Job good = jobs().submit(draft()).value();
+  ASSERT_TRUE(real_.publish("job/all/0-broken", "", "t1", "not a document", kFarDeadline));
+  DocumentDraft odd;
+  odd.json = "{}";
+  ASSERT_TRUE(life_->documents.put("job", "all", "0-odd", odd, kFarDeadline));
+  restart();
+  EXPECT_EQ(jobs().jobs().size(), 1u);
+  EXPECT_EQ(lease().job, good.id);
+}
+
 TEST_F(JobQueueTest, AsksAgainWhereTheOutcomeOfAWriteIsUnknown) {
   const int publishes = store_.calls(Call::kPublish);
   store_.fail_after(Call::kPublish, publishes + 1, ErrorCode::kIndeterminate);
