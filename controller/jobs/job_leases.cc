@@ -64,7 +64,7 @@ JobQueue::Outcome refuse(const std::string& job, std::uint64_t lease, std::strin
 
 }  // namespace
 
-Result<std::optional<wire::AssignLearn>> JobQueue::lease(const PeerId& holder) {
+Result<std::optional<wire::AssignLearn>> JobQueue::lease(const PeerId& holder, const Sees& sees) {
   std::vector<const MemoryRef*> busy;
   for (const auto& [id, entry] : entries_) {
     if (entry.job.state == JobState::kLeased) busy.push_back(&entry.job.target);
@@ -75,7 +75,7 @@ Result<std::optional<wire::AssignLearn>> JobQueue::lease(const PeerId& holder) {
       return t->ns == e.job.target.ns && t->id == e.job.target.id;
     };
     return e.job.state == JobState::kQueued && e.not_before <= now &&
-           std::none_of(busy.begin(), busy.end(), same);
+           (!sees || sees(e.job.target.ns)) && std::none_of(busy.begin(), busy.end(), same);
   };
   for (auto& [id, entry] : entries_) {
     if (!waits(entry)) continue;

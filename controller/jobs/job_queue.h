@@ -11,6 +11,7 @@
 // Order:       first submitted, first leased; one lease at a time for one memory.
 // Limits:      max_waiting jobs that are not finished; the last keep_finished finished ones stay.
 // Concurrency: one thread. Writes are synchronous (a few milliseconds each, three a job).
+#include <functional>
 #include <map>
 #include <optional>
 #include <vector>
@@ -59,7 +60,9 @@ class JobQueue {
 
   // The next job for this generator, if one waits. Errors of the bank leave it
   // waiting, but a job that cannot be read fails.
-  Result<std::optional<wire::AssignLearn>> lease(const PeerId& holder);
+  // `sees`: which namespaces' texts it may read; empty: all.
+  using Sees = std::function<bool(std::string_view ns)>;
+  Result<std::optional<wire::AssignLearn>> lease(const PeerId& holder, const Sees& sees = {});
   // False: the lease is fenced off, the generator should stop.
   bool progress(const PeerId& holder, const wire::LearnProgress& progress);
 

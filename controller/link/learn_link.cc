@@ -155,8 +155,21 @@ void LearnLink::finish(const Job& job, const MemoryVersion* version) {
   }
 }
 
+bool LearnLink::sees(const Peer& generator, std::string_view id) const {
+  const Job* const job = jobs_.find(id);
+  return job == nullptr || generator.access.sees(job->target.ns);
+}
+
+// In the words for a job that does not exist.
+void LearnLink::refuse(const Peer& generator, std::uint64_t request, const std::string& job,
+                       std::uint64_t lease) {
+  static_cast<void>(outbox_.send(
+      generator.id, request,
+      wire::LearnAck{.job = job, .lease = lease, .accepted = false, .message = "no such job"}));
+}
+
 void LearnLink::progress(const Peer& generator, const wire::LearnProgress& progress) {
-  if (!jobs_.progress(generator.id, progress)) {
+  if (!sees(generator, progress.job) || !jobs_.progress(generator.id, progress)) {
     static_cast<void>(
         outbox_.send(generator.id, 0, wire::CancelLearn{progress.job, progress.lease}));
     return;
@@ -178,6 +191,7 @@ void LearnLink::answer(const Peer& generator, std::uint64_t request,
 
 void LearnLink::result(const Peer& generator, std::uint64_t request,
                        const wire::LearnResult& result, const std::vector<SharedBytes>& parts) {
+  if (!sees(generator, result.job)) return refuse(generator, request, result.job, result.lease);
   const std::span<const std::byte> keys =
       parts.size() > 1 ? std::span(*parts[1]) : std::span<const std::byte>();
   if (parts.empty()) {
@@ -189,6 +203,7 @@ void LearnLink::result(const Peer& generator, std::uint64_t request,
 
 void LearnLink::failed(const Peer& generator, std::uint64_t request,
                        const wire::LearnFailed& failed) {
+  if (!sees(generator, failed.job)) return refuse(generator, request, failed.job, failed.lease);
   answer(generator, request, jobs_.failed(failed));
 }
 
@@ -247,12 +262,12 @@ void LearnLink::tick() {
   for (const auto& [id, peer] : peers_.all()) {
     if (!peer.is_generator()) continue;
     while (jobs_.leases(id) < peer.hello.learn_workers) {
-      auto leased = jobs_.lease(id);
+      auto leased = jobs_.lease(id, [&](std::string_view ns) { return peer.access.sees(ns); });
       if (!leased) {
         log::warn("learn jobs wait: {}", leased.error().message);
         return;
       }
-      if (!leased.value()) return;
+      if (!leased.value()) break;  // another may see more
       // Refused by the queue: the lease runs out and the job comes again.
       static_cast<void>(outbox_.send(id, ++next_request_, std::move(*leased.value())));
     }

@@ -41,6 +41,9 @@ class LearnLink {
   using Watcher = std::pair<PeerId, std::uint64_t>;  // client, request
   Result<std::string> start(const Peer& client, std::uint64_t request, const wire::SubmitTask& task,
                             bool& watch);
+  bool sees(const Peer& generator, std::string_view job) const;  // or there is no such job
+  void refuse(const Peer& generator, std::uint64_t request, const std::string& job,
+              std::uint64_t lease);
   void tell(const std::string& job, const std::string& json);
   void finish(const Job& job, const MemoryVersion* version);
   void end(const Watcher& watcher, const Job& job, const MemoryVersion* version);

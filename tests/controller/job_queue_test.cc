@@ -453,6 +453,18 @@ TEST_F(JobQueueTest, LeavesDocumentsThatAreNoJobsAlone) {
   EXPECT_EQ(lease().job, good.id);
 }
 
+TEST_F(JobQueueTest, LeasesOnlyWhatTheGeneratorMaySee) {
+  jobs().submit(draft("a")).value();
+  clock_.advance(std::chrono::seconds(1));
+  auto notes = draft("b");
+  notes.ns = "notes";
+  const Job seen = jobs().submit(notes).value();
+  const auto sees = [](std::string_view ns) { return ns == "notes"; };
+  EXPECT_EQ(jobs().lease("g", sees).value()->job, seen.id);
+  EXPECT_FALSE(jobs().lease("g", sees).value().has_value());
+  EXPECT_EQ(lease("other").source, "a");
+}
+
 TEST_F(JobQueueTest, AsksAgainWhereTheOutcomeOfAWriteIsUnknown) {
   const int publishes = store_.calls(Call::kPublish);
   store_.fail_after(Call::kPublish, publishes + 1, ErrorCode::kIndeterminate);
