@@ -224,7 +224,10 @@ Result<JobQueue::Outcome> JobQueue::failed(const wire::LearnFailed& failed) {
     out.ack.message = "the lease was given up";
     return out;
   }
-  give_up_lease(*e, failed.code, failed.message, /*generator_lost=*/false);
+  // A generator that stops or is cut off says nothing about the job.
+  const bool lost = failed.code == ErrorCode::kCancelled ||
+                    failed.code == ErrorCode::kUnavailable || failed.code == ErrorCode::kTimeout;
+  give_up_lease(*e, failed.code, failed.message, lost);
   return out;
 }
 

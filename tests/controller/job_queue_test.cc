@@ -465,6 +465,18 @@ TEST_F(JobQueueTest, LeasesOnlyWhatTheGeneratorMaySee) {
   EXPECT_EQ(lease("other").source, "a");
 }
 
+TEST_F(JobQueueTest, CountsAGeneratorThatStopsAsLostAndNotAsAFailure) {
+  const Job job = jobs().submit(draft()).value();
+  for (const auto code : {ErrorCode::kCancelled, ErrorCode::kUnavailable, ErrorCode::kTimeout}) {
+    clock_.advance(std::chrono::minutes(1));
+    const auto leased = lease();
+    ASSERT_TRUE(jobs().failed({leased.job, leased.lease, code, "stops"}).value().ack.accepted);
+  }
+  EXPECT_EQ(jobs().find(job.id)->state, JobState::kQueued);
+  EXPECT_EQ(jobs().find(job.id)->failed, 0u);
+  EXPECT_EQ(jobs().find(job.id)->lost, 3u);
+}
+
 TEST_F(JobQueueTest, AsksAgainWhereTheOutcomeOfAWriteIsUnknown) {
   const int publishes = store_.calls(Call::kPublish);
   store_.fail_after(Call::kPublish, publishes + 1, ErrorCode::kIndeterminate);
