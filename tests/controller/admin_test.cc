@@ -56,6 +56,32 @@ TEST_F(AdminTest, RemovesAMemoryEverywhere) {
   EXPECT_EQ(admin("bank.usage")["memories"], 1u);
 }
 
+TEST_F(AdminTest, RemovesALearnedMemoryWithEveryTraceOfItsText) {
+  const auto before = store_.list_payloads("", 100, kFarDeadline).value().entries.size();
+  TestPeer& g = generator();
+  c_->send(wire::SubmitTask{"learn", R"({"text":"secret words","source":"s","id":"learned"})"});
+  const auto lease = g.expect<wire::AssignLearn>();
+  ASSERT_TRUE(lease);
+  const MemoryPayload payload = small_payload(3.0f);
+  wire::LearnResult result{.job = lease->job, .lease = lease->lease, .version = {}};
+  result.version.ref = lease->target;
+  result.version.signature = payload.signature();
+  result.version.dtype = payload.dtype();
+  result.version.payload_bytes = payload.bytes().size();
+  result.version.sha256 = sha256(payload.bytes());
+  const std::vector<float> keys(2 * kDim, 1.0f);
+  const auto key_bytes = std::as_bytes(std::span(keys));
+  g.send(result, {share_bytes({payload.bytes().begin(), payload.bytes().end()}),
+                  share_bytes({key_bytes.begin(), key_bytes.end()})});
+  const auto ack = g.expect<wire::LearnAck>();
+  ASSERT_TRUE(ack && ack->accepted);
+  for (bool last = false; !last;) ASSERT_FALSE(c_->event(&last).is_null());
+  EXPECT_TRUE(admin("bank.rm", {{"memory", "learned"}}).contains("erased"));
+  EXPECT_EQ(store_.list_payloads("", 100, kFarDeadline).value().entries.size(), before);
+  EXPECT_TRUE(documents_.list("job", "all", "", 10, kFarDeadline).value().documents.empty());
+  EXPECT_EQ(admin("jobs.show", {{"job", lease->job}})["error"], "not_found");
+}
+
 TEST_F(AdminTest, GivesARetriedRequestTheSameAnswer) {
   c_->send_as(900, wire::AdminRequest{"bank.rollback", R"({"memory":"a","to":1})"});
   const auto first = c_->expect<wire::AdminReply>();
