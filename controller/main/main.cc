@@ -7,6 +7,9 @@
 #include <csignal>
 #include <cstdio>
 #include <thread>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "controller/main/settings.h"
 #include "shared/base/log.h"
@@ -82,7 +85,18 @@ Status serve(const ControllerSettings& settings, const ServerSettings& server_se
   return ok();
 }
 
+// A payload of some MiB would be mapped anew for every read and given back after it: its page
+// faults then take longer than reading it. Kept on the heap, its pages stay.
+void keep_large_blocks() {
+#ifdef __GLIBC__
+  constexpr int kLargest = 128 << 20;  // above any payload
+  mallopt(M_MMAP_THRESHOLD, kLargest);
+  mallopt(M_TRIM_THRESHOLD, kLargest);
+#endif
+}
+
 int run(int argc, char** argv) {
+  keep_large_blocks();
   ControllerSettings settings;
   ConfigTable table = settings_table(settings);
   const auto outcome = table.load(argc, argv, environ);
