@@ -1,9 +1,11 @@
 #include "generator/runtime/session.h"
 
-#include <algorithm>  // min, partial_sort
+#include <algorithm>  // find_if, min, partial_sort
 #include <chrono>
 #include <cstring>  // memcpy
 #include <numeric>  // iota
+
+#include "shared/base/log.h"
 
 namespace memslot {
 namespace {
@@ -176,16 +178,22 @@ void Session::set_aside(std::size_t slot) {
   }
   auto state = slots_[slot].snapshot();
   MEMSLOT_CHECK(state.has_value());
-  while (set_aside_.size() >= kMaxSetAside) set_aside_.erase(set_aside_.begin());
-  set_aside_.insert_or_assign({slot, active->sha256().hex()}, std::move(state).value());
+  if (set_aside_.size() >= kMaxSetAside) {
+    log::warn("slot {}: the state of memory {} is dropped: more than {} are set aside",
+              set_aside_.front().slot, set_aside_.front().memory.hex(), kMaxSetAside);
+    set_aside_.erase(set_aside_.begin());
+  }
+  set_aside_.push_back({slot, active->sha256(), std::move(state).value()});
 }
 
 void Session::bring_back(std::size_t slot) {
   const auto& active = slots_[slot].active();
   if (active == nullptr) return;
-  const auto found = set_aside_.find({slot, active->sha256().hex()});
+  const auto found = std::find_if(set_aside_.begin(), set_aside_.end(), [&](const SetAside& one) {
+    return one.slot == slot && one.memory == active->sha256();
+  });
   if (found == set_aside_.end()) return;
-  const Status restored = slots_[slot].restore(found->second);
+  const Status restored = slots_[slot].restore(found->state);
   MEMSLOT_CHECK(restored.has_value());
   set_aside_.erase(found);
 }

@@ -18,7 +18,6 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -148,9 +147,14 @@ class Session {
   std::vector<std::int32_t> tokens_;
   Xxh128 logits_digest_{};
   std::uint64_t sampled_ = 0;
-  // States of stateful memories that were swapped out, by slot and payload digest; bounded.
+  // States of stateful memories that were swapped out, oldest first; over the bound the oldest goes.
+  struct SetAside {
+    std::size_t slot = 0;
+    Sha256 memory;  // digest of its payload
+    MemoryPayload state;
+  };
   static constexpr std::size_t kMaxSetAside = 8;
-  std::map<std::pair<std::size_t, std::string>, MemoryPayload> set_aside_;
+  std::vector<SetAside> set_aside_;
 };
 
 }  // namespace memslot

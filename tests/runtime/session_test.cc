@@ -165,5 +165,45 @@ TEST_F(SessionTest, ADeltaMemoryThatComesBackGoesOnFromWhereItWas) {
                          again.bytes().end()));
 }
 
+TEST_F(SessionTest, OfMoreDeltaMemoriesThanAreSetAsideTheOldestStartsAnew) {
+  tiny.connect();
+  const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
+  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0, MemoryKind::kDelta,
+                                                     sha256(outer->bytes()));
+  const DeltaShape shape = tiny.outer->shape();
+  std::vector<std::shared_ptr<const LoadedMemory>> memories;
+  for (int i = 0; i < 9; ++i) {
+    DeltaStateValues values = DeltaStateValues::zero(shape);
+    values.s[0] = static_cast<float>(i + 1);
+    const std::string name(1, static_cast<char>('a' + i));
+    memories.push_back(tiny.load(stored(name, must(make_delta_state(signature, shape, values)))));
+  }
+  // The oldest has the greatest digest, the order of a map would drop another.
+  std::sort(memories.begin(), memories.end(),
+            [](const auto& a, const auto& b) { return a->sha256().hex() > b->sha256().hex(); });
+  const auto bytes = [](const MemoryPayload& p) {
+    return std::vector<std::byte>(p.bytes().begin(), p.bytes().end());
+  };
+  auto s = tiny.session();
+  must(s->add_tokens(ids(10)));
+  prefill(*s);
+  std::vector<std::vector<std::byte>> fresh, read;
+  for (const auto& memory : memories) {
+    swap(*s, 0, memory);
+    fresh.push_back(bytes(must(s->snapshot(0))));
+    write(*s, 2);
+    read.push_back(bytes(must(s->snapshot(0))));
+    EXPECT_NE(fresh.back(), read.back());
+  }
+  swap(*s, 0, nullptr);
+  for (std::size_t i = 1; i < memories.size(); ++i) {
+    swap(*s, 0, memories[i]);
+    EXPECT_EQ(bytes(must(s->snapshot(0))), read[i]) << i;
+    swap(*s, 0, nullptr);
+  }
+  swap(*s, 0, memories[0]);
+  EXPECT_EQ(bytes(must(s->snapshot(0))), fresh[0]);
+}
+
 }  // namespace
 }  // namespace memslot
