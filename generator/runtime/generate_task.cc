@@ -69,7 +69,7 @@ class Generate {
   Status start();
   Status write();
   Status apply_schedule();
-  Status write_back(bool last);
+  Status write_back();
   int step_size() const;
   std::string done(const WriteBack::Outcome& stored);
 
@@ -144,13 +144,12 @@ Status Generate::apply_schedule() {
   return ok();
 }
 
-Status Generate::write_back(bool last) {
+Status Generate::write_back() {
   const MemoryVersion* origin = run_->named_version();
   if (!arguments_.write_back || origin == nullptr || !run_->dirty()) return ok();
   if (write_back_ == nullptr) {
     write_back_ = std::make_unique<WriteBack>(context_.engine.outbox, run_->selector()->opening(), *origin);
   }
-  if (last) write_back_->wait(deadline_in(context_.engine.clock, std::chrono::seconds(10)));
   MEMSLOT_TRY(const MemoryPayload state, run_->snapshot());
   return write_back_->write(step_, static_cast<std::uint64_t>(run_->session().cached()), state);
 }
@@ -170,7 +169,7 @@ Status Generate::write() {
     context_.emit(dump(event));
     const int every = arguments_.write_back_every;
     if (every > 0 && step_ % static_cast<std::uint64_t>(every) == 0) {
-      MEMSLOT_TRY(write_back(/*last=*/false));
+      MEMSLOT_TRY(write_back());
     }
   }
   decode_seconds_ = seconds_since(began);
@@ -206,7 +205,7 @@ Result<std::string> Generate::run() {
   MEMSLOT_TRY(start());
   MEMSLOT_TRY(write());
   WriteBack::Outcome stored;
-  const Status sent = write_back(/*last=*/true);
+  const Status sent = write_back();
   if (write_back_ != nullptr) {
     stored = write_back_->wait(deadline_in(context_.engine.clock, std::chrono::seconds(10)));
   }

@@ -4,8 +4,8 @@
 //   expected = token of the version that the state was made from; after an acknowledged write-back
 //   that version's own token. A conflict keeps the state as a branch and is reported, not repeated.
 //
-// At most one write-back of a slot is under way; a wish for another one meanwhile is skipped (the next
-// one carries the later state anyway).
+// At most one write-back of a slot is under way. Of the states that come meanwhile the latest is kept,
+// and goes off once the one before is answered; a state at the position of the last one is that one.
 //
 // Threads: one session's thread; acknowledgements arrive on the outbox's.
 #include <cstdint>
@@ -30,16 +30,14 @@ class WriteBack {
   // `origin`: the version that the session's state starts from.
   WriteBack(Outbox& outbox, wire::OpenSession session, MemoryVersion origin);
 
-  // Sends the state; nothing is sent while the last one is under way (wait() for it first where this
-  // one must go). kOverloaded, kCancelled.
+  // Sends the state, now or after the one that is under way. kOverloaded, kCancelled; of a state that
+  // is sent later, wait() tells.
   Status write(std::uint64_t step, std::uint64_t position, const MemoryPayload& state);
-  // Waits for the acknowledgement of what is under way.
+  // Waits for the acknowledgement of all that was written.
   Outcome wait(TimePoint deadline);
 
  private:
   struct Shared;
-  Outbox& outbox_;
-  const wire::OpenSession session_;
   std::shared_ptr<Shared> shared_;  // with the outbox's callback, which may outlive the session
 };
 

@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <nlohmann/json.hpp>
 
 #include "generator/runtime/task_service.h"
+#include "generator/runtime/write_back.h"
 #include "tests/runtime/tiny_engine.h"
 
 namespace memslot {
@@ -32,7 +34,66 @@ struct TasksTest : testing::Test {
     EXPECT_FALSE(result.has_value());
     return result ? ErrorCode::kInternal : result.error().code;
   }
+  FakeController::Stored delta(std::int64_t position = 0) {
+    const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
+    const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0, MemoryKind::kDelta,
+                                                       sha256(outer->bytes()));
+    const DeltaShape shape = tiny.outer->shape();
+    DeltaStateValues values = DeltaStateValues::zero(shape);
+    values.position = position;
+    return stored("d", must(make_delta_state(signature, shape, values)));
+  }
 };
+
+TEST_F(TasksTest, TheLatestStateIsWrittenBackAfterTheOneThatIsUnderWay) {
+  const MemoryVersion origin = delta().version;  // publishes the outer parameters
+  std::atomic<bool> away{true};
+  std::vector<wire::WriteBack> backs;
+  tiny.controller.on_write_back = [&](const wire::WriteBack& back, const SharedBytes& payload) {
+    if (away) return FakeController::Answer{wire::ErrorReply{ErrorCode::kOverloaded, "later"}, {}};
+    EXPECT_EQ(back.version.sha256, sha256(*payload));
+    backs.push_back(back);
+    MemoryVersion version = back.version;
+    version.ref.version = 1 + backs.size();
+    return FakeController::Answer{wire::WriteBackReply{false, version}, {}};
+  };
+  wire::OpenSession open;
+  open.session = 5;
+  open.incarnation = 77;
+  open.model = tiny.digest;
+  open.namespaces = {"default"};
+  open.policy = "base";
+  open.sampling = "{}";
+  WriteBack write_back(*tiny.outbox, open, origin);
+  for (const std::uint64_t position : {10u, 20u, 30u, 30u}) {
+    const auto state = delta(static_cast<std::int64_t>(position));
+    must(write_back.write(position / 10, position, must(MemoryPayload::parse(*state.payload))));
+  }
+  EXPECT_TRUE(write_back.wait(tiny.clock.now()).pending);
+  away = false;
+  const auto outcome = write_back.wait(tiny.clock.now() + std::chrono::seconds(10));
+  EXPECT_TRUE(outcome.stored);
+  EXPECT_FALSE(outcome.pending);
+  EXPECT_EQ(outcome.memory, "default/d@3");
+  ASSERT_EQ(backs.size(), 2u);
+  EXPECT_EQ(backs[0].version.position, 10u);
+  EXPECT_EQ(backs[1].version.position, 30u);
+  EXPECT_EQ(backs[1].expected, backs[0].version.token);
+}
+
+TEST_F(TasksTest, AStateThatWasWrittenBackAfterItsStepIsNotWrittenAgainAtTheEnd) {
+  tiny.controller.store(delta());
+  std::atomic<int> backs{0};
+  tiny.controller.on_write_back = [&](const wire::WriteBack& back, const SharedBytes&) {
+    MemoryVersion version = back.version;
+    version.ref.version = static_cast<std::uint64_t>(2 + backs++);
+    return FakeController::Answer{wire::WriteBackReply{false, version}, {}};
+  };
+  const json last = done(generate_task, {{"prompt", "hello"}, {"memory", "d"}, {"max_tokens", 4},
+                                         {"step_tokens", 4}, {"write_back", true}, {"write_back_every", 1}});
+  EXPECT_EQ(backs, 1);
+  EXPECT_EQ(last["write_back"], "default/d@2");
+}
 
 TEST_F(TasksTest, GenerateTellsStartStepsAndDone) {
   const json last = done(generate_task, {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 20},
