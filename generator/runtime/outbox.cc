@@ -20,10 +20,15 @@ bool is_for_now(ErrorCode code) {
          code == ErrorCode::kBusy;
 }
 
+// The controller's disk, which somebody may make room on.
+bool is_of_the_disk(ErrorCode code) {
+  return code == ErrorCode::kIo || code == ErrorCode::kNoSpace;
+}
+
 }  // namespace
 
-Outbox::Outbox(ControllerLink& link, const Clock& clock, std::size_t max_bytes)
-    : link_(link), clock_(clock), max_bytes_(max_bytes) {}
+Outbox::Outbox(ControllerLink& link, const Clock& clock, std::size_t max_bytes, int max_disk_failures)
+    : link_(link), clock_(clock), max_bytes_(max_bytes), max_disk_failures_(max_disk_failures) {}
 
 Outbox::~Outbox() { stop(); }
 
@@ -101,19 +106,21 @@ bool Outbox::pause(int failures) {
 }
 
 void Outbox::loop() {
-  for (int failures = 0;;) {
+  for (int failures = 0, disk_failures = 0;;) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
     if (stopping_) return;
     Outgoing& item = queue_.front();  // stable: only this thread removes while running
     lock.unlock();
     auto reply = send(item);
-    if (!reply && is_for_now(reply.error().code)) {
+    const bool disk = !reply && is_of_the_disk(reply.error().code);
+    if (disk && disk_failures == 0) log::warn("outbox: trying again: {}", reply.error().message);
+    if (disk ? disk_failures++ < max_disk_failures_ : !reply && is_for_now(reply.error().code)) {
       log::debug("outbox: again: {}", reply.error().message);
       if (!pause(failures++)) return;
       continue;
     }
-    failures = 0;
+    failures = disk_failures = 0;
     if (!reply && reply.error().code == ErrorCode::kCancelled) return;
     const bool answered = reply.has_value();
     item.done(std::move(reply));

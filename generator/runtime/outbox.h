@@ -4,7 +4,9 @@
 // Operation:   one thread sends what waits, oldest first, until it is acknowledged. A retry is the same
 //              message with the same token, so the controller stores it once. What the controller
 //              refuses for good is reported; what fails for now (no controller, timeout, overloaded,
-//              outcome unknown) is tried again, with growing pauses up to two seconds.
+//              outcome unknown) is tried again, with growing pauses up to two seconds. So is what the
+//              controller's disk failed (kIo, kNoSpace), but only max_disk_failures times in a row:
+//              then it is reported, and what waits behind it goes on.
 // Concurrency: any thread; `done` runs on the outbox's thread.
 // Limits:      max_bytes of parts wait at most; over it add() is kOverloaded.
 // Lifecycle:   start(), flush(deadline), stop(): what then still waits ends with kCancelled.
@@ -36,7 +38,8 @@ class Outbox {
     std::uint64_t acknowledged = 0, refused = 0, retries = 0;
   };
 
-  Outbox(ControllerLink& link, const Clock& clock, std::size_t max_bytes);
+  Outbox(ControllerLink& link, const Clock& clock, std::size_t max_bytes,
+         int max_disk_failures = 30);  // about a minute
   ~Outbox();
   void start();
   // True if everything was answered by then.
@@ -54,6 +57,7 @@ class Outbox {
   ControllerLink& link_;
   const Clock& clock_;
   const std::size_t max_bytes_;
+  const int max_disk_failures_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Outgoing> queue_;

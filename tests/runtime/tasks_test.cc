@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <future>
 #include <nlohmann/json.hpp>
 
 #include "generator/runtime/task_service.h"
@@ -262,6 +263,45 @@ TEST_F(TasksTest, AWriteBackIsSentAgainWithItsTokenUntilItIsAnswered) {
   ASSERT_GE(tokens.size(), 3u);
   EXPECT_EQ(tokens[0], tokens[1]);
   EXPECT_EQ(tokens[1], tokens[2]);
+}
+
+TEST_F(TasksTest, WhatTheControllersDiskFailedIsSentAgain) {
+  std::vector<ErrorCode> failures = {ErrorCode::kNoSpace, ErrorCode::kIo};
+  tiny.controller.on_learn = [&](const wire::LearnResult& r) -> std::optional<FakeController::Answer> {
+    if (failures.empty()) return FakeController::Answer{wire::LearnAck{r.job, r.lease, true, ""}, {}};
+    const ErrorCode code = failures.back();
+    failures.pop_back();
+    return FakeController::Answer{wire::ErrorReply{code, "the disk"}, {}};
+  };
+  std::promise<bool> answered;
+  const auto memory = tiny.mlp("a");
+  must(tiny.outbox->add({wire::LearnResult{"j1", 1, memory.version},
+                         {memory.payload, share_bytes({})},
+                         std::nullopt,
+                         [&](Result<wire::Message> reply) { answered.set_value(reply.has_value()); }}));
+  EXPECT_TRUE(answered.get_future().get());
+  EXPECT_EQ(tiny.outbox->counters().retries, 2u);
+}
+
+TEST_F(TasksTest, ADiskThatGoesOnFailingIsReportedAndDoesNotHoldUpWhatWaitsBehind) {
+  Outbox outbox(*tiny.link, tiny.clock, /*max_bytes=*/1 << 20, /*max_disk_failures=*/2);
+  tiny.controller.on_learn = [](const wire::LearnResult& r) {
+    if (r.job == "j2") return FakeController::Answer{wire::LearnAck{r.job, r.lease, true, ""}, {}};
+    return FakeController::Answer{wire::ErrorReply{ErrorCode::kNoSpace, "the disk is full"}, {}};
+  };
+  std::promise<ErrorCode> first;
+  std::promise<bool> second;
+  const auto memory = tiny.mlp("a");
+  const std::vector<SharedBytes> parts = {memory.payload, share_bytes({})};
+  must(outbox.add({wire::LearnResult{"j1", 1, memory.version}, parts, std::nullopt, [&](Result<wire::Message> reply) {
+                     first.set_value(reply ? ErrorCode::kInternal : reply.error().code);
+                   }}));
+  must(outbox.add({wire::LearnResult{"j2", 1, memory.version}, parts, std::nullopt,
+                   [&](Result<wire::Message> reply) { second.set_value(reply.has_value()); }}));
+  outbox.start();
+  EXPECT_EQ(first.get_future().get(), ErrorCode::kNoSpace);
+  EXPECT_TRUE(second.get_future().get());
+  EXPECT_EQ(outbox.counters().retries, 2u);
 }
 
 TEST_F(TasksTest, TheServiceRunsCancelsAndRefuses) {
