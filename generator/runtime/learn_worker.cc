@@ -102,9 +102,11 @@ void LearnWorker::cancel(const wire::CancelLearn& job) {
   std::optional<wire::AssignLearn> waiting;
   {
     const std::lock_guard lock(mutex_);
-    if (running_.job == job.job) cancelled_ = true;
-    const auto found = std::find_if(queue_.begin(), queue_.end(),
-                                    [&](const auto& other) { return other.job == job.job; });
+    // Of an older lease: it came late, and the newer one goes on.
+    if (running_.job == job.job && job.lease >= running_.lease) cancelled_ = true;
+    const auto found = std::find_if(queue_.begin(), queue_.end(), [&](const auto& other) {
+      return other.job == job.job && job.lease >= other.lease;
+    });
     if (found != queue_.end()) {
       waiting = std::move(*found);
       queue_.erase(found);

@@ -135,5 +135,19 @@ TEST_F(LearnWorkerTest, ADeltaJobReadsTheTextThroughTheSlot) {
   EXPECT_EQ(outer[0].version.sha256, v.signature.outer);
 }
 
+TEST_F(LearnWorkerTest, ACancelOfAnOlderLeaseIsIgnored) {
+  begin();
+  auto first = job("j1", R"({"kind": "mlp", "max_steps": 20, "target_recall": 1})");
+  first.lease = 2;
+  auto waiting = job("j2", R"({"kind": "lora", "rank": 2, "max_steps": 1})");
+  waiting.lease = 5;
+  worker->assign(first);
+  worker->assign(waiting);
+  worker->cancel({"j1", 1});
+  worker->cancel({"j2", 4});
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(2, 60s));
+  EXPECT_TRUE(tiny.controller.heard_of<wire::LearnFailed>().empty());
+}
+
 }  // namespace
 }  // namespace memslot
