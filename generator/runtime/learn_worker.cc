@@ -79,13 +79,17 @@ void LearnWorker::assign(wire::AssignLearn job) {
   {
     const std::lock_guard lock(mutex_);
     if (running_.job == job.job && !cancelled_) {
-      running_.lease = std::max(running_.lease, job.lease);
-      return;
+      if (job.lease <= running_.lease) return;
+      if (job.expected == running_expected_) {
+        running_.lease = job.lease;
+        return;
+      }
+      cancelled_ = true;  // the head moved: what is learned now is of an older one
     }
     const auto waiting = std::find_if(queue_.begin(), queue_.end(),
                                       [&](const auto& other) { return other.job == job.job; });
     if (waiting != queue_.end()) {
-      waiting->lease = std::max(waiting->lease, job.lease);
+      if (job.lease > waiting->lease) *waiting = std::move(job);
       return;
     }
     if (queue_.size() < kMaxQueued) {
@@ -135,6 +139,7 @@ void LearnWorker::loop() {
       running_.job = job.job;
       running_.lease = job.lease;
       running_.phase = "reading";
+      running_expected_ = job.expected;
       cancelled_ = false;
     }
     changed_.notify_all();

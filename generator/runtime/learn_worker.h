@@ -5,7 +5,8 @@
 //              once a second, which renews its lease. The result goes through the outbox until the
 //              controller answers; a lease that was fenced off meanwhile is only logged.
 //              The same job with a newer lease, while the old one still runs here, takes over the
-//              lease: nothing is learned twice. A cancelled job ends at the learner's next report;
+//              lease: nothing is learned twice. Unless the head moved: then the old one is cancelled,
+//              and the new one waits its turn. A cancelled job ends at the learner's next report;
 //              what cancels an older lease of it is ignored.
 //              Kind `delta` is not trained: the text is read through the slot and the state sent.
 // Concurrency: any thread.
@@ -68,6 +69,7 @@ class LearnWorker {
   std::condition_variable changed_;
   std::deque<wire::AssignLearn> queue_;
   wire::LearnProgress running_;        // job empty: none
+  std::string running_expected_;       // the head that it starts from
   bool cancelled_ = false;             // the running one
   bool stopping_ = false;
   Counters counters_;

@@ -39,6 +39,17 @@ struct LearnWorkerTest : testing::Test {
     out.target = {"default", "ferry", 0};
     return out;
   }
+  // Waits until the controller heard of a job that it runs, and not only waits.
+  bool heard_running() {
+    const auto end = std::chrono::steady_clock::now() + 10s;
+    while (std::chrono::steady_clock::now() < end) {
+      for (const auto& p : tiny.controller.heard_of<wire::LearnProgress>()) {
+        if (p.phase != "queued") return true;
+      }
+      std::this_thread::sleep_for(2ms);
+    }
+    return false;
+  }
 };
 
 TEST_F(LearnWorkerTest, SendsWhatWasLearnedUnderTheJobsToken) {
@@ -147,6 +158,42 @@ TEST_F(LearnWorkerTest, ACancelOfAnOlderLeaseIsIgnored) {
   worker->cancel({"j2", 4});
   ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(2, 60s));
   EXPECT_TRUE(tiny.controller.heard_of<wire::LearnFailed>().empty());
+}
+
+TEST_F(LearnWorkerTest, ANewerLeaseFromAnotherHeadIsLearnedAnew) {
+  tiny.controller.store(tiny.mlp("ferry"));
+  begin();
+  worker->assign(job("j1", R"({"kind": "mlp", "max_steps": 10000, "target_recall": 1})"));
+  ASSERT_TRUE(heard_running());
+  auto moved = job("j1", R"({"kind": "mlp", "max_steps": 1})");
+  moved.lease = 2;
+  moved.expected = "token-ferry-1";
+  worker->assign(moved);
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(1, 60s));
+  const auto results = tiny.controller.heard_of<wire::LearnResult>();
+  EXPECT_EQ(results[0].version.token, "j1:2");
+  EXPECT_EQ(results[0].version.parent, "token-ferry-1");
+  const auto failed = tiny.controller.heard_of<wire::LearnFailed>();
+  ASSERT_EQ(failed.size(), 1u);
+  EXPECT_EQ(failed[0].lease, 1u);
+  EXPECT_EQ(failed[0].code, ErrorCode::kCancelled);
+}
+
+TEST_F(LearnWorkerTest, ANewerLeaseOfAWaitingJobBringsItsHead) {
+  tiny.controller.store(tiny.mlp("ferry"));
+  begin();
+  worker->assign(job("first", R"({"kind": "mlp", "max_steps": 10000, "target_recall": 1})"));
+  ASSERT_TRUE(heard_running());
+  auto waiting = job("j1", R"({"kind": "mlp", "max_steps": 1})");
+  worker->assign(waiting);
+  waiting.lease = 2;
+  waiting.expected = "token-ferry-1";
+  worker->assign(waiting);
+  worker->cancel({"first", 1});
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(1, 60s));
+  const auto results = tiny.controller.heard_of<wire::LearnResult>();
+  EXPECT_EQ(results[0].version.token, "j1:2");
+  EXPECT_EQ(results[0].version.parent, "token-ferry-1");
 }
 
 }  // namespace
