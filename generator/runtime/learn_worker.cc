@@ -218,11 +218,13 @@ Result<LearnOutcome> LearnWorker::train(const wire::AssignLearn& job) {
     Selector selector(engine_.link, engine_.loader.residents(), engine_.clock, std::move(open));
     const TimePoint deadline = deadline_in(engine_.clock, std::chrono::seconds(10));
     MEMSLOT_TRY(selector.open(deadline));
-    MEMSLOT_TRY(const FetchedMemory head, selector.fetch({job.target.ns, job.target.id, 0}, deadline));
-    // Another kind, or what another model learned, is begun anew: the version before stays in the bank.
-    if (head.version.signature.kind == request.config.kind &&
-        head.version.signature.model == engine_.model_digest) {
-      MEMSLOT_TRY(start, MemoryPayload::parse(*head.payload));
+    // Another kind, or what another model learned (which is not handed out), is begun anew: the version
+    // before stays in the bank.
+    const auto head = selector.fetch({job.target.ns, job.target.id, 0}, deadline);
+    if (!head && head.error().code != ErrorCode::kMismatch) return head.error();
+    if (head && head.value().version.signature.kind == request.config.kind &&
+        head.value().version.signature.model == engine_.model_digest) {
+      MEMSLOT_TRY(start, MemoryPayload::parse(*head.value().payload));
       request.start = &*start;
     }
   }

@@ -196,5 +196,29 @@ TEST_F(LearnWorkerTest, ANewerLeaseOfAWaitingJobBringsItsHead) {
   EXPECT_EQ(results[0].version.parent, "token-ferry-1");
 }
 
+TEST_F(LearnWorkerTest, AHeadOfAnotherModelIsBegunAnew) {
+  tiny.controller.on_fetch = [](const wire::FetchMemory&) {
+    return FakeController::Answer{wire::ErrorReply{ErrorCode::kMismatch, "another model"}, {}};
+  };
+  begin();
+  auto again = job("j1", R"({"kind": "lora", "rank": 2, "max_steps": 1})");
+  again.expected = "token-ferry-1";
+  worker->assign(again);
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(1, 20s));
+  EXPECT_EQ(tiny.controller.heard_of<wire::LearnResult>()[0].version.parent, "token-ferry-1");
+}
+
+TEST_F(LearnWorkerTest, AHeadThatCannotBeFetchedFailsTheJob) {
+  tiny.controller.on_fetch = [](const wire::FetchMemory&) {
+    return FakeController::Answer{wire::ErrorReply{ErrorCode::kCorruption, "its digest"}, {}};
+  };
+  begin();
+  auto again = job("j1", R"({"kind": "lora", "rank": 2, "max_steps": 1})");
+  again.expected = "token-ferry-1";
+  worker->assign(again);
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnFailed>(1, 20s));
+  EXPECT_EQ(tiny.controller.heard_of<wire::LearnFailed>()[0].code, ErrorCode::kCorruption);
+}
+
 }  // namespace
 }  // namespace memslot
