@@ -7,9 +7,13 @@
 
 namespace memslot {
 
-Batches::Batches(const Material& material, std::vector<TokenRange> ranges, const LearnConfig& config)
-    : material_(material), windows_(std::move(ranges)), seed_(config.seed),
-      text_rows_(std::ssize(material.tokens.at(0))), whole_(config.alone_share < 1) {
+Batches::Batches(const Material& material, std::vector<TokenRange> ranges,
+                 const LearnConfig& config)
+    : material_(material),
+      windows_(std::move(ranges)),
+      seed_(config.seed),
+      text_rows_(std::ssize(material.tokens.at(0))),
+      whole_(config.alone_share < 1) {
   MEMSLOT_CHECK(material.tokens.size() == 1 || material.tokens.size() == 1 + windows_.size());
   const auto rows = static_cast<double>(text_rows_);
   const double share = double{config.alone_share};
@@ -55,7 +59,8 @@ Batches::Batch Batches::next() {
   }
   const std::int64_t limit = batch.rows.rows() + window_budget_;
   while (window_budget_ > 0 && batch.rows.rows() < limit) add(1 + draw(), batch);
-  const auto counted = std::ranges::count_if(batch.rows.targets, [](std::int32_t t) { return t >= 0; });
+  const auto counted =
+      std::ranges::count_if(batch.rows.targets, [](std::int32_t t) { return t >= 0; });
   batch.rows.weights.assign(batch.rows.targets.size(),
                             1.0f / static_cast<float>(std::max<std::int64_t>(1, counted)));
   return batch;

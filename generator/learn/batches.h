@@ -1,15 +1,16 @@
 #pragma once
 // Which rows of a source's material each training step reads.
 //
-//   cumulative  the whole text in one causal pass, every token counted once. That is the layout exactly:
-//               sample k is segments 1..k with the loss on segment k alone, and under a causal mask the
-//               rows of segment k are the same in every sample that contains it, so one pass over the
-//               text gives all samples' losses and gradients together.
+//   cumulative  the whole text in one causal pass, every token counted once. That is the layout
+//   exactly:
+//               sample k is segments 1..k with the loss on segment k alone, and under a causal mask
+//               the rows of segment k are the same in every sample that contains it, so one pass
+//               over the text gives all samples' losses and gradients together.
 //   overlap     windows read without what precedes them, each a sequence of its own, in a shuffled
 //               rotation; a step takes about as many tokens as the text has.
-// `alone_share` mixes them: that share of a step's tokens are windows read alone (overlap: all of them).
-// A window's first kLead tokens are read, not counted, but for the text's own beginning: without context
-// they cannot be known, and the window before counts them.
+// `alone_share` mixes them: that share of a step's tokens are windows read alone (overlap: all of
+// them). A window's first kLead tokens are read, not counted, but for the text's own beginning:
+// without context they cannot be known, and the window before counts them.
 //
 // Threads: one at a time.
 #include <cstdint>
@@ -31,7 +32,7 @@ class Batches {
   struct Batch {
     std::vector<std::size_t> sequences;  // of the material
     LossRows rows;
-    bool whole = false;                  // sequence 0 comes first: recall can be read off
+    bool whole = false;  // sequence 0 comes first: recall can be read off
   };
   Batch next();
   std::int64_t max_rows() const { return max_rows_; }

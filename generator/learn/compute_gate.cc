@@ -18,11 +18,16 @@ constexpr auto kPoll = 1ms;
 }  // namespace
 
 ComputeGate::ComputeGate(const Clock& clock, double learn_share)
-    : clock_(clock), learn_share_(learn_share), last_decode_(clock.now() - kWindow), window_start_(clock.now()) {
+    : clock_(clock),
+      learn_share_(learn_share),
+      last_decode_(clock.now() - kWindow),
+      window_start_(clock.now()) {
   MEMSLOT_CHECK(learn_share >= 0 && learn_share <= 1);
 }
 
-ComputeGate::Hold::Hold(ComputeGate& gate, Work work) : gate_(gate), work_(work) { gate_.acquire(work); }
+ComputeGate::Hold::Hold(ComputeGate& gate, Work work) : gate_(gate), work_(work) {
+  gate_.acquire(work);
+}
 ComputeGate::Hold::~Hold() { gate_.release(work_); }
 
 void ComputeGate::acquire(Work work) {

@@ -24,13 +24,13 @@ struct NumberField {
   void (*set)(LearnConfig&, double);
 };
 
-#define MEMSLOT_LEARN_FIELD(field, low, high, whole)                           \
-  NumberField {                                                                \
-    #field, low, high, whole,                                                  \
+#define MEMSLOT_LEARN_FIELD(field, low, high, whole)                         \
+  NumberField {                                                              \
+#field, low, high, whole,                                                  \
         [](const LearnConfig& c) { return static_cast<double>(c.field); },     \
         [](LearnConfig& c, double v) {                                         \
           c.field = static_cast<std::remove_reference_t<decltype(c.field)>>(v); \
-        }                                                                      \
+        } \
   }
 
 constexpr std::array kNumbers = {
@@ -92,7 +92,8 @@ Status set_field(const std::string& name, const json& value, LearnConfig& config
   return invalid("learn option", "a known name", "'" + name.substr(0, 80) + "'");
 }
 
-// The shortest decimal that gives the same f32 again, as a number: 0.001, not 0.0010000000474974513.
+// The shortest decimal that gives the same f32 again, as a number: 0.001, not
+// 0.0010000000474974513.
 json shortest(float value) {
   std::array<char, 32> text{};
   const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
@@ -109,8 +110,9 @@ Result<LearnConfig> learn_config_from_json(std::string_view text) {
     MEMSLOT_TRY(set_field(name, value, config));
   }
   if (config.stride_words > config.window_words) {
-    return invalid("learn option 'stride_words'", "at most window_words (" +
-                       std::to_string(config.window_words) + ")", config.stride_words);
+    return invalid("learn option 'stride_words'",
+                   "at most window_words (" + std::to_string(config.window_words) + ")",
+                   config.stride_words);
   }
   return config;
 }

@@ -24,13 +24,16 @@ decltype(auto) with(AnyTrainer& trainer, Fn&& fn) {
 }  // namespace
 
 LearnJob::LearnJob(const LearnJobParts& parts, const LearnRequest& request, LearnConfig config)
-    : parts_(parts), request_(request), config_(config),
+    : parts_(parts),
+      request_(request),
+      config_(config),
       signature_(expected_signature(parts.gpt, request.model_digest, parts.slot, config.kind)),
       space_(parts.gpt.backend()) {}
 
 Status LearnJob::report(const char* phase, int step, float loss, double recall) {
-  peak_bytes_ = std::max(peak_bytes_, space_.bytes() + parts_.stack.bytes() + material_.bytes() +
-                                          (trainer_ ? with(*trainer_, [](auto& t) { return t.bytes(); }) : 0));
+  peak_bytes_ = std::max(peak_bytes_,
+                         space_.bytes() + parts_.stack.bytes() + material_.bytes() +
+                             (trainer_ ? with(*trainer_, [](auto& t) { return t.bytes(); }) : 0));
   const LearnProgressReport now{step, config_.max_steps, loss, static_cast<float>(recall), phase};
   if (!parts_.progress || parts_.gate.outside([&] { return parts_.progress(now); })) return ok();
   return Error{ErrorCode::kCancelled, "learning: stopped while " + std::string(phase)};
@@ -54,9 +57,11 @@ Result<LearnOutcome> LearnJob::run() {
 Status LearnJob::read() {
   MEMSLOT_TRY(text_, segment_text(parts_.tokenizer, request_.text));
   const std::int64_t tokens = std::ssize(text_.tokens), context = parts_.gpt.config().context;
-  if (tokens < kMinTokens) return invalid("source tokens", "at least " + std::to_string(kMinTokens), tokens);
+  if (tokens < kMinTokens)
+    return invalid("source tokens", "at least " + std::to_string(kMinTokens), tokens);
   if (tokens > context) {
-    return invalid("source tokens", "at most " + std::to_string(context) + " (the context)", tokens);
+    return invalid("source tokens", "at most " + std::to_string(context) + " (the context)",
+                   tokens);
   }
   windows_ = windows(text_, config_.window_words, config_.stride_words);
   std::vector<std::vector<std::int32_t>> sequences = {text_.tokens};
@@ -66,7 +71,8 @@ Status LearnJob::read() {
       sequences.emplace_back(first, first + range.count);
     }
   }
-  MEMSLOT_TRY(material_, Material::read(parts_.gpt, parts_.slot, std::move(sequences), parts_.gate));
+  MEMSLOT_TRY(material_,
+              Material::read(parts_.gpt, parts_.slot, std::move(sequences), parts_.gate));
   batches_ = std::make_unique<Batches>(material_, windows_, config_);
   return ok();
 }
@@ -108,7 +114,8 @@ Status LearnJob::make_trainer() {
     MEMSLOT_TRY(MlpTrainer trainer, MlpTrainer::make(slot, start));
     trainer_ = std::make_unique<AnyTrainer>(std::move(trainer));
   } else {
-    LoraValues start = fresh_lora(parts_.gpt.config(), config_.rank, double{config_.alpha}, config_.seed);
+    LoraValues start =
+        fresh_lora(parts_.gpt.config(), config_.rank, double{config_.alpha}, config_.seed);
     if (request_.start != nullptr) {
       MEMSLOT_TRY(const LoraView view, LoraView::parse(*request_.start));
       start = to_values(view);
@@ -147,7 +154,8 @@ Result<bool> LearnJob::train_step(int step) {
     if (step > 1 && last_recall_ >= double{config_.target_recall}) return true;
   }
   last_loss_ = 0;
-  for (std::size_t i = 0; i < losses.nll.size(); ++i) last_loss_ += batch.rows.weights[i] * losses.nll[i];
+  for (std::size_t i = 0; i < losses.nll.size(); ++i)
+    last_loss_ += batch.rows.weights[i] * losses.nll[i];
   anchor_gradient(step);
   AdamWStep adam;
   adam.lr = learning_rate(config_, step);
@@ -190,7 +198,8 @@ void LearnJob::text_gradient(const Batches::Batch& batch, RowLosses& losses) {
   parts_.gate.breathe();
 }
 
-// Adds the gradient of weight * mean_i ||slot(x_i) - base(x_i)||^2 over the next rows of the anchor.
+// Adds the gradient of weight * mean_i ||slot(x_i) - base(x_i)||^2 over the next rows of the
+// anchor.
 void LearnJob::anchor_gradient(int step) {
   if (parts_.anchor == nullptr || config_.anchor <= 0) return;
   const Material& m = parts_.anchor->material;
@@ -240,13 +249,16 @@ Status LearnJob::measure_learned(const MemoryPayload& payload, LearnStats& stats
     for (std::int64_t row = 0; row < x.rows; row += kSlotRows) {
       const std::int64_t n = std::min(kSlotRows, x.rows - row);
       const SlotRun run{backend(), base, x.slice_rows(row, n), y.slice_rows(row, n), scratch};
-      std::visit([&](const auto& kind) {
-        auto state = kind.start(backend());
-        kind.forward(run, state);
-      }, memory.kind);
+      std::visit(
+          [&](const auto& kind) {
+            auto state = kind.start(backend());
+            kind.forward(run, state);
+          },
+          memory.kind);
     }
   };
-  MEMSLOT_TRY(const RowLosses text, measure(material_, 1, parts_.stack, parts_.gpt, learned, parts_.gate));
+  MEMSLOT_TRY(const RowLosses text,
+              measure(material_, 1, parts_.stack, parts_.gpt, learned, parts_.gate));
   stats.nll_after = mean_nll(text, 1);
   stats.recall = recall(text_.tokens, text.argmax, kRecallSkip);
   stats.wise_min_activation = min_activation(learned, base_output());
@@ -289,7 +301,8 @@ Result<MemoryKeys> LearnJob::make_keys() {
   keys.dim = static_cast<std::uint32_t>(d);
   for (const TokenRange& range : windows_) {
     std::vector<double> sum(static_cast<std::size_t>(d), 0.0);
-    const std::int64_t first = std::max<std::int64_t>(1, range.first);  // the text's first token is a sink
+    const std::int64_t first =
+        std::max<std::int64_t>(1, range.first);  // the text's first token is a sink
     const std::int64_t count = range.first + range.count - first;
     if (count <= 0) continue;
     for (std::int64_t t = first; t < first + count; ++t) {
@@ -297,7 +310,8 @@ Result<MemoryKeys> LearnJob::make_keys() {
         sum[i] += double{inputs[static_cast<std::size_t>(t * d) + i]};
       }
     }
-    for (const double v : sum) keys.values.push_back(static_cast<float>(v / static_cast<double>(count)));
+    for (const double v : sum)
+      keys.values.push_back(static_cast<float>(v / static_cast<double>(count)));
   }
   return keys;
 }

@@ -47,14 +47,14 @@ class LearnJob {
  private:
   enum Place : std::size_t { kInput, kX, kDx, kAnchorOut, kAnchorDy };
 
-  Status read();                       // tokens, segments, material
+  Status read();  // tokens, segments, material
   Status measure_base();
   Status make_trainer();
   Status train();
-  Result<bool> train_step(int step);   // true: the target is reached, nothing was changed
+  Result<bool> train_step(int step);  // true: the target is reached, nothing was changed
   void text_gradient(const Batches::Batch& batch, RowLosses& losses);
   void anchor_gradient(int step);
-  Result<double> whole_recall();       // of the memory as it is, over the whole text
+  Result<double> whole_recall();  // of the memory as it is, over the whole text
   Result<LearnOutcome> finish();
   Status measure_learned(const MemoryPayload& payload, LearnStats& stats);
   Result<MemoryKeys> make_keys();
@@ -72,7 +72,7 @@ class LearnJob {
   SlotSignature signature_;
   SegmentedText text_;
   std::vector<TokenRange> windows_;
-  Material material_;      // sequence 0: the whole text; then the windows read alone, if any
+  Material material_;  // sequence 0: the whole text; then the windows read alone, if any
   std::unique_ptr<Batches> batches_;
   std::unique_ptr<AnyTrainer> trainer_;
   Workspace space_;

@@ -17,7 +17,8 @@ constexpr std::int64_t kSharedSequence = 256;
 
 Result<std::vector<std::vector<std::int32_t>>> shared_sequences(const Tokenizer& tokenizer,
                                                                 std::span<const std::string> texts,
-                                                                std::int64_t limit, std::int64_t longest) {
+                                                                std::int64_t limit,
+                                                                std::int64_t longest) {
   std::vector<std::vector<std::int32_t>> out;
   // One piece of each text in turn, so that the limit does not leave later texts out.
   std::vector<std::vector<std::int32_t>> tokens;
@@ -81,8 +82,8 @@ Result<std::size_t> Learner::Impl::slot_of(int wanted) const {
   if (wanted < 0) return std::size_t{0};
   const auto found = std::ranges::find(layers, wanted);
   if (found != layers.end()) return static_cast<std::size_t>(found - layers.begin());
-  return invalid("learn option 'layer'", "a slot of this generator, such as " + std::to_string(layers[0]),
-                 wanted);
+  return invalid("learn option 'layer'",
+                 "a slot of this generator, such as " + std::to_string(layers[0]), wanted);
 }
 
 Status Learner::Impl::prepare(std::size_t slot, const LearnConfig& config, GateSlices& slices,
@@ -162,9 +163,18 @@ Result<LearnOutcome> Learner::learn(const LearnRequest& request, const LearnProg
   config.layer = impl_->gpt.options().slot_layers[slot];
   GateSlices slices(impl_->gate);
   MEMSLOT_TRY(impl_->prepare(slot, config, slices, progress));
-  const auto pointer = [](const std::optional<SharedText>& text) { return text ? &*text : nullptr; };
-  const LearnJobParts parts{impl_->gpt, impl_->file, impl_->tokenizer, *impl_->stack,
-                            pointer(impl_->anchor), pointer(impl_->control), slot, slices, progress};
+  const auto pointer = [](const std::optional<SharedText>& text) {
+    return text ? &*text : nullptr;
+  };
+  const LearnJobParts parts{impl_->gpt,
+                            impl_->file,
+                            impl_->tokenizer,
+                            *impl_->stack,
+                            pointer(impl_->anchor),
+                            pointer(impl_->control),
+                            slot,
+                            slices,
+                            progress};
   LearnJob job(parts, request, config);
   auto outcome = job.run();
   impl_->peak = std::max(impl_->held(), job.peak_bytes() + impl_->held() - impl_->stack->bytes());

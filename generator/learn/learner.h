@@ -4,12 +4,13 @@
 //
 //   slot inputs of the text are computed once and cached (the layers below never change);
 //   each step: forward from the slot up, loss over the segments' tokens, backward down to the slot,
-//   AdamW on the memory's parameters (f32 masters) with warm-up and decay; stop at the target recall
-//   or the step limit; optionally an anchor: mean ||slot(x) - base(x)||^2 on other text.
+//   AdamW on the memory's parameters (f32 masters) with warm-up and decay; stop at the target
+//   recall or the step limit; optionally an anchor: mean ||slot(x) - base(x)||^2 on other text.
 //
 // Segments: `overlap` = windows of w words every s words, each read alone; `cumulative` = segments
-// appended, each read with everything before it, the loss counting the newest only. The latter is one
-// causal pass over the whole text (batches.h says why), to which a share of windows read alone is added
+// appended, each read with everything before it, the loss counting the newest only. The latter is
+// one causal pass over the whole text (batches.h says why), to which a share of windows read alone
+// is added
 // (`alone_share`), because a prompt comes without the text before it.
 //
 // Threads: learn() runs on the learner's thread and takes the compute gate slice by slice, so that
@@ -31,22 +32,22 @@ namespace memslot {
 enum class SegmentLayout : std::uint8_t { kOverlap = 1, kCumulative = 2 };
 
 struct LearnConfig {
-  MemoryKind kind = MemoryKind::kMlp;   // kMlp or kLora
+  MemoryKind kind = MemoryKind::kMlp;  // kMlp or kLora
   SegmentLayout segments = SegmentLayout::kCumulative;
   int window_words = 32;
   int stride_words = 16;
-  int layer = -1;                       // -1: the generator's first slot
-  int rank = 16;                        // lora
-  float alpha = 16;                     // lora
-  float lr = 0;                         // 0: the kind's default
-  int max_steps = 0;                    // 0: the kind's default
+  int layer = -1;     // -1: the generator's first slot
+  int rank = 16;      // lora
+  float alpha = 16;   // lora
+  float lr = 0;       // 0: the kind's default
+  int max_steps = 0;  // 0: the kind's default
   float warmup_share = 0.1f;
-  float target_recall = 0.99f;          // stop once reached (checked every few steps)
-  float anchor = -1;                    // weight; negative: the kind's default; 0: none
-  float alone_share = -1;               // of a step's tokens: windows read without what precedes them,
-                                        // as a prompt is; negative: the layout's default
+  float target_recall = 0.99f;  // stop once reached (checked every few steps)
+  float anchor = -1;            // weight; negative: the kind's default; 0: none
+  float alone_share = -1;       // of a step's tokens: windows read without what precedes them,
+                                // as a prompt is; negative: the layout's default
   float weight_decay = 0;
-  DType dtype = DType::kBF16;           // of the stored payload
+  DType dtype = DType::kBF16;  // of the stored payload
   std::uint64_t seed = 1;
 };
 // JSON object with these names ("segments": "overlap", ...); unknown names and values out of range
@@ -58,12 +59,13 @@ struct LearnRequest {
   std::string text;
   LearnConfig config;
   Sha256 model_digest;
-  const MemoryPayload* start = nullptr;  // continue from this memory; null: from base (mlp), zero (lora)
+  const MemoryPayload* start =
+      nullptr;  // continue from this memory; null: from base (mlp), zero (lora)
 };
 
 struct LearnProgressReport {
   int step = 0, max_steps = 0;
-  float loss = 0;                        // nats per token
+  float loss = 0;  // nats per token
   float recall = 0;
   const char* phase = "";
 };
@@ -76,8 +78,8 @@ struct LearnOutcome {
 
 // Texts that every job of a generator shares, tokenized once. Either may be empty.
 struct LearnTexts {
-  std::vector<std::string> anchor;       // clean prose for the anchor
-  std::vector<std::string> control;      // for locality; never trained on
+  std::vector<std::string> anchor;   // clean prose for the anchor
+  std::vector<std::string> control;  // for locality; never trained on
 };
 
 class Learner {
@@ -92,8 +94,8 @@ class Learner {
   Result<LearnOutcome> learn(const LearnRequest& request,
                              const std::function<bool(const LearnProgressReport&)>& progress);
 
-  std::size_t workspace_bytes() const;   // held between jobs and at the peak of the last one
-  void release_workspace();              // frees it; the next job makes it again
+  std::size_t workspace_bytes() const;  // held between jobs and at the peak of the last one
+  void release_workspace();             // frees it; the next job makes it again
 
  private:
   struct Impl;

@@ -58,10 +58,13 @@ Status LoraTrainer::pack_map(Map& map, bool need_a_transposed) {
   const DType act = gpt_->activation_dtype();
   const auto& a = set_.part(map.a);
   const auto& b = set_.part(map.b);
-  const auto b_values = scaled(set_.values(map.b), static_cast<float>(alpha_ / static_cast<double>(rank_)));
-  MEMSLOT_TRY(map.a_packed, pack_values(backend, set_.values(map.a), a.rows, a.cols, act, Transpose::kNo));
+  const auto b_values =
+      scaled(set_.values(map.b), static_cast<float>(alpha_ / static_cast<double>(rank_)));
+  MEMSLOT_TRY(map.a_packed,
+              pack_values(backend, set_.values(map.a), a.rows, a.cols, act, Transpose::kNo));
   MEMSLOT_TRY(map.b_packed, pack_values(backend, b_values, b.rows, b.cols, act, Transpose::kNo));
-  MEMSLOT_TRY(map.b_transposed, pack_values(backend, b_values, b.rows, b.cols, act, Transpose::kYes));
+  MEMSLOT_TRY(map.b_transposed,
+              pack_values(backend, b_values, b.rows, b.cols, act, Transpose::kYes));
   if (need_a_transposed) {
     MEMSLOT_TRY(map.a_transposed,
                 pack_values(backend, set_.values(map.a), a.rows, a.cols, act, Transpose::kYes));
@@ -79,7 +82,8 @@ Status LoraTrainer::pack() {
 
 // x A^T of gate (0) and up (1), in two halves of one place.
 Matrix LoraTrainer::low_in(std::int64_t rows, int which) const {
-  return space_.matrix(kLowIn, gpt_->activation_dtype(), 2 * rows, rank_).slice_rows(which * rows, rows);
+  return space_.matrix(kLowIn, gpt_->activation_dtype(), 2 * rows, rank_)
+      .slice_rows(which * rows, rows);
 }
 
 void LoraTrainer::forward(ConstMatrix x, Matrix y) {
@@ -128,7 +132,8 @@ void LoraTrainer::backward(ConstMatrix x, ConstMatrix dy, bool accumulate) {
   backend.copy(dy, low_dy);
   map_backward(down_, gated, space_.matrix(kLowDown, act, x.rows, rank_), low_dy, accumulate);
   backend.linear(low_dy, *base_down_transposed_, dgated, nullptr, false);
-  backend.linear(space_.matrix(kDLow, act, x.rows, rank_), *down_.a_transposed, dgated, nullptr, true);
+  backend.linear(space_.matrix(kDLow, act, x.rows, rank_), *down_.a_transposed, dgated, nullptr,
+                 true);
   if (gated_) {
     backend.silu_mul_backward(wide, dgated, dwide);
     map_backward(gate_, x, low_in(x.rows, 0), dwide.slice_cols(0, f_), accumulate);

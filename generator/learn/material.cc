@@ -8,8 +8,8 @@ namespace {
 constexpr std::int64_t kReadTokens = 32;    // of one forward call: a slice of the compute gate
 constexpr std::int64_t kMeasureRows = 512;  // of one group
 
-Status read_sequence(Gpt& gpt, std::size_t slot, std::span<const std::int32_t> tokens, Matrix residual,
-                     GateSlices& gate) {
+Status read_sequence(Gpt& gpt, std::size_t slot, std::span<const std::int32_t> tokens,
+                     Matrix residual, GateSlices& gate) {
   const std::int64_t count = std::ssize(tokens);
   MEMSLOT_TRY(KvCache kv, gpt.make_kv(count));
   for (std::int64_t at = 0; at < count; at += kReadTokens) {
@@ -35,8 +35,8 @@ Matrix Material::input_rows(std::int64_t first, std::int64_t count) const {
   return Matrix{input.data(), dtype, rows, d_model, d_model}.slice_rows(first, count);
 }
 
-Result<Material> Material::read(Gpt& gpt, std::size_t slot, std::vector<std::vector<std::int32_t>> tokens,
-                                GateSlices& gate) {
+Result<Material> Material::read(Gpt& gpt, std::size_t slot,
+                                std::vector<std::vector<std::int32_t>> tokens, GateSlices& gate) {
   Material m;
   m.tokens = std::move(tokens);
   m.d_model = gpt.config().d_model;
@@ -44,7 +44,8 @@ Result<Material> Material::read(Gpt& gpt, std::size_t slot, std::vector<std::vec
   for (const auto& sequence : m.tokens) m.rows += std::ssize(sequence);
   const auto elements = static_cast<std::size_t>(m.rows * m.d_model);
   MEMSLOT_TRY(m.residual, gpt.backend().alloc(std::max<std::size_t>(1, elements * sizeof(float))));
-  MEMSLOT_TRY(m.input, gpt.backend().alloc(std::max<std::size_t>(1, elements * dtype_size(m.dtype))));
+  MEMSLOT_TRY(m.input,
+              gpt.backend().alloc(std::max<std::size_t>(1, elements * dtype_size(m.dtype))));
   std::int64_t row = 0;
   for (const auto& sequence : m.tokens) {
     const std::int64_t count = std::ssize(sequence);
@@ -65,12 +66,13 @@ LossRows all_rows(const Material& material, std::size_t first, std::size_t count
     rows.targets.push_back(-1);  // nothing follows the last token
   }
   const auto counted = std::ranges::count_if(rows.targets, [](std::int32_t t) { return t >= 0; });
-  rows.weights.assign(rows.targets.size(), counted == 0 ? 0.0f : 1.0f / static_cast<float>(counted));
+  rows.weights.assign(rows.targets.size(),
+                      counted == 0 ? 0.0f : 1.0f / static_cast<float>(counted));
   return rows;
 }
 
-Result<RowLosses> measure(const Material& material, std::size_t sequences, UpperStack& stack, Gpt& gpt,
-                          const SlotOutput& output, GateSlices& gate) {
+Result<RowLosses> measure(const Material& material, std::size_t sequences, UpperStack& stack,
+                          Gpt& gpt, const SlotOutput& output, GateSlices& gate) {
   MEMSLOT_CHECK(sequences <= material.tokens.size());
   RowLosses all;
   std::int64_t row = 0;
@@ -101,7 +103,8 @@ Result<RowLosses> measure(const Material& material, std::size_t sequences, Upper
 double mean_nll(const RowLosses& losses, std::size_t sequences) {
   double sum = 0;
   for (const float nll : losses.nll) sum += double{nll};
-  const auto counted = std::ssize(losses.nll) - static_cast<std::int64_t>(sequences);  // a last row has no next
+  const auto counted =
+      std::ssize(losses.nll) - static_cast<std::int64_t>(sequences);  // a last row has no next
   return counted > 0 ? sum / static_cast<double>(counted) : 0;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// What the frozen layers give for a text, computed once: the residual stream before the slot's MLP and
-// the slot's input (after the norm). Training and measuring start from here.
+// What the frozen layers give for a text, computed once: the residual stream before the slot's MLP
+// and the slot's input (after the norm). Training and measuring start from here.
 //
 // Errors:  kNoSpace; what Gpt::forward answers.
 // Threads: one at a time.
@@ -22,7 +22,7 @@ struct Material {
   Buffer residual;                                // f32 [rows, D], sequences one after the other
   Buffer input;                                   // activations [rows, D]
   std::int64_t rows = 0, d_model = 0;
-  DType dtype = DType::kF32;                      // of input
+  DType dtype = DType::kF32;  // of input
 
   Matrix residual_rows(std::int64_t first, std::int64_t count) const;
   Matrix input_rows(std::int64_t first, std::int64_t count) const;
@@ -30,16 +30,17 @@ struct Material {
 
   // Reads every sequence from position 0 with base in every slot, a few tokens at a time. `slot` is
   // the index of the slot whose input is kept.
-  static Result<Material> read(Gpt& gpt, std::size_t slot, std::vector<std::vector<std::int32_t>> tokens,
-                               GateSlices& gate);
+  static Result<Material> read(Gpt& gpt, std::size_t slot,
+                               std::vector<std::vector<std::int32_t>> tokens, GateSlices& gate);
 };
 
 // The rows of some of its sequences, every next token counted with equal weight.
 LossRows all_rows(const Material& material, std::size_t first_sequence, std::size_t count);
 
-// Losses of the rows of the first `sequences` with `output` at the slot, in groups of whole sequences.
-Result<RowLosses> measure(const Material& material, std::size_t sequences, UpperStack& stack, Gpt& gpt,
-                          const SlotOutput& output, GateSlices& gate);
+// Losses of the rows of the first `sequences` with `output` at the slot, in groups of whole
+// sequences.
+Result<RowLosses> measure(const Material& material, std::size_t sequences, UpperStack& stack,
+                          Gpt& gpt, const SlotOutput& output, GateSlices& gate);
 
 // Mean NLL of what measure() gave for `sequences`, nats per token.
 double mean_nll(const RowLosses& losses, std::size_t sequences);

@@ -34,7 +34,8 @@ Result<MlpTrainer> MlpTrainer::make(const TrainerSlot& slot, const MlpValues& st
 Status MlpTrainer::make_ones(std::int64_t rows, DType dtype) {
   MEMSLOT_TRY(space_.reserve(kOnes, dtype, rows, 1));
   const std::vector<float> ones(static_cast<std::size_t>(rows), 1.0f);
-  if (dtype == DType::kF32) return gpt_->backend().upload(space_.data(kOnes), std::as_bytes(std::span(ones)));
+  if (dtype == DType::kF32)
+    return gpt_->backend().upload(space_.data(kOnes), std::as_bytes(std::span(ones)));
   std::vector<std::uint16_t> bits(ones.size());
   convert(ones, bits);
   return gpt_->backend().upload(space_.data(kOnes), std::as_bytes(std::span(bits)));
@@ -47,7 +48,8 @@ Status MlpTrainer::pack() {
   MEMSLOT_TRY(weights_.gate_up,
               pack_values(backend, set_.values(gate_up_), wide_cols(), d_, act, Transpose::kNo));
   MEMSLOT_TRY(weights_.down, pack_values(backend, set_.values(down_), d_, f_, act, Transpose::kNo));
-  MEMSLOT_TRY(down_transposed_, pack_values(backend, set_.values(down_), d_, f_, act, Transpose::kYes));
+  MEMSLOT_TRY(down_transposed_,
+              pack_values(backend, set_.values(down_), d_, f_, act, Transpose::kYes));
   if (gated_) return ok();
   MEMSLOT_TRY(weights_.up_bias, upload_values(backend, set_.values(up_bias_)));
   MEMSLOT_TRY(weights_.down_bias, upload_values(backend, set_.values(down_bias_)));
@@ -58,13 +60,15 @@ void MlpTrainer::forward(ConstMatrix x, Matrix y) {
   Backend& backend = gpt_->backend();
   const Matrix wide = space_.matrix(kWide, DType::kF32, x.rows, wide_cols());
   const Matrix gated = space_.matrix(kGated, gpt_->activation_dtype(), x.rows, f_);
-  backend.linear(x, *weights_.gate_up, wide, static_cast<const float*>(weights_.up_bias.data()), false);
+  backend.linear(x, *weights_.gate_up, wide, static_cast<const float*>(weights_.up_bias.data()),
+                 false);
   if (gated_) {
     backend.silu_mul(wide, gated);
   } else {
     backend.gelu(wide, gated);
   }
-  backend.linear(gated, *weights_.down, y, static_cast<const float*>(weights_.down_bias.data()), false);
+  backend.linear(gated, *weights_.down, y, static_cast<const float*>(weights_.down_bias.data()),
+                 false);
 }
 
 void MlpTrainer::backward(ConstMatrix x, ConstMatrix dy, bool accumulate) {

@@ -42,7 +42,8 @@ Result<MlpValues> base_mlp_values(const ModelFile& file, int layer) {
   return values;
 }
 
-LoraValues fresh_lora(const ModelConfig& config, std::int64_t rank, double alpha, std::uint64_t seed) {
+LoraValues fresh_lora(const ModelConfig& config, std::int64_t rank, double alpha,
+                      std::uint64_t seed) {
   const auto count = [](std::int64_t n) { return static_cast<std::size_t>(n); };
   const auto draw = [&](std::int64_t inputs, std::int64_t outputs, std::uint64_t stream) {
     LoraValues::Map map;

@@ -38,7 +38,8 @@ Result<SegmentedText> segment_text(const Tokenizer& tokenizer, std::string_view 
   return out;
 }
 
-std::vector<TokenRange> windows(const SegmentedText& text, std::int64_t window, std::int64_t stride) {
+std::vector<TokenRange> windows(const SegmentedText& text, std::int64_t window,
+                                std::int64_t stride) {
   MEMSLOT_CHECK(stride >= 1 && stride <= window);
   const auto token_at = [&](std::int64_t word) {
     return std::ranges::lower_bound(text.word_of, word) - text.word_of.begin();

@@ -1,16 +1,17 @@
 #pragma once
-// The trained parameters of one memory: f32 masters, gradients and Adam moments in one array each, and
-// the packed copies that the matrix products read.
+// The trained parameters of one memory: f32 masters, gradients and Adam moments in one array each,
+// and the packed copies that the matrix products read.
 //
 //   forward(x, y)       y = the memory's output for the rows of x, keeping what backward needs
 //   backward(x, dy)     gradients of the parameters for the same rows, written or added
 //   finish_gradient()   after the step's last backward()
 //   pack()              after AdamW has changed the masters: the packed copies again
 //
-// Activations that enter products are in the model's activation type; sums are f32. The gradient with
-// respect to x is not computed: nothing below the slot is trained.
+// Activations that enter products are in the model's activation type; sums are f32. The gradient
+// with respect to x is not computed: nothing below the slot is trained.
 //
-// Threads: one at a time; make(), pack() and payload() compute nothing on the backend but packing, and so
+// Threads: one at a time; make(), pack() and payload() compute nothing on the backend but packing,
+// and so
 //          may run while another thread computes.
 #include <memory>
 #include <span>
@@ -95,7 +96,17 @@ class LoraTrainer {
   std::size_t bytes() const;
 
  private:
-  enum Place : std::size_t { kWide, kGated, kDy, kDGated, kDWide, kLowIn, kLowDown, kDLow, kDLowF32 };
+  enum Place : std::size_t {
+    kWide,
+    kGated,
+    kDy,
+    kDGated,
+    kDWide,
+    kLowIn,
+    kLowDown,
+    kDLow,
+    kDLowF32
+  };
   struct Map {  // one corrected linear map; parts of set_, and packed forms
     std::size_t a = 0, b = 0;
     std::shared_ptr<const PackedWeight> a_packed, b_packed, a_transposed, b_transposed;
@@ -104,7 +115,8 @@ class LoraTrainer {
   Map add_map(const LoraValues::Map& start, std::int64_t inputs, std::int64_t outputs);
   Status pack_map(Map& map, bool need_a_transposed);
   // Gradients of one map, of which `low` = x A^T was kept and dy is known; leaves d low in kDLow.
-  void map_backward(const Map& map, ConstMatrix x, ConstMatrix low, ConstMatrix dy, bool accumulate);
+  void map_backward(const Map& map, ConstMatrix x, ConstMatrix low, ConstMatrix dy,
+                    bool accumulate);
   Matrix low_in(std::int64_t rows, int which) const;
 
   Gpt* gpt_;
@@ -122,7 +134,9 @@ using AnyTrainer = std::variant<MlpTrainer, LoraTrainer>;
 
 // The base MLP's values, from the model file.
 Result<MlpValues> base_mlp_values(const ModelFile& file, int layer);
-// A from a uniform distribution as peft draws it (Kaiming, a = sqrt 5: bound 1 / sqrt(inputs)), B = 0.
-LoraValues fresh_lora(const ModelConfig& config, std::int64_t rank, double alpha, std::uint64_t seed);
+// A from a uniform distribution as peft draws it (Kaiming, a = sqrt 5: bound 1 / sqrt(inputs)), B =
+// 0.
+LoraValues fresh_lora(const ModelConfig& config, std::int64_t rank, double alpha,
+                      std::uint64_t seed);
 
 }  // namespace memslot

@@ -8,16 +8,30 @@ namespace {
 
 // Places of the workspace. Per-layer ones follow kPerLayer.
 enum Place : std::size_t {
-  kNormed, kQkv, kAttended, kH, kWide, kGated, kKv, kHidden, kLogits, kDLogits, kDHidden, kLow, kDWide,
-  kDQkv, kDAttended, kPerLayer,
+  kNormed,
+  kQkv,
+  kAttended,
+  kH,
+  kWide,
+  kGated,
+  kKv,
+  kHidden,
+  kLogits,
+  kDLogits,
+  kDHidden,
+  kLow,
+  kDWide,
+  kDQkv,
+  kDAttended,
+  kPerLayer,
 };
 constexpr std::size_t kLayerPlaces = 4;
 
 const float* floats(const Buffer& buffer) { return static_cast<const float*>(buffer.data()); }
 
-Result<std::shared_ptr<const PackedWeight>> pack_transposed(const ModelFile& file, Backend& backend,
-                                                            DType dtype, int layer,
-                                                            std::initializer_list<TensorRole> roles) {
+Result<std::shared_ptr<const PackedWeight>> pack_transposed(
+    const ModelFile& file, Backend& backend, DType dtype, int layer,
+    std::initializer_list<TensorRole> roles) {
   HostTensor joined;
   std::int64_t rows = 0, cols = 0;
   for (const TensorRole role : roles) {
@@ -133,8 +147,8 @@ std::vector<AttentionSpan> UpperStack::spans(const LossRows& batch) const {
   return out;
 }
 
-void UpperStack::forward_layer(int l, Matrix x, Saved* keep, const std::vector<AttentionSpan>& parts,
-                               GateSlices& gate) {
+void UpperStack::forward_layer(int l, Matrix x, Saved* keep,
+                               const std::vector<AttentionSpan>& parts, GateSlices& gate) {
   Backend& backend = gpt_.backend();
   const ModelConfig& c = gpt_.config();
   const LayerWeights& w = gpt_.layer(l);
@@ -146,7 +160,8 @@ void UpperStack::forward_layer(int l, Matrix x, Saved* keep, const std::vector<A
   const Matrix qkv = keep != nullptr
                          ? keep->qkv
                          : space_.matrix(kQkv, DType::kF32, rows, c.q_width() + 2 * c.kv_width());
-  const Matrix wide = keep != nullptr ? keep->wide : space_.matrix(kWide, DType::kF32, rows, wide_cols());
+  const Matrix wide =
+      keep != nullptr ? keep->wide : space_.matrix(kWide, DType::kF32, rows, wide_cols());
   const Matrix attended = space_.matrix(kAttended, act, rows, c.q_width());
   const Matrix gated = space_.matrix(kGated, act, rows, c.d_ff);
   if (keep != nullptr) backend.copy(x, keep->x);
@@ -206,7 +221,8 @@ void UpperStack::backward_layer(int l, const Saved& saved, Matrix dx,
   backend.copy(dx, low);
   backend.linear(low, *t.attn_out, dattended, nullptr, /*accumulate=*/false);
   backend.attention_backward(saved.qkv, shape, parts, dattended, dqkv);
-  backend.rope_backward(dqkv, shape, c.family == ModelConfig::Family::kLlama ? c.rope_theta : 0.0f, parts);
+  backend.rope_backward(dqkv, shape, c.family == ModelConfig::Family::kLlama ? c.rope_theta : 0.0f,
+                        parts);
   const Matrix low_qkv = space_.matrix(kLow, act, rows, qkv_cols);
   backend.copy(dqkv, low_qkv);
   backend.linear(low_qkv, *t.qkv, dnormed, nullptr, /*accumulate=*/false);
@@ -234,7 +250,8 @@ void UpperStack::head(ConstMatrix x, const LossRows& batch, RowLosses& out, cons
     if (dx == nullptr) continue;
     const Matrix dlogits = space_.matrix(kDLogits, act, count, c.vocab);
     const Matrix dhidden = space_.matrix(kDHidden, DType::kF32, count, c.d_model);
-    backend.softmax_xent_backward(logits, targets, std::span(batch.weights).subspan(at, n), dlogits);
+    backend.softmax_xent_backward(logits, targets, std::span(batch.weights).subspan(at, n),
+                                  dlogits);
     backend.linear(dlogits, *output_transposed_, dhidden, nullptr, /*accumulate=*/false);
     const Matrix part = dx->slice_rows(row, count);
     std::fill_n(part.f32(), count * part.stride, 0.0f);
@@ -250,7 +267,8 @@ void UpperStack::losses(Matrix x, const LossRows& batch, RowLosses& out, GateSli
   head(x, batch, out, nullptr, gate);
 }
 
-void UpperStack::gradient(Matrix x, const LossRows& batch, RowLosses& out, Matrix dx, GateSlices& gate) {
+void UpperStack::gradient(Matrix x, const LossRows& batch, RowLosses& out, Matrix dx,
+                          GateSlices& gate) {
   MEMSLOT_CHECK(x.rows == batch.rows() && x.rows <= reserved_ && dx.rows == x.rows);
   MEMSLOT_CHECK(batch.weights.size() == batch.targets.size() && dx.stride == dx.cols);
   const auto parts = spans(batch);

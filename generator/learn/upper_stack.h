@@ -1,12 +1,14 @@
 #pragma once
-// The frozen layers above a slot, for learning: losses of a batch, and the gradient of the loss with
-// respect to the residual stream that leaves the slot's layer.
+// The frozen layers above a slot, for learning: losses of a batch, and the gradient of the loss
+// with respect to the residual stream that leaves the slot's layer.
 //
-//   x = residual + slot(norm(residual));  layers l+1 .. L-1;  norm;  logits;  loss = sum_i w_i nll_i
+//   x = residual + slot(norm(residual));  layers l+1 .. L-1;  norm;  logits;  loss = sum_i w_i
+//   nll_i
 //
-// The forward operations are those of the model itself, row by row the same bits. Backward needs each
-// map packed a second time, transposed (the workspace's larger part); nothing is needed below the slot.
-// The output layer and its loss are done in chunks of rows, so that logits never exist as a whole.
+// The forward operations are those of the model itself, row by row the same bits. Backward needs
+// each map packed a second time, transposed (the workspace's larger part); nothing is needed below
+// the slot. The output layer and its loss are done in chunks of rows, so that logits never exist as
+// a whole.
 //
 // Errors:  make() and reserve(): kNoSpace, and what the model file answers. Losses cannot fail.
 // Threads: one at a time; the compute gate is given back between layers and chunks.
@@ -32,7 +34,7 @@ struct LossRows {
 };
 
 struct RowLosses {
-  std::vector<float> nll;              // nats; 0 where not counted
+  std::vector<float> nll;  // nats; 0 where not counted
   std::vector<std::int32_t> argmax;
 };
 
@@ -75,7 +77,8 @@ class UpperStack {
   void backward_layer(int l, const Saved& saved, Matrix dx, const std::vector<AttentionSpan>& spans,
                       GateSlices& gate);
   // Losses of the rows; with `dx`, also the gradient with respect to x.
-  void head(ConstMatrix x, const LossRows& batch, RowLosses& out, const Matrix* dx, GateSlices& gate);
+  void head(ConstMatrix x, const LossRows& batch, RowLosses& out, const Matrix* dx,
+            GateSlices& gate);
   void norm_backward(ConstMatrix x, const Buffer& weight, ConstMatrix dy, Matrix dx);
 
   Gpt& gpt_;

@@ -27,7 +27,8 @@ class Workspace {
   }
   // REQUIRES: reserved to at least this size.
   Matrix matrix(std::size_t place, DType dtype, std::int64_t rows, std::int64_t cols) const {
-    MEMSLOT_CHECK(static_cast<std::size_t>(rows * cols) * dtype_size(dtype) <= buffers_.at(place).bytes());
+    MEMSLOT_CHECK(static_cast<std::size_t>(rows * cols) * dtype_size(dtype) <=
+                  buffers_.at(place).bytes());
     return {buffers_[place].data(), dtype, rows, cols, cols};
   }
   void* data(std::size_t place) const { return buffers_.at(place).data(); }

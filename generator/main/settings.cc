@@ -6,8 +6,11 @@
 namespace memslot {
 namespace {
 
-// The samples of the source tree that this was built from, if they are still there.
-std::string sample(const char* path) {
+// `named` itself, "" for none; for auto the samples of the source tree that this was built from, if
+// they are still there.
+std::string text_path(const std::string& named, const char* path) {
+  if (named == "none") return "";
+  if (named != "auto") return named;
   const std::string full = std::string(MEMSLOT_SAMPLES) + "/" + path;
   std::error_code ignored;
   return std::filesystem::exists(full, ignored) ? full : "";
@@ -25,8 +28,6 @@ Result<int> layer_number(const std::string& text) {
 }  // namespace
 
 ConfigTable settings_table(GeneratorSettings& s) {
-  if (s.anchor_directory.empty()) s.anchor_directory = sample("prose");
-  if (s.control_file.empty()) s.control_file = sample("control/development.json");
   ConfigTable table("memslot-generator", "MEMSLOT_GENERATOR",
                     "Runs a GPT whose MLP is swapped for memories, step by step.");
   table.add(
@@ -82,10 +83,10 @@ ConfigTable settings_table(GeneratorSettings& s) {
              .min = 0});
   table.add({.name = "anchor_directory",
              .target = &s.anchor_directory,
-             .help = "clean prose (*.txt) that learning must not change; \"\": none"});
+             .help = "clean prose (*.txt) that learning must not change; auto: the samples; none"});
   table.add({.name = "control_file",
              .target = &s.control_file,
-             .help = "passages on which locality is measured (JSON); \"\": none"});
+             .help = "passages on which locality is measured (JSON); auto: the samples; none"});
   table.add({.name = "flush_ms",
              .target = &s.flush_ms,
              .help = "how long to go on sending what waits when stopping",
@@ -119,8 +120,8 @@ Result<GeneratorOptions> generator_options(const GeneratorSettings& s) {
   out.max_sessions = static_cast<int>(s.max_sessions);
   out.max_waiting = static_cast<int>(s.max_waiting);
   out.outer_seed = static_cast<std::uint64_t>(s.outer_seed);
-  out.anchor_directory = s.anchor_directory;
-  out.control_file = s.control_file;
+  out.anchor_directory = text_path(s.anchor_directory, "prose");
+  out.control_file = text_path(s.control_file, "control/development.json");
   out.flush = std::chrono::milliseconds(s.flush_ms);
   return out;
 }

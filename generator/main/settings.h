@@ -24,8 +24,8 @@ struct GeneratorSettings {
   std::int64_t max_sessions = 8;
   std::int64_t max_waiting = 64;
   std::int64_t outer_seed = 1;
-  std::string anchor_directory;  // the project's samples, where they are
-  std::string control_file;
+  std::string anchor_directory = "auto";  // the project's samples, where they are
+  std::string control_file = "auto";
   std::int64_t flush_ms = 10'000;
   std::string log_level = "info";
 };

@@ -1,6 +1,6 @@
 #pragma once
-// Reads named values out of a JSON object and remembers which were asked for, so that what was not is
-// refused. Only for .cc files: it brings nlohmann/json along.
+// Reads named values out of a JSON object and remembers which were asked for, so that what was not
+// is refused. Only for .cc files: it brings nlohmann/json along.
 //
 // The first error sticks; values read after it are the defaults. finish() tells.
 // Threads: one.
@@ -18,7 +18,8 @@ namespace memslot {
 
 class ArgumentReader {
  public:
-  explicit ArgumentReader(std::string_view json) : object_(nlohmann::json::parse(json, nullptr, false)) {
+  explicit ArgumentReader(std::string_view json)
+      : object_(nlohmann::json::parse(json, nullptr, false)) {
     if (json.empty()) object_ = nlohmann::json::object();
     if (object_.is_discarded()) fail("arguments", "a JSON object", "text that is not JSON");
     if (!object_.is_object() && !error_) fail("arguments", "a JSON object", object_.type_name());
@@ -28,33 +29,43 @@ class ArgumentReader {
 
   void text(const char* name, std::string* out) {
     if (const auto* v = take(name)) {
-      if (v->is_string()) *out = v->get<std::string>();
-      else wrong(name, "a text", *v);
+      if (v->is_string())
+        *out = v->get<std::string>();
+      else
+        wrong(name, "a text", *v);
     }
   }
   void flag(const char* name, bool* out) {
     if (const auto* v = take(name)) {
-      if (v->is_boolean()) *out = v->get<bool>();
-      else wrong(name, "true or false", *v);
+      if (v->is_boolean())
+        *out = v->get<bool>();
+      else
+        wrong(name, "true or false", *v);
     }
   }
   template <class Int>
   void integer(const char* name, Int* out, std::int64_t min, std::int64_t max) {
     if (const auto* v = take(name)) {
-      const std::string range = "a whole number from " + std::to_string(min) + " to " + std::to_string(max);
-      const bool fits = v->is_number_integer() &&
-                        (!v->is_number_unsigned() ||
-                         v->get<std::uint64_t>() <= static_cast<std::uint64_t>(
-                                                        std::numeric_limits<std::int64_t>::max())) &&
-                        v->get<std::int64_t>() >= min && v->get<std::int64_t>() <= max;
-      if (fits) *out = static_cast<Int>(v->get<std::int64_t>());
-      else wrong(name, range, *v);
+      const std::string range =
+          "a whole number from " + std::to_string(min) + " to " + std::to_string(max);
+      const bool fits =
+          v->is_number_integer() &&
+          (!v->is_number_unsigned() ||
+           v->get<std::uint64_t>() <=
+               static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) &&
+          v->get<std::int64_t>() >= min && v->get<std::int64_t>() <= max;
+      if (fits)
+        *out = static_cast<Int>(v->get<std::int64_t>());
+      else
+        wrong(name, range, *v);
     }
   }
   void number(const char* name, double* out) {
     if (const auto* v = take(name)) {
-      if (v->is_number()) *out = v->get<double>();
-      else wrong(name, "a number", *v);
+      if (v->is_number())
+        *out = v->get<double>();
+      else
+        wrong(name, "a number", *v);
     }
   }
   void texts(const char* name, std::vector<std::string>* out) {

@@ -94,7 +94,8 @@ Result<json> Bench::decode() {
     for (int done = 0; done < count; done += 16) {
       MEMSLOT_TRY(on_compute([&]() -> Status {
         const auto start = SteadyClock::now();
-        MEMSLOT_TRY(run->session().write(std::min(16, count - done), [](std::int32_t) { return true; }));
+        MEMSLOT_TRY(
+            run->session().write(std::min(16, count - done), [](std::int32_t) { return true; }));
         seconds += seconds_since(start);
         return ok();
       }));
@@ -158,12 +159,10 @@ Result<json> Bench::swap() {
                                               fetched.version.sha256, fetched.payload));
     load_ms.push_back(1e3 * seconds_since(start));
   }
-  return json{{"activate_us", median(micros)},
-              {"activate_p99_us", quantile(micros, 0.99)},
-              {"token_us", median(token_us)},
-              {"share_of_token", median(micros) / median(token_us)},
-              {"load_ms", median(load_ms)},
-              {"payload_bytes", fetched.payload->size()}};
+  return json{
+      {"activate_us", median(micros)}, {"activate_p99_us", quantile(micros, 0.99)},
+      {"token_us", median(token_us)},  {"share_of_token", median(micros) / median(token_us)},
+      {"load_ms", median(load_ms)},    {"payload_bytes", fetched.payload->size()}};
 }
 
 Result<json> Bench::recompute() {
@@ -238,14 +237,16 @@ Result<json> Bench::round_trip() {
     observation.step = static_cast<std::uint64_t>(r);
     observation.hidden_mean = summary.hidden_mean;
     observation.hidden_count = summary.hidden_count;
-    MEMSLOT_TRY(const Advice advice,
-                run->selector()->observe(std::move(observation),
-                                         deadline_in(context_.engine.clock, std::chrono::seconds(5))));
+    MEMSLOT_TRY(
+        const Advice advice,
+        run->selector()->observe(std::move(observation),
+                                 deadline_in(context_.engine.clock, std::chrono::seconds(5))));
     candidates = advice.directive.candidates;
     for (const wire::SlotAction& action : advice.directive.actions) {
       if (action.action != wire::ActionKind::kUse || action.part < 0) continue;
-      MEMSLOT_TRY(context_.engine.loader.load(action.slot, action.ref, action.sha256,
-                                              advice.parts.at(static_cast<std::size_t>(action.part))));
+      MEMSLOT_TRY(
+          context_.engine.loader.load(action.slot, action.ref, action.sha256,
+                                      advice.parts.at(static_cast<std::size_t>(action.part))));
     }
     if (r >= 10) micros.push_back(advice.select_us);  // the first ones bring the memory
   }

@@ -18,8 +18,8 @@ struct Engine {
   Gpt& gpt;
   const Tokenizer* tokenizer;  // null where the model file brings none
   Sha256 model_digest;
-  Sha256 base_digest;          // attest() when the model was loaded
-  LogitsScratch& scratch;      // on the compute thread only
+  Sha256 base_digest;      // attest() when the model was loaded
+  LogitsScratch& scratch;  // on the compute thread only
   MemoryLoader& loader;
   Scheduler& scheduler;
   ControllerLink& link;

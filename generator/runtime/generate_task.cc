@@ -94,7 +94,8 @@ Status Generate::open() {
               ids_of(context_.engine.tokenizer, {arguments_.prompt, std::nullopt}));
   prompt_tokens_ = ids.size();
   if (static_cast<std::int64_t>(ids.size()) >= context_.engine.gpt.config().context) {
-    return invalid("prompt", "fewer than " + std::to_string(context_.engine.gpt.config().context) + " tokens",
+    return invalid("prompt",
+                   "fewer than " + std::to_string(context_.engine.gpt.config().context) + " tokens",
                    std::to_string(ids.size()) + " tokens");
   }
   RunOptions options;
@@ -148,7 +149,8 @@ Status Generate::write_back() {
   const MemoryVersion* origin = run_->named_version();
   if (!arguments_.write_back || origin == nullptr || !run_->dirty()) return ok();
   if (write_back_ == nullptr) {
-    write_back_ = std::make_unique<WriteBack>(context_.engine.outbox, run_->selector()->opening(), *origin);
+    write_back_ =
+        std::make_unique<WriteBack>(context_.engine.outbox, run_->selector()->opening(), *origin);
   }
   MEMSLOT_TRY(const MemoryPayload state, run_->snapshot());
   return write_back_->write(step_, static_cast<std::uint64_t>(run_->session().cached()), state);
@@ -179,15 +181,16 @@ Status Generate::write() {
 
 std::string Generate::done(const WriteBack::Outcome& stored) {
   const auto& tokens = run_->session().tokens();
-  json event = {{"type", "done"},
-                {"text", text_.text()},
-                {"tokens", std::vector<std::int32_t>(
-                               tokens.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), tokens.end())},
-                {"prompt_tokens", prompt_tokens_},
-                {"finish", text_.finish()},
-                {"logits_xxh3", run_->session().logits_xxh3().hex()},
-                {"decode_seconds", decode_seconds_},
-                {"prefill_seconds", prefill_seconds_}};
+  json event = {
+      {"type", "done"},
+      {"text", text_.text()},
+      {"tokens", std::vector<std::int32_t>(
+                     tokens.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), tokens.end())},
+      {"prompt_tokens", prompt_tokens_},
+      {"finish", text_.finish()},
+      {"logits_xxh3", run_->session().logits_xxh3().hex()},
+      {"decode_seconds", decode_seconds_},
+      {"prefill_seconds", prefill_seconds_}};
   if (stored.stored) {
     event["write_back"] = stored.memory;
     event["write_back_conflict"] = stored.conflict;
@@ -222,7 +225,8 @@ Result<std::string> generate_task(const TaskContext& context, std::string_view a
     return Error{ErrorCode::kNotFound, "tokenizer: expected one in the model file, found none"};
   }
   MEMSLOT_TRY(StopMatcher stops, StopMatcher::make(parsed.stop));
-  Generate generate(context, std::move(parsed), TextOut(*context.engine.tokenizer, std::move(stops)));
+  Generate generate(context, std::move(parsed),
+                    TextOut(*context.engine.tokenizer, std::move(stops)));
   return generate.run();
 }
 

@@ -127,13 +127,15 @@ void GeneratorService::Impl::make_link(std::unique_ptr<Channel> channel) {
   hello.model_name = gpt->config().name;
   hello.slots = slot_infos(*gpt);
   hello.learn_workers = tokenizer == nullptr ? 0 : 1;
-  link = std::make_unique<ControllerLink>(std::move(channel), std::move(hello),
-                                          [this](wire::Message message) { take(std::move(message)); });
+  link =
+      std::make_unique<ControllerLink>(std::move(channel), std::move(hello),
+                                       [this](wire::Message message) { take(std::move(message)); });
   outbox = std::make_unique<Outbox>(*link, clock, options.outbox_bytes);
   outer = std::make_unique<OuterParameters>(*gpt, model_digest, *link, clock, options.outer_seed);
-  loader->set_outer_source([this](std::size_t slot, MemoryKind kind) { return outer->get(slot, kind); });
-  engine = std::make_unique<Engine>(Engine{*gpt, tokenizer.get(), model_digest, base_digest, *scratch,
-                                           *loader, *scheduler, *link, *outbox, clock});
+  loader->set_outer_source(
+      [this](std::size_t slot, MemoryKind kind) { return outer->get(slot, kind); });
+  engine = std::make_unique<Engine>(Engine{*gpt, tokenizer.get(), model_digest, base_digest,
+                                           *scratch, *loader, *scheduler, *link, *outbox, clock});
   std::unique_ptr<Learner> learn;
   if (tokenizer != nullptr) learn = std::make_unique<Learner>(*gpt, *file, *tokenizer, texts, gate);
   learner = std::make_unique<LearnWorker>(*engine, std::move(learn), *outer);
@@ -189,30 +191,49 @@ Result<std::string> GeneratorService::Impl::status() const {
   const MemoryLoader::Counters loads = loader->counters();
   const RpcStats rpc = link->stats();
   const BackendInfo& info = backend->info();
-  return dump({{"type", "status"},
-               {"generator", link->incarnation()},
-               {"build", std::string(build_version())},
-               {"model", gpt->config().name},
-               {"model_digest", model_digest.hex()},
-               {"weights", std::string(dtype_name(gpt->options().weights))},
-               {"slots", gpt->options().slot_layers},
-               {"context", gpt->config().context},
-               {"backend", {{"name", info.name}, {"isa", info.isa}, {"library", info.library},
-                            {"threads", info.threads}, {"row_invariant", info.row_invariant}}},
-               {"memory", memory()},
-               {"residents", residents.size()},
-               {"loads", {{"done", loads.loads}, {"failed", loads.failures}, {"bytes", loads.bytes}}},
-               {"sessions", {{"running", scheduled.sessions}, {"waiting", scheduled.waiting},
-                             {"refused", scheduled.refused}}},
-               {"tasks", {{"running", task.running}, {"done", task.done}, {"failed", task.failed},
-                          {"refused", task.refused}}},
-               {"learning", {{"queued", learn.queued}, {"learned", learn.learned},
-                             {"failed", learn.failed}, {"fenced", learn.fenced}}},
-               {"outbox", {{"waiting", out.waiting}, {"bytes", out.bytes},
-                           {"acknowledged", out.acknowledged}, {"refused", out.refused},
-                           {"retries", out.retries}}},
-               {"link", {{"lost", rpc.lost}, {"late", rpc.late}, {"resent", rpc.resent},
-                         {"malformed", rpc.malformed}}}});
+  return dump(
+      {{"type", "status"},
+       {"generator", link->incarnation()},
+       {"build", std::string(build_version())},
+       {"model", gpt->config().name},
+       {"model_digest", model_digest.hex()},
+       {"weights", std::string(dtype_name(gpt->options().weights))},
+       {"slots", gpt->options().slot_layers},
+       {"context", gpt->config().context},
+       {"backend",
+        {{"name", info.name},
+         {"isa", info.isa},
+         {"library", info.library},
+         {"threads", info.threads},
+         {"row_invariant", info.row_invariant}}},
+       {"memory", memory()},
+       {"residents", residents.size()},
+       {"loads", {{"done", loads.loads}, {"failed", loads.failures}, {"bytes", loads.bytes}}},
+       {"sessions",
+        {{"running", scheduled.sessions},
+         {"waiting", scheduled.waiting},
+         {"refused", scheduled.refused}}},
+       {"tasks",
+        {{"running", task.running},
+         {"done", task.done},
+         {"failed", task.failed},
+         {"refused", task.refused}}},
+       {"learning",
+        {{"queued", learn.queued},
+         {"learned", learn.learned},
+         {"failed", learn.failed},
+         {"fenced", learn.fenced}}},
+       {"outbox",
+        {{"waiting", out.waiting},
+         {"bytes", out.bytes},
+         {"acknowledged", out.acknowledged},
+         {"refused", out.refused},
+         {"retries", out.retries}}},
+       {"link",
+        {{"lost", rpc.lost},
+         {"late", rpc.late},
+         {"resent", rpc.resent},
+         {"malformed", rpc.malformed}}}});
 }
 
 GeneratorService::GeneratorService(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

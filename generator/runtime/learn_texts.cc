@@ -14,7 +14,8 @@ using nlohmann::json;
 
 Result<std::string> read_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
-  if (!in) return Error{ErrorCode::kNotFound, "learn text: expected a file, found none (" + path + ")"};
+  if (!in)
+    return Error{ErrorCode::kNotFound, "learn text: expected a file, found none (" + path + ")"};
   std::ostringstream text;
   text << in.rdbuf();
   if (in.bad()) return Error{ErrorCode::kIo, "learn text: cannot read " + path};

@@ -98,8 +98,9 @@ void LearnWorker::assign(wire::AssignLearn job) {
       return;
     }
   }
-  send(job, Error{ErrorCode::kOverloaded, "learn jobs: expected at most " +
-                                              std::to_string(kMaxQueued) + " waiting, found one more"});
+  send(job,
+       Error{ErrorCode::kOverloaded, "learn jobs: expected at most " + std::to_string(kMaxQueued) +
+                                         " waiting, found one more"});
 }
 
 void LearnWorker::cancel(const wire::CancelLearn& job) {
@@ -218,8 +219,8 @@ Result<LearnOutcome> LearnWorker::train(const wire::AssignLearn& job) {
     Selector selector(engine_.link, engine_.loader.residents(), engine_.clock, std::move(open));
     const TimePoint deadline = deadline_in(engine_.clock, std::chrono::seconds(10));
     MEMSLOT_TRY(selector.open(deadline));
-    // Another kind, or what another model learned (which is not handed out), is begun anew: the version
-    // before stays in the bank.
+    // Another kind, or what another model learned (which is not handed out), is begun anew: the
+    // version before stays in the bank.
     const auto head = selector.fetch({job.target.ns, job.target.id, 0}, deadline);
     if (!head && head.error().code != ErrorCode::kMismatch) return head.error();
     if (head && head.value().version.signature.kind == request.config.kind &&
@@ -246,7 +247,8 @@ Result<LearnOutcome> LearnWorker::learn_now(
 Result<LearnOutcome> LearnWorker::read_through(const wire::AssignLearn& job) {
   MEMSLOT_TRY(const LearnConfig config, delta_config(job.config));
   const auto& layers = engine_.gpt.options().slot_layers;
-  const auto layer = config.layer < 0 ? layers.begin() : std::find(layers.begin(), layers.end(), config.layer);
+  const auto layer =
+      config.layer < 0 ? layers.begin() : std::find(layers.begin(), layers.end(), config.layer);
   if (layer == layers.end()) {
     return invalid("learn option 'layer'", "one of the generator's slot layers", config.layer);
   }
@@ -307,7 +309,9 @@ void LearnWorker::send(const wire::AssignLearn& job, Result<LearnOutcome> outcom
     const bool accepted = ack != nullptr && ack->accepted;
     if (!accepted) {
       log::warn("learn job {}: not accepted: {}", name,
-                ack != nullptr ? ack->message : reply ? "not a LearnAck" : reply.error().message);
+                ack != nullptr ? ack->message
+                : reply        ? "not a LearnAck"
+                               : reply.error().message);
     }
     const std::lock_guard lock(mutex_);
     ++(!accepted ? counters_.fenced : learned ? counters_.learned : counters_.failed);

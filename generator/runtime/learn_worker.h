@@ -1,14 +1,15 @@
 #pragma once
 // Takes learn jobs from the controller, one at a time, and sends back what was learned.
 //
-// Operation:   assign() queues a job; while it waits and runs, progress goes to the controller at least
+// Operation:   assign() queues a job; while it waits and runs, progress goes to the controller at
+// least
 //              once a second, which renews its lease. The result goes through the outbox until the
 //              controller answers; a lease that was fenced off meanwhile is only logged.
 //              The same job with a newer lease, while the old one still runs here, takes over the
-//              lease: nothing is learned twice. Unless the head moved: then the old one is cancelled,
-//              and the new one waits its turn. A cancelled job ends at the learner's next report;
-//              what cancels an older lease of it is ignored.
-//              Kind `delta` is not trained: the text is read through the slot and the state sent.
+//              lease: nothing is learned twice. Unless the head moved: then the old one is
+//              cancelled, and the new one waits its turn. A cancelled job ends at the learner's
+//              next report; what cancels an older lease of it is ignored. Kind `delta` is not
+//              trained: the text is read through the slot and the state sent.
 // Concurrency: any thread.
 // Limits:      kMaxQueued jobs wait; more are answered with LearnFailed kOverloaded.
 // Lifecycle:   start(), stop(): cancels what runs; the controller assigns it again after its lease.
@@ -61,16 +62,16 @@ class LearnWorker {
   void send(const wire::AssignLearn& job, Result<LearnOutcome> outcome);
 
   Engine& engine_;
-  std::mutex learner_mutex_;           // held while learning; taken before mutex_
+  std::mutex learner_mutex_;  // held while learning; taken before mutex_
   std::unique_ptr<Learner> learner_;
   OuterParameters& outer_;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<wire::AssignLearn> queue_;
-  wire::LearnProgress running_;        // job empty: none
-  std::string running_expected_;       // the head that it starts from
-  bool cancelled_ = false;             // the running one
+  wire::LearnProgress running_;   // job empty: none
+  std::string running_expected_;  // the head that it starts from
+  bool cancelled_ = false;        // the running one
   bool stopping_ = false;
   Counters counters_;
   std::thread thread_, pulse_;

@@ -47,7 +47,8 @@ Result<std::shared_ptr<const LoadedMemory>> MemoryLoader::verify(std::uint32_t s
   const Sha256 outer_digest = outer == nullptr ? Sha256{} : memslot::sha256(outer->bytes());
   return LoadedMemory::load(
       payload, ref, sha256,
-      expected_signature(gpt_, model_digest_, slot, payload.kind(), outer_digest), outer.get(), gpt_);
+      expected_signature(gpt_, model_digest_, slot, payload.kind(), outer_digest), outer.get(),
+      gpt_);
 }
 
 MemoryLoader::Counters MemoryLoader::counters() const {

@@ -20,8 +20,8 @@ class MemoryLoader {
     std::uint64_t loads = 0, failures = 0, bytes = 0;
   };
   // Gives the outer parameters of a stateful kind at a slot; may ask the controller.
-  using OuterSource =
-      std::function<Result<std::shared_ptr<const MemoryPayload>>(std::size_t slot, MemoryKind kind)>;
+  using OuterSource = std::function<Result<std::shared_ptr<const MemoryPayload>>(std::size_t slot,
+                                                                                 MemoryKind kind)>;
 
   MemoryLoader(const Gpt& gpt, const Sha256& model_digest, ResidentSet& residents);
   void set_outer_source(OuterSource source) { outer_ = std::move(source); }
@@ -36,7 +36,8 @@ class MemoryLoader {
 
   // load() without looking for it among the residents, and without keeping it there.
   Result<std::shared_ptr<const LoadedMemory>> verify(std::uint32_t slot, const MemoryRef& ref,
-                                                     const Sha256& sha256, const SharedBytes& bytes);
+                                                     const Sha256& sha256,
+                                                     const SharedBytes& bytes);
 
   ResidentSet& residents() { return residents_; }
   const Sha256& model_digest() const { return model_digest_; }

@@ -17,8 +17,8 @@ namespace memslot {
 struct StepSummary {
   std::vector<float> hidden_mean;  // (D), empty when count is 0
   std::uint32_t hidden_count = 0;
-  float entropy = 0;               // nats; 0 where no token was scored
-  float surprise = 0;              // nats
+  float entropy = 0;   // nats; 0 where no token was scored
+  float surprise = 0;  // nats
 };
 
 class Observer {

@@ -27,7 +27,8 @@ bool is_of_the_disk(ErrorCode code) {
 
 }  // namespace
 
-Outbox::Outbox(ControllerLink& link, const Clock& clock, std::size_t max_bytes, int max_disk_failures)
+Outbox::Outbox(ControllerLink& link, const Clock& clock, std::size_t max_bytes,
+               int max_disk_failures)
     : link_(link), clock_(clock), max_bytes_(max_bytes), max_disk_failures_(max_disk_failures) {}
 
 Outbox::~Outbox() { stop(); }
@@ -65,9 +66,9 @@ Status Outbox::add(Outgoing item) {
     const std::lock_guard lock(mutex_);
     if (stopping_) return Error{ErrorCode::kCancelled, "the generator is stopping"};
     if (counters_.bytes + bytes > max_bytes_) {
-      return Error{ErrorCode::kOverloaded,
-                   "outbox: expected at most " + std::to_string(max_bytes_) + " bytes, found " +
-                       std::to_string(counters_.bytes + bytes)};
+      return Error{ErrorCode::kOverloaded, "outbox: expected at most " +
+                                               std::to_string(max_bytes_) + " bytes, found " +
+                                               std::to_string(counters_.bytes + bytes)};
     }
     counters_.bytes += bytes;
     queue_.push_back(std::move(item));
@@ -89,7 +90,8 @@ Result<wire::Message> Outbox::send(const Outgoing& item) {
   if (reply || reply.error().code != ErrorCode::kNotFound || !item.session) return reply;
   MEMSLOT_TRY(link_.call(*item.session, {}, deadline()));
   reply = link_.call(item.body, item.parts, deadline());
-  // Closed again: its own end may be long past. Should it still run, its next step opens it once more.
+  // Closed again: its own end may be long past. Should it still run, its next step opens it once
+  // more.
   wire::Observation last;
   last.session = item.session->session;
   link_.request(wire::CloseSession{item.session->session, std::move(last)});

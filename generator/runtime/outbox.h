@@ -1,12 +1,14 @@
 #pragma once
-// What must reach the controller even if it is away just now: write-backs and results of learn jobs.
+// What must reach the controller even if it is away just now: write-backs and results of learn
+// jobs.
 //
-// Operation:   one thread sends what waits, oldest first, until it is acknowledged. A retry is the same
+// Operation:   one thread sends what waits, oldest first, until it is acknowledged. A retry is the
+// same
 //              message with the same token, so the controller stores it once. What the controller
-//              refuses for good is reported; what fails for now (no controller, timeout, overloaded,
-//              outcome unknown) is tried again, with growing pauses up to two seconds. So is what the
-//              controller's disk failed (kIo, kNoSpace), but only max_disk_failures times in a row:
-//              then it is reported, and what waits behind it goes on.
+//              refuses for good is reported; what fails for now (no controller, timeout,
+//              overloaded, outcome unknown) is tried again, with growing pauses up to two seconds.
+//              So is what the controller's disk failed (kIo, kNoSpace), but only max_disk_failures
+//              times in a row: then it is reported, and what waits behind it goes on.
 // Concurrency: any thread; `done` runs on the outbox's thread.
 // Limits:      max_bytes of parts wait at most; over it add() is kOverloaded.
 // Lifecycle:   start(), flush(deadline), stop(): what then still waits ends with kCancelled.

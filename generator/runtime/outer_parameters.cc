@@ -15,7 +15,9 @@ OuterParameters::OuterParameters(const Gpt& gpt, const Sha256& model_digest, Con
                                  const Clock& clock, std::uint64_t seed)
     : gpt_(gpt), model_digest_(model_digest), link_(link), clock_(clock), seed_(seed) {}
 
-TimePoint OuterParameters::deadline() const { return deadline_in(clock_, std::chrono::seconds(10)); }
+TimePoint OuterParameters::deadline() const {
+  return deadline_in(clock_, std::chrono::seconds(10));
+}
 
 DeltaShape OuterParameters::shape() const {
   const std::int64_t width = std::min(gpt_.config().head_dim, 1024);
@@ -23,10 +25,12 @@ DeltaShape OuterParameters::shape() const {
   return {heads, width, width, /*output_gate=*/false};
 }
 
-Result<std::shared_ptr<const MemoryPayload>> OuterParameters::get(std::size_t slot, MemoryKind kind) {
+Result<std::shared_ptr<const MemoryPayload>> OuterParameters::get(std::size_t slot,
+                                                                  MemoryKind kind) {
   if (kind != MemoryKind::kDelta) {
-    return Error{ErrorCode::kNotSupported, fmt::format("outer parameters: expected kind delta, found {}",
-                                                       memory_kind_name(kind))};
+    return Error{
+        ErrorCode::kNotSupported,
+        fmt::format("outer parameters: expected kind delta, found {}", memory_kind_name(kind))};
   }
   const std::lock_guard lock(mutex_);
   if (const auto found = known_.find(slot); found != known_.end()) return found->second;
@@ -46,7 +50,8 @@ Result<MemoryPayload> OuterParameters::fetch_or_make(std::size_t slot) {
   open.policy = "base";
   open.sampling = "{}";
   MEMSLOT_TRY(link_.call(open, {}, deadline()));
-  const MemoryRef ref{"outer", fmt::format("delta-l{}-s{}", gpt_.options().slot_layers[slot], seed_), 0};
+  const MemoryRef ref{"outer",
+                      fmt::format("delta-l{}-s{}", gpt_.options().slot_layers[slot], seed_), 0};
   auto payload = fetch(open.session, ref);
   if (!payload && payload.error().code == ErrorCode::kNotFound) {
     payload = publish(open.session, ref, slot);
@@ -56,13 +61,14 @@ Result<MemoryPayload> OuterParameters::fetch_or_make(std::size_t slot) {
   auto closed = link_.call(wire::CloseSession{open.session, std::move(last)}, {}, deadline());
   if (!closed) log::debug("outer parameters: {}", closed.error().message);
   if (!payload) return payload.error().with_context(ref.text());
-  MEMSLOT_TRY(check_signature(
-      expected_signature(gpt_, model_digest_, slot, MemoryKind::kDelta), payload.value().signature()));
+  MEMSLOT_TRY(check_signature(expected_signature(gpt_, model_digest_, slot, MemoryKind::kDelta),
+                              payload.value().signature()));
   return payload;
 }
 
 Result<MemoryPayload> OuterParameters::fetch(std::uint64_t session, const MemoryRef& ref) {
-  MEMSLOT_TRY(const wire::Message reply, link_.call(wire::FetchMemory{session, ref}, {}, deadline()));
+  MEMSLOT_TRY(const wire::Message reply,
+              link_.call(wire::FetchMemory{session, ref}, {}, deadline()));
   const auto* body = std::get_if<wire::MemoryReply>(&reply.body);
   if (body == nullptr || reply.parts.size() != 1) {
     return Error{ErrorCode::kInternal, "reply: expected MemoryReply, found another message"};

@@ -3,7 +3,8 @@
 // "outer/delta-l<layer>-s<seed>", fetched when first needed.
 //
 // Where the bank has none, they are made (shared/memory/layout/delta.h) and published; if another
-// generator publishes first, its record is taken. They are made from the seed alone, so both are equal.
+// generator publishes first, its record is taken. They are made from the seed alone, so both are
+// equal.
 //
 // Threads: any; the first caller for a slot asks the controller, the others wait for it.
 #include <cstdint>

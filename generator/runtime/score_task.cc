@@ -66,7 +66,9 @@ std::string Score::scores() const {
     }
     tokens.push_back(token_json(figures_[i]));
   }
-  const auto mean = [](double sum, std::size_t n) { return n == 0 ? 0.0 : sum / static_cast<double>(n); };
+  const auto mean = [](double sum, std::size_t n) {
+    return n == 0 ? 0.0 : sum / static_cast<double>(n);
+  };
   return dump({{"type", "scores"},
                {"tokens", std::move(tokens)},
                {"nll", mean(nll, figures_.size())},

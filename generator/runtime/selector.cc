@@ -9,7 +9,8 @@ namespace {
 
 // What a reply of another type than asked for is worth.
 Error unexpected(const char* wanted) {
-  return {ErrorCode::kInternal, std::string("reply: expected ") + wanted + ", found another message"};
+  return {ErrorCode::kInternal,
+          std::string("reply: expected ") + wanted + ", found another message"};
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
 #pragma once
 // One session's talk with the controller: open, observe and be advised, fetch a memory, close.
 //
-//   - The resident set goes along as a delta to what the controller is known to have; after anything
+//   - The resident set goes along as a delta to what the controller is known to have; after
+//   anything
 //     unsure, or when the controller asks, whole.
-//   - What was reported stays pinned until release_pins(): after the directive was followed, or missed.
+//   - What was reported stays pinned until release_pins(): after the directive was followed, or
+//   missed.
 //   - A controller that restarted knows no session: it is opened again and the request repeated.
 //   - observe() does not wait for a controller that is known to be lost.
 //   - A directive for another step is dropped and counted.
@@ -22,7 +24,7 @@ namespace memslot {
 struct Advice {
   wire::Directive directive;
   std::vector<SharedBytes> parts;
-  double select_us = 0;   // observation sent to directive received
+  double select_us = 0;  // observation sent to directive received
 };
 
 struct FetchedMemory {
@@ -32,7 +34,8 @@ struct FetchedMemory {
 
 class Selector {
  public:
-  Selector(ControllerLink& link, ResidentSet& residents, const Clock& clock, wire::OpenSession open);
+  Selector(ControllerLink& link, ResidentSet& residents, const Clock& clock,
+           wire::OpenSession open);
   ~Selector();  // releases the pins; says CloseSession if nobody did
   Selector(const Selector&) = delete;
   Selector& operator=(const Selector&) = delete;
@@ -43,8 +46,8 @@ class Selector {
   const std::string& policy() const { return policy_; }
 
   Status open(TimePoint deadline);
-  // `observation` without session and residents, which are filled in here. kTimeout and kUnavailable:
-  // no advice came; the step goes on with what it has.
+  // `observation` without session and residents, which are filled in here. kTimeout and
+  // kUnavailable: no advice came; the step goes on with what it has.
   Result<Advice> observe(wire::Observation observation, TimePoint deadline);
   void release_pins();
   Result<FetchedMemory> fetch(const MemoryRef& ref, TimePoint deadline);

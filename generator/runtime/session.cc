@@ -23,10 +23,9 @@ std::vector<std::pair<std::int32_t, float>> best_of(std::span<const float> logit
   std::iota(order.begin(), order.end(), 0);
   const auto keep = std::min(order.size(), static_cast<std::size_t>(count));
   const auto at = [&](std::int32_t i) { return logits[static_cast<std::size_t>(i)]; };
-  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(keep), order.end(),
-                    [&](std::int32_t a, std::int32_t b) {
-                      return at(a) != at(b) ? at(a) > at(b) : a < b;
-                    });
+  std::partial_sort(
+      order.begin(), order.begin() + static_cast<std::ptrdiff_t>(keep), order.end(),
+      [&](std::int32_t a, std::int32_t b) { return at(a) != at(b) ? at(a) > at(b) : a < b; });
   std::vector<std::pair<std::int32_t, float>> out;
   for (std::size_t i = 0; i < keep; ++i) out.emplace_back(order[i], at(order[i]));
   return out;
@@ -40,8 +39,9 @@ Result<LogitsScratch> LogitsScratch::make(const Gpt& gpt) {
   out.d_model_ = gpt.config().d_model;
   MEMSLOT_TRY(out.logits_,
               gpt.backend().alloc(static_cast<std::size_t>(kRows * out.vocab_) * sizeof(float)));
-  MEMSLOT_TRY(out.hidden_, gpt.backend().alloc(
-                               static_cast<std::size_t>(Gpt::kMaxRows * out.d_model_) * sizeof(float)));
+  MEMSLOT_TRY(
+      out.hidden_,
+      gpt.backend().alloc(static_cast<std::size_t>(Gpt::kMaxRows * out.d_model_) * sizeof(float)));
   return out;
 }
 
@@ -173,7 +173,8 @@ void Session::digest(std::span<const float> logits) {
 
 void Session::set_aside(std::size_t slot) {
   const auto& active = slots_[slot].active();
-  if (settings_.kv != wire::KvMode::kActivated || active == nullptr || !is_stateful(active->kind())) {
+  if (settings_.kv != wire::KvMode::kActivated || active == nullptr ||
+      !is_stateful(active->kind())) {
     return;
   }
   auto state = slots_[slot].snapshot();

@@ -7,10 +7,10 @@
 //
 //   activated   a swap counts from the next token on.
 //   recompute   a swap recomputes the layers above the lowest changed slot over all cached tokens:
-//               from there on everything is bit-identical to a run that had these memories all along
-//               (row-invariant backends). A stateful memory therefore reads the text from its stored
-//               state again. In `activated`, a stateful memory that comes back goes on from the state
-//               at which it was swapped out.
+//               from there on everything is bit-identical to a run that had these memories all
+//               along (row-invariant backends). A stateful memory therefore reads the text from its
+//               stored state again. In `activated`, a stateful memory that comes back goes on from
+//               the state at which it was swapped out.
 //
 // Owner:   owns cache and slots; borrows Gpt and LogitsScratch, which outlive it.
 // Threads: make() and the accessors of a session at rest from any thread; the rest on the compute
@@ -48,20 +48,21 @@ class LogitsScratch {
   std::int64_t vocab_ = 0, d_model_ = 0;
   Buffer logits_, hidden_;
   std::vector<float> host_;
-  std::unique_ptr<std::atomic<std::size_t>> kv_bytes_ = std::make_unique<std::atomic<std::size_t>>(0);
+  std::unique_ptr<std::atomic<std::size_t>> kv_bytes_ =
+      std::make_unique<std::atomic<std::size_t>>(0);
 };
 
 struct SessionSettings {
   wire::KvMode kv = wire::KvMode::kActivated;
   SamplingSettings sampling;
-  bool digest_logits = false;   // keep logits_xxh3()
-  bool figures = true;          // entropy and surprise of a prompt's last tokens (costs logits)
-  int top_logits = 0;           // keep this many per token when reading
+  bool digest_logits = false;  // keep logits_xxh3()
+  bool figures = true;         // entropy and surprise of a prompt's last tokens (costs logits)
+  int top_logits = 0;          // keep this many per token when reading
 };
 
 struct TokenFigures {
   std::int32_t token = 0;
-  float log_prob = 0;           // nats, under the full distribution
+  float log_prob = 0;  // nats, under the full distribution
   bool is_argmax = false;
   std::vector<std::pair<std::int32_t, float>> top;  // (id, logit), best first
 };
@@ -81,7 +82,7 @@ struct SlotChange {
 
 struct SwapOutcome {
   bool changed = false;
-  double swap_us = 0;           // activation alone
+  double swap_us = 0;  // activation alone
   double recompute_us = 0;
   std::int64_t recomputed = 0;  // positions
 };
@@ -97,7 +98,7 @@ class Session {
   const KvCache& kv() const { return kv_; }
   const SessionSlot& slot(std::size_t i) const { return slots_[i]; }
   std::size_t slots() const { return slots_.size(); }
-  std::int64_t room() const;    // tokens that still fit the context
+  std::int64_t room() const;  // tokens that still fit the context
 
   // Tokens that are given (a prompt, a text). kInvalidArgument: an id outside the vocabulary, or
   // more than the context holds; then nothing is added.
@@ -147,7 +148,8 @@ class Session {
   std::vector<std::int32_t> tokens_;
   Xxh128 logits_digest_{};
   std::uint64_t sampled_ = 0;
-  // States of stateful memories that were swapped out, oldest first; over the bound the oldest goes.
+  // States of stateful memories that were swapped out, oldest first; over the bound the oldest
+  // goes.
   struct SetAside {
     std::size_t slot = 0;
     Sha256 memory;  // digest of its payload

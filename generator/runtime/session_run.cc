@@ -13,8 +13,10 @@ constexpr std::int64_t kPrefillPiece = 256;  // tokens between two chances for o
 
 }  // namespace
 
-Result<std::unique_ptr<SessionRun>> SessionRun::open(Engine& engine, std::vector<std::int32_t> tokens,
-                                                     RunOptions options, StepLoop::Advance advance) {
+Result<std::unique_ptr<SessionRun>> SessionRun::open(Engine& engine,
+                                                     std::vector<std::int32_t> tokens,
+                                                     RunOptions options,
+                                                     StepLoop::Advance advance) {
   const std::size_t slots = engine.gpt.options().slot_layers.size();
   if (options.session.slot >= slots) {
     return invalid("argument slot", "0 to " + std::to_string(slots - 1), options.session.slot);
@@ -72,8 +74,7 @@ void SessionRun::make_steps(StepLoop::Advance advance) {
   setup.select = options_.select;
   setup.deadline = options_.deadline;
   setup.sampled = options_.sampled;
-  setup.given_tokens =
-      options_.sampled ? static_cast<std::uint32_t>(session_->tokens().size()) : 0;
+  setup.given_tokens = options_.sampled ? static_cast<std::uint32_t>(session_->tokens().size()) : 0;
   steps_ = std::make_unique<StepLoop>(std::move(setup), std::move(advance));
 }
 

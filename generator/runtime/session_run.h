@@ -1,9 +1,10 @@
 #pragma once
-// A session as a task runs it: the numbers (session.h), the talk with the controller (selector.h) and
-// the steps (step_loop.h), opened from a task's arguments.
+// A session as a task runs it: the numbers (session.h), the talk with the controller (selector.h)
+// and the steps (step_loop.h), opened from a task's arguments.
 //
 //   auto    opens a session with the controller and follows its directives.
-//   named   opens one too (that is how a memory is fetched), but follows the user: the memory is active
+//   named   opens one too (that is how a memory is fetched), but follows the user: the memory is
+//   active
 //           from the first token on, or from the step that a schedule names.
 //   base    needs no controller.
 //
@@ -24,11 +25,11 @@ struct RunOptions {
   wire::SelectMode select = wire::SelectMode::kSync;
   Duration deadline = std::chrono::seconds(1);
   bool explore = false;
-  bool sampled = false;          // tokens are written, not given
-  bool with_base = false;        // a base run goes along, for the gain
-  bool needs_controller = false; // also where the first memory is base (a schedule names others)
+  bool sampled = false;           // tokens are written, not given
+  bool with_base = false;         // a base run goes along, for the gain
+  bool needs_controller = false;  // also where the first memory is base (a schedule names others)
   SessionSettings settings;
-  std::string sampling = "{}";   // JSON, for the record
+  std::string sampling = "{}";  // JSON, for the record
 };
 
 class SessionRun {

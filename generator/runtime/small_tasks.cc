@@ -25,7 +25,8 @@ Result<std::string> tokenize_task(const TaskContext& context, std::string_view a
     pieces.push_back(std::move(piece));
   }
   MEMSLOT_TRY(std::string text, tokenizer->decode(ids));
-  return dump({{"type", "tokens"}, {"ids", ids}, {"pieces", std::move(pieces)}, {"text", std::move(text)}});
+  return dump(
+      {{"type", "tokens"}, {"ids", ids}, {"pieces", std::move(pieces)}, {"text", std::move(text)}});
 }
 
 Result<std::string> attest_task(const TaskContext& context, std::string_view arguments) {

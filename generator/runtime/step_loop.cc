@@ -32,8 +32,9 @@ Result<FetchedMemory> StepLoop::fetch_and_load(std::uint32_t slot, const MemoryR
   return fetched;
 }
 
-Result<std::shared_ptr<const LoadedMemory>> StepLoop::stage(
-    const wire::SlotAction& action, const std::vector<SharedBytes>& parts, TimePoint deadline) {
+Result<std::shared_ptr<const LoadedMemory>> StepLoop::stage(const wire::SlotAction& action,
+                                                            const std::vector<SharedBytes>& parts,
+                                                            TimePoint deadline) {
   if (action.part >= 0) {
     const auto part = static_cast<std::size_t>(action.part);
     if (part >= parts.size()) return corrupt("directive's part", parts.size(), part);
@@ -63,8 +64,8 @@ StepLoop::Plan StepLoop::resolve(Advice advice, const Reported& reported, TimePo
   for (const wire::SlotAction& action : advice.directive.actions) {
     if (action.action == wire::ActionKind::kKeep) continue;
     if (action.slot >= plan.active.size()) {
-      log::warn("session {:x}: directive for slot {} of {}", setup_.selector->session(), action.slot,
-                plan.active.size());
+      log::warn("session {:x}: directive for slot {} of {}", setup_.selector->session(),
+                action.slot, plan.active.size());
       continue;
     }
     kept[action.slot] = false;
@@ -108,8 +109,9 @@ void StepLoop::take(const wire::SlotAction& action, const std::vector<SharedByte
 StepLoop::Plan StepLoop::missed_plan(const Error& why) {
   ++missed_;
   const bool first = active_[0].reason != ActiveReason::kMissedDeadline;  // of a row of them
-  log::write(first ? 3 : 1, fmt::format("session {:x} step {}: no directive, keeping what is active: {}",
-                                        setup_.selector->session(), step_, why.message));
+  log::write(first ? 3 : 1,
+             fmt::format("session {:x} step {}: no directive, keeping what is active: {}",
+                         setup_.selector->session(), step_, why.message));
   Plan plan{{}, active_, 0, 0};
   for (wire::ActiveMemory& active : plan.active) active.reason = ActiveReason::kMissedDeadline;
   return plan;
@@ -118,8 +120,8 @@ StepLoop::Plan StepLoop::missed_plan(const Error& why) {
 StepLoop::Plan StepLoop::advised(wire::Observation observation, const Reported& reported) {
   const TimePoint deadline = deadline_in(*setup_.clock, setup_.deadline);
   auto advice = setup_.selector->observe(std::move(observation), deadline);
-  Plan plan = advice ? resolve(std::move(advice).value(), reported, deadline)
-                     : missed_plan(advice.error());
+  Plan plan =
+      advice ? resolve(std::move(advice).value(), reported, deadline) : missed_plan(advice.error());
   setup_.selector->release_pins();
   return plan;
 }

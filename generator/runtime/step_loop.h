@@ -4,14 +4,15 @@
 //   observe -> directive -> stage, verify, activate -> forward the step's tokens -> report
 //
 //   sync    waits for the directive of step t, then runs step t with it.
-//   async   runs step t with the directive of step t - 1 (reason `late`), while that of step t is on
+//   async   runs step t with the directive of step t - 1 (reason `late`), while that of step t is
+//   on
 //           its way and its memory is staged.
 //   pinned  no directives: what the caller names is active (forced swaps included).
 //
-// `keep` is said of what the observation reported: in async, where step t may run another memory than
-// the one reported (of step t - 1), it brings the reported one back.
-// A directive that does not come in time means: what is active stays, and the report says so. A memory
-// that does not load means: the old one stays. A resident that is gone is fetched by the same deadline.
+// `keep` is said of what the observation reported: in async, where step t may run another memory
+// than the one reported (of step t - 1), it brings the reported one back. A directive that does not
+// come in time means: what is active stays, and the report says so. A memory that does not load
+// means: the old one stays. A resident that is gone is fetched by the same deadline.
 //
 // Threads: one session's thread; the numerical work is handed to the scheduler.
 #include <cstdint>
@@ -29,28 +30,28 @@ namespace memslot {
 
 struct StepReport {
   std::uint64_t step = 0;
-  std::vector<wire::ActiveMemory> active;   // one per slot, as it was during the step
+  std::vector<wire::ActiveMemory> active;  // one per slot, as it was during the step
   StepOutput output;
   SwapOutcome swap;
   std::uint32_t candidates = 0;
-  double select_us = 0;                     // 0 where no directive came
-  std::optional<float> gain;                // nats per token over base, where a base run goes along
+  double select_us = 0;       // 0 where no directive came
+  std::optional<float> gain;  // nats per token over base, where a base run goes along
 };
 
 class StepLoop {
  public:
   struct Setup {
     Session* session = nullptr;
-    Session* base = nullptr;            // the same text with base, for the gain; may be null
-    Selector* selector = nullptr;       // null: no controller is needed
-    bool advised = false;               // follows directives; else only what is pinned
+    Session* base = nullptr;       // the same text with base, for the gain; may be null
+    Selector* selector = nullptr;  // null: no controller is needed
+    bool advised = false;          // follows directives; else only what is pinned
     MemoryLoader* loader = nullptr;
     Scheduler* scheduler = nullptr;
     const Clock* clock = nullptr;
     wire::SelectMode select = wire::SelectMode::kSync;
     Duration deadline = std::chrono::seconds(1);
-    bool sampled = false;               // tokens are sampled, not given
-    std::uint32_t given_tokens = 0;     // of the prompt, for observation 0
+    bool sampled = false;            // tokens are sampled, not given
+    std::uint32_t given_tokens = 0;  // of the prompt, for observation 0
   };
   // Runs the step's tokens; on the compute thread.
   using Advance = std::function<Result<StepOutput>(Session&)>;
@@ -88,8 +89,8 @@ class StepLoop {
   Plan advised(wire::Observation observation, const Reported& reported);
   Plan missed_plan(const Error& why);
   Plan resolve(Advice advice, const Reported& reported, TimePoint deadline);
-  void take(const wire::SlotAction& action, const std::vector<SharedBytes>& parts, TimePoint deadline,
-            Plan* plan);
+  void take(const wire::SlotAction& action, const std::vector<SharedBytes>& parts,
+            TimePoint deadline, Plan* plan);
   Result<std::shared_ptr<const LoadedMemory>> stage(const wire::SlotAction& action,
                                                     const std::vector<SharedBytes>& parts,
                                                     TimePoint deadline);

@@ -23,8 +23,10 @@ void read_memory(ArgumentReader& in, const std::vector<std::string>& namespaces,
   std::string text = fallback;
   in.text("memory", &text);
   auto choice = memory_choice(text, namespaces.empty() ? "default" : namespaces.front());
-  if (choice) *out = std::move(choice).value();
-  else in.fail(choice.error().with_context("argument memory"));
+  if (choice)
+    *out = std::move(choice).value();
+  else
+    in.fail(choice.error().with_context("argument memory"));
 }
 
 void read_namespaces(ArgumentReader& in, std::vector<std::string>* out) {
@@ -42,11 +44,14 @@ void read_session(ArgumentReader& in, const std::string& memory, SessionArgument
   in.integer("step_tokens", &out->step_tokens, 1, kMaxStepTokens);
   std::string kv = "activated";
   in.text("kv", &kv);
-  if (kv == "recompute") out->kv = wire::KvMode::kRecompute;
-  else if (kv != "activated") in.fail("argument kv", "activated or recompute", kv);
+  if (kv == "recompute")
+    out->kv = wire::KvMode::kRecompute;
+  else if (kv != "activated")
+    in.fail("argument kv", "activated or recompute", kv);
 }
 
-void read_schedule(ArgumentReader& in, const std::string& default_ns, std::vector<ForcedSwap>* out) {
+void read_schedule(ArgumentReader& in, const std::string& default_ns,
+                   std::vector<ForcedSwap>* out) {
   const nlohmann::json* list = in.take("schedule");
   if (list == nullptr) return;
   if (!list->is_array()) return in.wrong("schedule", "a list of {step, memory}", *list);
@@ -79,10 +84,14 @@ void read_text(ArgumentReader& in, TextArguments* out) {
   if (in.has("text") == in.has("ids")) {
     in.fail("arguments", "either text or ids", in.has("text") ? "both" : "neither");
   }
-  if (in.has("text")) in.text("text", &out->text.emplace());
-  else in.take("text");
-  if (in.has("ids")) in.ids("ids", &out->ids.emplace());
-  else in.take("ids");
+  if (in.has("text"))
+    in.text("text", &out->text.emplace());
+  else
+    in.take("text");
+  if (in.has("ids"))
+    in.ids("ids", &out->ids.emplace());
+  else
+    in.take("ids");
 }
 
 }  // namespace
@@ -95,8 +104,10 @@ Result<GenerateArguments> generate_arguments(std::string_view json) {
   read_session(in, "auto", &out.session);
   std::string select = "sync";
   in.text("select", &select);
-  if (select == "async") out.select = wire::SelectMode::kAsync;
-  else if (select != "sync") in.fail("argument select", "sync or async", select);
+  if (select == "async")
+    out.select = wire::SelectMode::kAsync;
+  else if (select != "sync")
+    in.fail("argument select", "sync or async", select);
   in.integer("max_tokens", &out.max_tokens, 1, kMaxTokens);
   read_sampling(in, &out.sampling);
   in.texts("stop", &out.stop);
@@ -141,18 +152,22 @@ Status no_arguments(std::string_view json) {
 
 Result<BenchArguments> bench_arguments(std::string_view json) {
   using What = BenchArguments::What;
-  static const std::pair<const char*, What> kNames[] = {
-      {"decode", What::kDecode},       {"prefill", What::kPrefill},
-      {"swap", What::kSwap},           {"recompute", What::kRecompute},
-      {"learn_step", What::kLearnStep}, {"round_trip", What::kRoundTrip}};
+  static const std::pair<const char*, What> kNames[] = {{"decode", What::kDecode},
+                                                        {"prefill", What::kPrefill},
+                                                        {"swap", What::kSwap},
+                                                        {"recompute", What::kRecompute},
+                                                        {"learn_step", What::kLearnStep},
+                                                        {"round_trip", What::kRoundTrip}};
   ArgumentReader in(json);
   BenchArguments out;
   std::string what = "decode";
   in.text("what", &what);
   const auto* found = std::find_if(std::begin(kNames), std::end(kNames),
                                    [&](const auto& name) { return what == name.first; });
-  if (found != std::end(kNames)) out.what = found->second;
-  else in.fail("argument what", "decode, prefill, swap, recompute, learn_step or round_trip", what);
+  if (found != std::end(kNames))
+    out.what = found->second;
+  else
+    in.fail("argument what", "decode, prefill, swap, recompute, learn_step or round_trip", what);
   in.integer("tokens", &out.tokens, 1, kMaxTokens);
   in.integer("repeats", &out.repeats, 1, 1'000'000);
   read_namespaces(in, &out.namespaces);

@@ -1,7 +1,8 @@
 #pragma once
 // The arguments of the tasks that a generator answers (docs/formats/tasks.md), parsed once.
 //
-// Errors: kInvalidArgument naming the argument, what is accepted and what was found; an unknown name
+// Errors: kInvalidArgument naming the argument, what is accepted and what was found; an unknown
+// name
 //         is an error too. JSON that does not parse likewise.
 // Threads: pure functions.
 #include <cstdint>
@@ -49,7 +50,7 @@ struct GenerateArguments {
   bool explore = false;
   Duration deadline = std::chrono::seconds(1);
   bool write_back = false;
-  int write_back_every = 0;  // steps; 0: at the end only
+  int write_back_every = 0;          // steps; 0: at the end only
   std::vector<ForcedSwap> schedule;  // by step, ascending; with it "auto" starts from base
 };
 Result<GenerateArguments> generate_arguments(std::string_view json);
@@ -75,7 +76,7 @@ Status no_arguments(std::string_view json);
 struct BenchArguments {
   enum class What { kDecode, kPrefill, kSwap, kRecompute, kLearnStep, kRoundTrip };
   What what = What::kDecode;
-  int tokens = 0;    // 0: the measurement's own default
+  int tokens = 0;  // 0: the measurement's own default
   int repeats = 0;
   MemoryChoice memory;
   std::uint32_t slot = 0;

@@ -20,7 +20,9 @@ const char* reason_name(wire::ActiveReason reason) {
 
 std::string memory_name(const MemoryRef& ref) { return ref.id.empty() ? "base" : ref.text(); }
 
-std::string dump(const json& event) { return event.dump(-1, ' ', false, json::error_handler_t::replace); }
+std::string dump(const json& event) {
+  return event.dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
 json step_event(const StepReport& report, std::uint32_t slot) {
   json tokens = json::array();
@@ -43,7 +45,8 @@ json step_event(const StepReport& report, std::uint32_t slot) {
   if (report.active.size() > 1) {
     json& slots = event["slots"] = json::array();
     for (const wire::ActiveMemory& active : report.active) {
-      slots.push_back({{"memory", memory_name(active.ref)}, {"reason", reason_name(active.reason)}});
+      slots.push_back(
+          {{"memory", memory_name(active.ref)}, {"reason", reason_name(active.reason)}});
     }
   }
   return event;

@@ -1,5 +1,6 @@
 #pragma once
-// Pieces of JSON that several tasks' events share. Only for .cc files: it brings nlohmann/json along.
+// Pieces of JSON that several tasks' events share. Only for .cc files: it brings nlohmann/json
+// along.
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>

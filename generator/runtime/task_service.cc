@@ -38,10 +38,10 @@ void TaskService::assign(std::uint64_t request, wire::AssignTask task) {
     ++counters_.refused;
     const std::size_t found = running_.size();
     lock.unlock();
-    const Status told = engine_.link.post(
-        last_event(request, task.task,
-                   Error{ErrorCode::kOverloaded, "tasks: expected at most " + std::to_string(max_tasks_) +
-                                                     ", found " + std::to_string(found) + " running"}));
+    const Status told = engine_.link.post(last_event(
+        request, task.task,
+        Error{ErrorCode::kOverloaded, "tasks: expected at most " + std::to_string(max_tasks_) +
+                                          ", found " + std::to_string(found) + " running"}));
     if (!told) log::debug("task {}: {}", task.task, told.error().message);
     return;
   }

@@ -22,7 +22,8 @@ namespace memslot {
 
 class TaskService {
  public:
-  using Handler = std::function<Result<std::string>(const TaskContext&, const std::string& arguments)>;
+  using Handler =
+      std::function<Result<std::string>(const TaskContext&, const std::string& arguments)>;
   using Handlers = std::map<std::string, Handler>;  // by kind
   struct Counters {
     std::size_t running = 0;

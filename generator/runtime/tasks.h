@@ -2,8 +2,9 @@
 // The tasks that a generator answers: arguments and events are JSON, docs/formats/tasks.md.
 //
 // Each returns its last event. Errors: of the arguments (task_arguments.h), of the text (not UTF-8,
-// empty, longer than the context: kInvalidArgument), of the memory (kNotFound, kMismatch, kCorruption),
-// of the controller, kOverloaded, kCancelled. Whatever fails, model and resident set stay as they were.
+// empty, longer than the context: kInvalidArgument), of the memory (kNotFound, kMismatch,
+// kCorruption), of the controller, kOverloaded, kCancelled. Whatever fails, model and resident set
+// stay as they were.
 //
 // Threads: the task's own thread.
 #include <string>

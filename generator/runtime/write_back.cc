@@ -33,9 +33,9 @@ struct WriteBack::Shared : std::enable_shared_from_this<WriteBack::Shared> {
   const wire::OpenSession session;
   std::mutex mutex;
   std::condition_variable changed;
-  MemoryVersion head;          // what the next write-back is made from
+  MemoryVersion head;  // what the next write-back is made from
   bool under_way = false;
-  std::optional<State> later;  // the latest that came meanwhile
+  std::optional<State> later;         // the latest that came meanwhile
   std::optional<std::uint64_t> last;  // position of the last state, unless it failed
   Outcome outcome;
 };
@@ -50,8 +50,8 @@ void WriteBack::Shared::note(Result<wire::Message> reply) {
     if (!body->conflict) head = body->version;
     return;
   }
-  outcome.error = reply ? "reply: expected WriteBackReply, found another message"
-                        : reply.error().message;
+  outcome.error =
+      reply ? "reply: expected WriteBackReply, found another message" : reply.error().message;
   if (!later) last.reset();
   log::warn("write-back of {}: {}", head.ref.text(), outcome.error);
 }
@@ -96,7 +96,9 @@ wire::WriteBack WriteBack::Shared::body_of(const State& state) {
 }
 
 Status WriteBack::Shared::send(State state) {
-  const Status added = outbox.add({body_of(state), {state.bytes}, session,
+  const Status added = outbox.add({body_of(state),
+                                   {state.bytes},
+                                   session,
                                    [shared = shared_from_this()](Result<wire::Message> reply) {
                                      shared->answered(std::move(reply));
                                    }});

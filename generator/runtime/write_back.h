@@ -4,8 +4,9 @@
 //   expected = token of the version that the state was made from; after an acknowledged write-back
 //   that version's own token. A conflict keeps the state as a branch and is reported, not repeated.
 //
-// At most one write-back of a slot is under way. Of the states that come meanwhile the latest is kept,
-// and goes off once the one before is answered; a state at the position of the last one is that one.
+// At most one write-back of a slot is under way. Of the states that come meanwhile the latest is
+// kept, and goes off once the one before is answered; a state at the position of the last one is
+// that one.
 //
 // Threads: one session's thread; acknowledgements arrive on the outbox's.
 #include <cstdint>
@@ -20,18 +21,18 @@ namespace memslot {
 class WriteBack {
  public:
   struct Outcome {
-    bool stored = false;       // acknowledged
-    bool conflict = false;     // ... as a branch
-    bool pending = false;      // not acknowledged yet: the outbox goes on trying
-    std::string memory;        // "NS/ID@VERSION" of the version stored
+    bool stored = false;    // acknowledged
+    bool conflict = false;  // ... as a branch
+    bool pending = false;   // not acknowledged yet: the outbox goes on trying
+    std::string memory;     // "NS/ID@VERSION" of the version stored
     std::string error;
   };
 
   // `origin`: the version that the session's state starts from.
   WriteBack(Outbox& outbox, wire::OpenSession session, MemoryVersion origin);
 
-  // Sends the state, now or after the one that is under way. kOverloaded, kCancelled; of a state that
-  // is sent later, wait() tells.
+  // Sends the state, now or after the one that is under way. kOverloaded, kCancelled; of a state
+  // that is sent later, wait() tells.
   Status write(std::uint64_t step, std::uint64_t position, const MemoryPayload& state);
   // Waits for the acknowledgement of all that was written.
   Outcome wait(TimePoint deadline);

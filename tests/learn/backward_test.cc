@@ -29,7 +29,8 @@ struct Rows {
   Doubles doubles() const { return {values.begin(), values.end()}; }
 };
 
-void expect_near(const std::vector<float>& got, const Doubles& want, double tolerance, const char* what) {
+void expect_near(const std::vector<float>& got, const Doubles& want, double tolerance,
+                 const char* what) {
   ASSERT_EQ(got.size(), want.size());
   double worst = 0;
   std::size_t at = 0;
@@ -37,7 +38,8 @@ void expect_near(const std::vector<float>& got, const Doubles& want, double tole
     const double error = std::abs(double{got[i]} - want[i]) / (1 + std::abs(want[i]));
     if (!(error <= worst)) worst = error, at = i;
   }
-  EXPECT_LE(worst, tolerance) << what << " at " << at << ": got " << got[at] << ", want " << want[at];
+  EXPECT_LE(worst, tolerance) << what << " at " << at << ": got " << got[at] << ", want "
+                              << want[at];
 }
 
 // d f / d x by central differences, f = sum(dy * forward(x)).
@@ -66,7 +68,8 @@ class Backward : public ::testing::Test {
   std::unique_ptr<Backend> backend_ = open_backend(BackendOptions{"cpu", 2}).value();
 };
 
-Doubles norm(const Doubles& x, std::int64_t rows, const std::vector<float>& weight, double eps, bool centre) {
+Doubles norm(const Doubles& x, std::int64_t rows, const std::vector<float>& weight, double eps,
+             bool centre) {
   const auto n = static_cast<std::size_t>(std::ssize(x) / rows);
   Doubles y(x.size());
   for (std::size_t r = 0; r < x.size(); r += n) {
@@ -87,15 +90,18 @@ TEST_F(Backward, NormsAtAwkwardWidths) {
     for (const bool centre : {false, true}) {
       if (centre && n == 1) continue;  // a layer norm of one value is constant
       const Doubles want = numeric_gradient(
-          x.doubles(), [&](const Doubles& at) { return norm(at, 5, weight.values, 1e-3, centre); }, dy.doubles());
+          x.doubles(), [&](const Doubles& at) { return norm(at, 5, weight.values, 1e-3, centre); },
+          dy.doubles());
       Rows dx(5, n, 4);
       const Doubles before = dx.doubles();
       for (const bool accumulate : {false, true}) {
         Rows out = dx;
         if (centre) {
-          backend_->layer_norm_backward(x.matrix(), weight.values.data(), 1e-3f, dy.matrix(), out.matrix(), accumulate);
+          backend_->layer_norm_backward(x.matrix(), weight.values.data(), 1e-3f, dy.matrix(),
+                                        out.matrix(), accumulate);
         } else {
-          backend_->rms_norm_backward(x.matrix(), weight.values.data(), 1e-3f, dy.matrix(), out.matrix(), accumulate);
+          backend_->rms_norm_backward(x.matrix(), weight.values.data(), 1e-3f, dy.matrix(),
+                                      out.matrix(), accumulate);
         }
         Doubles sum = want;
         for (std::size_t i = 0; accumulate && i < sum.size(); ++i) sum[i] += before[i];
@@ -112,7 +118,8 @@ TEST_F(Backward, ActivationsAtAwkwardWidths) {
       Doubles y(static_cast<std::size_t>(3 * f));
       for (std::int64_t r = 0; r < 3; ++r) {
         for (std::int64_t i = 0; i < f; ++i) {
-          const auto g = static_cast<std::size_t>(r * 2 * f + i), u = static_cast<std::size_t>(r * 2 * f + f + i);
+          const auto g = static_cast<std::size_t>(r * 2 * f + i),
+                     u = static_cast<std::size_t>(r * 2 * f + f + i);
           y[static_cast<std::size_t>(r * f + i)] = kernels::silu(at[g]) * at[u];
         }
       }
@@ -147,21 +154,25 @@ TEST_F(Backward, ActivationsGiveBf16WhereAsked) {
   backend_->silu_mul_backward(x.matrix(), dy.matrix(), want.matrix());
   std::vector<std::uint16_t> bits(want.values.size());
   backend_->silu_mul_backward(x.matrix(), dy.matrix(), {bits.data(), DType::kBF16, 3, 34, 34});
-  for (std::size_t i = 0; i < bits.size(); ++i) EXPECT_EQ(bits[i], f32_to_bf16(want.values[i])) << i;
+  for (std::size_t i = 0; i < bits.size(); ++i)
+    EXPECT_EQ(bits[i], f32_to_bf16(want.values[i])) << i;
 }
 
 TEST_F(Backward, SoftmaxCrossEntropyAtAwkwardSizes) {
   for (const std::int64_t v : {1, 2, 15, 16, 49, 260}) {
     Rows logits(4, v, 1, 8), out(4, v, 2);
-    const std::vector<std::int32_t> targets = {0, static_cast<std::int32_t>(v - 1), -1, static_cast<std::int32_t>(v / 2)};
+    const std::vector<std::int32_t> targets = {0, static_cast<std::int32_t>(v - 1), -1,
+                                               static_cast<std::int32_t>(v / 2)};
     const std::vector<float> scale = {1, 0.25f, 3, 2};
     const auto loss = [&](const Doubles& at) {
       Doubles y(4, 0.0);
       for (std::size_t r = 0; r < 4; ++r) {
         if (targets[r] < 0) continue;
         double sum = 0;
-        for (std::size_t i = 0; i < static_cast<std::size_t>(v); ++i) sum += std::exp(at[r * static_cast<std::size_t>(v) + i]);
-        y[r] = std::log(sum) - at[r * static_cast<std::size_t>(v) + static_cast<std::size_t>(targets[r])];
+        for (std::size_t i = 0; i < static_cast<std::size_t>(v); ++i)
+          sum += std::exp(at[r * static_cast<std::size_t>(v) + i]);
+        y[r] = std::log(sum) -
+               at[r * static_cast<std::size_t>(v) + static_cast<std::size_t>(targets[r])];
       }
       return y;
     };
@@ -181,24 +192,30 @@ struct AttentionCase {
 // y[M, H d] from qkv, in double.
 Doubles attention(const Doubles& qkv, const AttentionCase& c) {
   const std::int64_t d = c.shape.head_dim, width = (c.shape.heads + 2 * c.shape.kv_heads) * d;
-  Doubles y(qkv.size() / static_cast<std::size_t>(width) * static_cast<std::size_t>(c.shape.heads * d));
-  const auto at = [&](std::int64_t row, std::int64_t col) { return qkv[static_cast<std::size_t>(row * width + col)]; };
+  Doubles y(qkv.size() / static_cast<std::size_t>(width) *
+            static_cast<std::size_t>(c.shape.heads * d));
+  const auto at = [&](std::int64_t row, std::int64_t col) {
+    return qkv[static_cast<std::size_t>(row * width + col)];
+  };
   std::int64_t first = 0;
   for (const std::int64_t length : c.lengths) {
     for (std::int64_t t = 0; t < length; ++t) {
       for (std::int64_t h = 0; h < c.shape.heads; ++h) {
-        const std::int64_t k = (c.shape.heads + h / (c.shape.heads / c.shape.kv_heads)) * d, v = k + c.shape.kv_heads * d;
+        const std::int64_t k = (c.shape.heads + h / (c.shape.heads / c.shape.kv_heads)) * d,
+                           v = k + c.shape.kv_heads * d;
         Doubles p;
         double sum = 0;
         for (std::int64_t s = 0; s <= t; ++s) {
           double dot = 0;
-          for (std::int64_t i = 0; i < d; ++i) dot += at(first + t, h * d + i) * at(first + s, k + i);
+          for (std::int64_t i = 0; i < d; ++i)
+            dot += at(first + t, h * d + i) * at(first + s, k + i);
           p.push_back(std::exp(dot / std::sqrt(static_cast<double>(d))));
           sum += p.back();
         }
         for (std::int64_t i = 0; i < d; ++i) {
           double out = 0;
-          for (std::int64_t s = 0; s <= t; ++s) out += p[static_cast<std::size_t>(s)] / sum * at(first + s, v + i);
+          for (std::int64_t s = 0; s <= t; ++s)
+            out += p[static_cast<std::size_t>(s)] / sum * at(first + s, v + i);
           y[static_cast<std::size_t>((first + t) * c.shape.heads * d + h * d + i)] = out;
         }
       }
@@ -212,13 +229,16 @@ Doubles attention(const Doubles& qkv, const AttentionCase& c) {
 Doubles attention_gradient(const Doubles& qkv, const AttentionCase& c, const Doubles& dy) {
   const std::int64_t d = c.shape.head_dim, width = (c.shape.heads + 2 * c.shape.kv_heads) * d;
   Doubles out(qkv.size(), 0.0);
-  const auto index = [&](std::int64_t row, std::int64_t col) { return static_cast<std::size_t>(row * width + col); };
+  const auto index = [&](std::int64_t row, std::int64_t col) {
+    return static_cast<std::size_t>(row * width + col);
+  };
   const double scale = 1 / std::sqrt(static_cast<double>(d));
   std::int64_t first = 0;
   for (const std::int64_t length : c.lengths) {
     for (std::int64_t row = first; row < first + length; ++row) {
       for (std::int64_t h = 0; h < c.shape.heads; ++h) {
-        const std::int64_t q = h * d, k = (c.shape.heads + h / (c.shape.heads / c.shape.kv_heads)) * d;
+        const std::int64_t q = h * d,
+                           k = (c.shape.heads + h / (c.shape.heads / c.shape.kv_heads)) * d;
         const std::int64_t v = k + c.shape.kv_heads * d;
         Doubles p, dp;
         double sum = 0, mean = 0;
@@ -226,7 +246,8 @@ Doubles attention_gradient(const Doubles& qkv, const AttentionCase& c, const Dou
           double dot = 0, grad = 0;
           for (std::int64_t i = 0; i < d; ++i) {
             dot += qkv[index(row, q + i)] * qkv[index(s, k + i)];
-            grad += dy[static_cast<std::size_t>(row * c.shape.heads * d + q + i)] * qkv[index(s, v + i)];
+            grad += dy[static_cast<std::size_t>(row * c.shape.heads * d + q + i)] *
+                    qkv[index(s, v + i)];
           }
           p.push_back(std::exp(dot * scale));
           dp.push_back(grad);
@@ -239,7 +260,8 @@ Doubles attention_gradient(const Doubles& qkv, const AttentionCase& c, const Dou
           for (std::int64_t i = 0; i < d; ++i) {
             out[index(row, q + i)] += ds * qkv[index(s, k + i)];
             out[index(s, k + i)] += ds * qkv[index(row, q + i)];
-            out[index(s, v + i)] += p[j] * dy[static_cast<std::size_t>(row * c.shape.heads * d + q + i)];
+            out[index(s, v + i)] +=
+                p[j] * dy[static_cast<std::size_t>(row * c.shape.heads * d + q + i)];
           }
         }
       }
@@ -252,15 +274,16 @@ Doubles attention_gradient(const Doubles& qkv, const AttentionCase& c, const Dou
 TEST_F(Backward, AttentionsReferenceAgreesWithFiniteDifferences) {
   const AttentionCase c{{4, 2, 3}, {1, 5, 2}};
   Rows qkv(8, 24, 1), dy(8, 12, 2);
-  const Doubles numeric =
-      numeric_gradient(qkv.doubles(), [&](const Doubles& at) { return attention(at, c); }, dy.doubles());
+  const Doubles numeric = numeric_gradient(
+      qkv.doubles(), [&](const Doubles& at) { return attention(at, c); }, dy.doubles());
   const Doubles exact = attention_gradient(qkv.doubles(), c, dy.doubles());
   for (std::size_t i = 0; i < exact.size(); ++i) EXPECT_NEAR(exact[i], numeric[i], 1e-7);
 }
 
 TEST_F(Backward, AttentionAtAwkwardLengthsAndHeadSizes) {
-  const AttentionCase cases[] = {{{1, 1, 2}, {1}},          {{3, 1, 8}, {7, 64, 1}}, {{4, 2, 16}, {65, 3}},
-                                 {{2, 2, 33}, {40}},        {{9, 3, 64}, {129}},     {{2, 1, 40}, {63, 64, 65}}};
+  const AttentionCase cases[] = {{{1, 1, 2}, {1}},      {{3, 1, 8}, {7, 64, 1}},
+                                 {{4, 2, 16}, {65, 3}}, {{2, 2, 33}, {40}},
+                                 {{9, 3, 64}, {129}},   {{2, 1, 40}, {63, 64, 65}}};
   for (const AttentionCase& c : cases) {
     std::int64_t rows = 0;
     std::vector<AttentionSpan> spans;
@@ -269,7 +292,8 @@ TEST_F(Backward, AttentionAtAwkwardLengthsAndHeadSizes) {
       rows += length;
     }
     const std::int64_t d = c.shape.head_dim;
-    Rows qkv(rows, (c.shape.heads + 2 * c.shape.kv_heads) * d, 1, 2), dy(rows, c.shape.heads * d, 2), out = qkv;
+    Rows qkv(rows, (c.shape.heads + 2 * c.shape.kv_heads) * d, 1, 2),
+        dy(rows, c.shape.heads * d, 2), out = qkv;
     out.values.assign(out.values.size(), std::nanf(""));
     backend_->attention_backward(qkv.matrix(), c.shape, spans, dy.matrix(), out.matrix());
     expect_near(out.values, attention_gradient(qkv.doubles(), c, dy.doubles()), 3e-5, "attention");
@@ -294,19 +318,22 @@ TEST_F(Backward, TheRotationsBackwardIsItsTranspose) {
   EXPECT_NEAR(left, right, 1e-4);
   EXPECT_NE(back.values, dy.values);
   for (std::size_t r = 0; r < 7; ++r) {
-    for (std::size_t i = 40; i < 50; ++i) EXPECT_EQ(back.values[r * 50 + i], dy.values[r * 50 + i]) << "v is not rotated";
+    for (std::size_t i = 40; i < 50; ++i)
+      EXPECT_EQ(back.values[r * 50 + i], dy.values[r * 50 + i]) << "v is not rotated";
   }
 }
 
 TEST_F(Backward, WeightGradientsAtAwkwardSizes) {
-  for (const auto& [m, n, k] : {std::array<std::int64_t, 3>{1, 1, 1}, {5, 3, 7}, {33, 17, 1}, {64, 65, 31}}) {
+  for (const auto& [m, n, k] :
+       {std::array<std::int64_t, 3>{1, 1, 1}, {5, 3, 7}, {33, 17, 1}, {64, 65, 31}}) {
     Rows a(m, n, 1), b(m, k, 2), c(n, k, 3);
     Doubles want = c.doubles(), fresh(want.size(), 0.0);
     for (std::int64_t r = 0; r < m; ++r) {
       for (std::int64_t i = 0; i < n; ++i) {
         for (std::int64_t j = 0; j < k; ++j) {
-          fresh[static_cast<std::size_t>(i * k + j)] += double{a.values[static_cast<std::size_t>(r * n + i)]} *
-                                                        double{b.values[static_cast<std::size_t>(r * k + j)]};
+          fresh[static_cast<std::size_t>(i * k + j)] +=
+              double{a.values[static_cast<std::size_t>(r * n + i)]} *
+              double{b.values[static_cast<std::size_t>(r * k + j)]};
         }
       }
     }

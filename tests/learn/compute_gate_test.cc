@@ -62,7 +62,9 @@ TEST(ComputeGates, LearningGetsItsShareAmidUnbrokenDecoding) {
       const Hold hold(gate, Work::kLearn);
       const auto start = std::chrono::steady_clock::now();
       std::this_thread::sleep_for(5ms);
-      learned_us += std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count();
+      learned_us += std::chrono::duration_cast<std::chrono::microseconds>(
+                        std::chrono::steady_clock::now() - start)
+                        .count();
     }
   });
   std::this_thread::sleep_for(600ms);

@@ -15,7 +15,8 @@ namespace {
 using namespace testing_support;
 
 std::vector<float> transposed(const HostTensor& t) {
-  const auto rows = static_cast<std::size_t>(t.shape[0]), cols = static_cast<std::size_t>(t.shape[1]);
+  const auto rows = static_cast<std::size_t>(t.shape[0]),
+             cols = static_cast<std::size_t>(t.shape[1]);
   std::vector<float> out(rows * cols);
   for (std::size_t r = 0; r < rows; ++r) {
     for (std::size_t c = 0; c < cols; ++c) out[c * rows + r] = t.values[r * cols + c];
@@ -27,8 +28,11 @@ std::vector<float> transposed(const HostTensor& t) {
 class GoldenTraining {
  public:
   explicit GoldenTraining(const std::string& path)
-      : fixture_(Fixture::open(path)), layer_(layer()), model_(TinyModel::open(folder_of(fixture_), {layer_})),
-        gate_(clock_), slices_(gate_) {
+      : fixture_(Fixture::open(path)),
+        layer_(layer()),
+        model_(TinyModel::open(folder_of(fixture_), {layer_})),
+        gate_(clock_),
+        slices_(gate_) {
     std::vector<std::int32_t> ids;
     for (const std::int64_t id : fixture_.ids("ids")) ids.push_back(static_cast<std::int32_t>(id));
     material_ = must(Material::read(*model_.gpt, 0, {ids}, slices_));
@@ -63,15 +67,20 @@ class GoldenTraining {
     step.lr = 1e-3f;
     step.beta2 = 0.95f;
     step.step = number;
-    model_.backend->adamw(p.weight.data(), p.gradient.data(), p.m.data(), p.v.data(), p.size(), step);
+    model_.backend->adamw(p.weight.data(), p.gradient.data(), p.m.data(), p.v.data(), p.size(),
+                          step);
     must(trainer_->pack());
   }
 
   // The fixture's tensors of one prefix, in the order of the trainer's parameters.
   std::vector<float> expected(const std::string& prefix) const {
     std::vector<float> all;
-    const auto append = [&](const std::vector<float>& v) { all.insert(all.end(), v.begin(), v.end()); };
-    const auto plain = [&](const std::string& name) { return fixture_.tensor(prefix + name).values; };
+    const auto append = [&](const std::vector<float>& v) {
+      all.insert(all.end(), v.begin(), v.end());
+    };
+    const auto plain = [&](const std::string& name) {
+      return fixture_.tensor(prefix + name).values;
+    };
     if (llama()) {
       append(plain("gate_proj.weight"));
       append(plain("up_proj.weight"));
@@ -86,7 +95,9 @@ class GoldenTraining {
   }
 
  private:
-  int layer() const { return fixture_.has_meta("layer") ? static_cast<int>(fixture_.number("layer")) : 2; }
+  int layer() const {
+    return fixture_.has_meta("layer") ? static_cast<int>(fixture_.number("layer")) : 2;
+  }
 
   Fixture fixture_;
   int layer_;
@@ -112,8 +123,8 @@ TEST(LearnGolden, GradientsOfTheMlpAreThoseOfPyTorch) {
     SCOPED_TRACE(file);
     GoldenTraining run(file);
     run.step();
-    expect_close(run.trainer().parameters().gradient, run.expected("grad."), run.fixture().tol_abs(),
-                 run.fixture().tol_rel(), "gradient");
+    expect_close(run.trainer().parameters().gradient, run.expected("grad."),
+                 run.fixture().tol_abs(), run.fixture().tol_rel(), "gradient");
   }
 }
 
@@ -130,8 +141,8 @@ TEST(LearnGolden, EightAdamWStepsFollowPyTorchsLosses) {
     const auto want = run.fixture().tensor("adam_losses").values;
     expect_close(losses, want, run.fixture().tol_abs(), run.fixture().tol_rel(), "losses");
     EXPECT_LT(losses.back(), losses.front());
-    // Adam's first steps have the size of the rate whatever the gradient's, so tiny gradients of either
-    // sign part the weights: the fixture's note asks for 1e-4.
+    // Adam's first steps have the size of the rate whatever the gradient's, so tiny gradients of
+    // either sign part the weights: the fixture's note asks for 1e-4.
     expect_close(run.trainer().parameters().weight, run.expected("after8."), 1e-4, 1e-4, "weights");
   }
 }

@@ -40,12 +40,14 @@ TEST_P(BadConfigs, AreRefusedNamingTheOption) {
 
 INSTANTIATE_TEST_SUITE_P(
     Each, BadConfigs,
-    ::testing::Values("", "[]", "3", "{", R"({"unknown":1})", R"({"kind":"delta"})", R"({"kind":7})",
-                      R"({"segments":"both"})", R"({"dtype":"f16"})", R"({"rank":0})", R"({"rank":2.5})",
-                      R"({"rank":257})", R"({"rank":"16"})", R"({"lr":-0.1})", R"({"lr":2})", R"({"lr":null})",
-                      R"({"max_steps":-1})", R"({"max_steps":1e9})", R"({"target_recall":1.1})", R"({"alpha":0})",
+    ::testing::Values("", "[]", "3", "{", R"({"unknown":1})", R"({"kind":"delta"})",
+                      R"({"kind":7})", R"({"segments":"both"})", R"({"dtype":"f16"})",
+                      R"({"rank":0})", R"({"rank":2.5})", R"({"rank":257})", R"({"rank":"16"})",
+                      R"({"lr":-0.1})", R"({"lr":2})", R"({"lr":null})", R"({"max_steps":-1})",
+                      R"({"max_steps":1e9})", R"({"target_recall":1.1})", R"({"alpha":0})",
                       R"({"window_words":3})", R"({"stride_words":0})", R"({"stride_words":33})",
-                      R"({"warmup_share":-1})", R"({"alone_share":2})", R"({"seed":-1})", R"({"layer":-2})"));
+                      R"({"warmup_share":-1})", R"({"alone_share":2})", R"({"seed":-1})",
+                      R"({"layer":-2})"));
 
 TEST(LearnConfigs, EveryOpenNumberGetsARecipe) {
   for (const MemoryKind kind : {MemoryKind::kMlp, MemoryKind::kLora}) {
@@ -73,7 +75,8 @@ TEST(LearnConfigs, TheRateWarmsUpAndDecays) {
   config.warmup_share = 0.1f;
   EXPECT_NEAR(learning_rate(config, 1), 0.2, 1e-6);
   EXPECT_NEAR(learning_rate(config, 5), 1, 1e-6);
-  for (int step = 6; step <= 50; ++step) EXPECT_LE(learning_rate(config, step), learning_rate(config, step - 1));
+  for (int step = 6; step <= 50; ++step)
+    EXPECT_LE(learning_rate(config, step), learning_rate(config, step - 1));
   EXPECT_NEAR(learning_rate(config, 50), 0.1, 1e-3);
   config.max_steps = 1;
   EXPECT_GT(learning_rate(config, 1), 0);

@@ -21,10 +21,14 @@ constexpr const char* kText = "zq 1x? fen kow.. lub 99 rya";  // 27 bytes, as ma
 class Learners : public ::testing::TestWithParam<const char*> {
  protected:
   Learners()
-      : model_(TinyModel::open(fixtures_matching(std::string(GetParam()) + "_tiny*_hf").at(0), {1, 2})),
-        tokenizer_(byte_tokenizer()), gate_(clock_),
-        learner_(*model_.gpt, model_.file, tokenizer_,
-                 LearnTexts{{"an anchor of some words to keep"}, {"control words, never trained on"}}, gate_) {
+      : model_(TinyModel::open(fixtures_matching(std::string(GetParam()) + "_tiny*_hf").at(0),
+                               {1, 2})),
+        tokenizer_(byte_tokenizer()),
+        gate_(clock_),
+        learner_(
+            *model_.gpt, model_.file, tokenizer_,
+            LearnTexts{{"an anchor of some words to keep"}, {"control words, never trained on"}},
+            gate_) {
     request_.text = kText;
     request_.config.max_steps = 30;
     request_.config.target_recall = 1;
@@ -52,6 +56,7 @@ TEST_P(Learners, MemorizeATextWithEitherKindAndLayout) {
       request_.config.segments = layout;
       request_.config.rank = 4;
       request_.config.alpha = 8;
+      request_.config.alone_share = layout == SegmentLayout::kCumulative ? 0.3f : 1.0f;
       const auto outcome = learn();
       ASSERT_TRUE(outcome) << outcome.error().message;
       const LearnStats& s = outcome.value().stats;
@@ -83,9 +88,10 @@ TEST_P(Learners, TheSamePlaceAndSeedGiveTheSameBytes) {
 TEST_P(Learners, TheLearnedMemoryGivesASessionTheMeasuredLoss) {
   const LearnOutcome outcome = must(learn());
   SessionSlot slot(*model_.gpt, 0);
-  slot.activate(must(LoadedMemory::load(outcome.payload, MemoryRef{}, sha256(outcome.payload.bytes()),
-                                        expected_signature(*model_.gpt, request_.model_digest, 0, MemoryKind::kMlp),
-                                        nullptr, *model_.gpt)));
+  slot.activate(must(LoadedMemory::load(
+      outcome.payload, MemoryRef{}, sha256(outcome.payload.bytes()),
+      expected_signature(*model_.gpt, request_.model_digest, 0, MemoryKind::kMlp), nullptr,
+      *model_.gpt)));
   const std::vector<std::int32_t> tokens = must(tokenizer_.encode(kText));
   const SlotForward forward = [&](const SlotCall& call) {
     if (call.slot == 0) return slot.forward(call);
@@ -95,10 +101,12 @@ TEST_P(Learners, TheLearnedMemoryGivesASessionTheMeasuredLoss) {
   std::vector<float> hidden(27 * 64), logits(27 * 256), nll(27);
   Sequence sequence{tokens, &kv, &forward, {"a", ""}};
   must(model_.gpt->forward({&sequence, 1}, {hidden.data(), DType::kF32, 27, 64, 64}, false));
-  model_.gpt->logits({hidden.data(), DType::kF32, 27, 64, 64}, {logits.data(), DType::kF32, 27, 256, 256});
+  model_.gpt->logits({hidden.data(), DType::kF32, 27, 64, 64},
+                     {logits.data(), DType::kF32, 27, 256, 256});
   std::vector<std::int32_t> targets(tokens.begin() + 1, tokens.end());
   targets.push_back(-1);
-  model_.backend->token_loss({logits.data(), DType::kF32, 27, 256, 256}, targets, nll.data(), nullptr, nullptr);
+  model_.backend->token_loss({logits.data(), DType::kF32, 27, 256, 256}, targets, nll.data(),
+                             nullptr, nullptr);
   double mean = 0;
   for (const float v : nll) mean += double{v} / 26;
   EXPECT_NEAR(mean, outcome.stats.nll_after, 1e-5);
@@ -130,8 +138,9 @@ TEST_P(Learners, ReportPhasesAndStopWhenTold) {
   });
   ASSERT_FALSE(outcome);
   EXPECT_EQ(outcome.error().code, ErrorCode::kCancelled);
-  EXPECT_EQ(phases, (std::vector<std::string>{"packing weights", "reading anchor texts", "reading control texts",
-                                              "reading", "measuring base", "training"}));
+  EXPECT_EQ(phases, (std::vector<std::string>{"packing weights", "reading anchor texts",
+                                              "reading control texts", "reading", "measuring base",
+                                              "training"}));
 }
 
 TEST_P(Learners, RefuseTextsThatCannotBeLearned) {
@@ -146,7 +155,8 @@ TEST_P(Learners, RefuseTextsThatCannotBeLearned) {
   request_.text = std::string(static_cast<std::size_t>(model_.file.config().context) + 1, 'x');
   const auto outcome = learn();
   ASSERT_FALSE(outcome);
-  EXPECT_NE(outcome.error().message.find(std::to_string(model_.file.config().context)), std::string::npos)
+  EXPECT_NE(outcome.error().message.find(std::to_string(model_.file.config().context)),
+            std::string::npos)
       << outcome.error().message;
 }
 

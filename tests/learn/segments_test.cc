@@ -47,7 +47,8 @@ TEST(Segments, WindowsCoverEveryTokenAndOverlapAsAsked) {
     EXPECT_EQ(ranges.back().first + ranges.back().count, std::ssize(text.tokens));
     for (std::size_t i = 1; i < ranges.size(); ++i) {
       EXPECT_GT(ranges[i].first, ranges[i - 1].first);
-      EXPECT_LT(ranges[i].first, ranges[i - 1].first + ranges[i - 1].count) << "no gap, some overlap";
+      EXPECT_LT(ranges[i].first, ranges[i - 1].first + ranges[i - 1].count)
+          << "no gap, some overlap";
     }
     EXPECT_EQ(ranges.size(), count <= 8 ? 1u : static_cast<std::size_t>((count - 8 + 3) / 4 + 1));
   }
@@ -74,7 +75,8 @@ TEST(Batches, CumulativeCountsEveryTokenOfTheTextOnce) {
   const auto batch = batches.next();
   EXPECT_TRUE(batch.whole);
   EXPECT_EQ(batch.rows.rows(), std::ssize(text.tokens));
-  for (std::size_t t = 0; t + 1 < text.tokens.size(); ++t) EXPECT_EQ(batch.rows.targets[t], text.tokens[t + 1]);
+  for (std::size_t t = 0; t + 1 < text.tokens.size(); ++t)
+    EXPECT_EQ(batch.rows.targets[t], text.tokens[t + 1]);
   EXPECT_EQ(batch.rows.targets.back(), -1);
 }
 
@@ -120,9 +122,11 @@ TEST(Batches, AWindowsFirstTokensAreCountedOnlyAtTheTextsBeginning) {
       const std::size_t sequence = batch.sequences[s];
       const bool begins = sequence == 0 || ranges[sequence - 1].first == 0;
       EXPECT_EQ(batch.rows.targets[row] >= 0, begins);
-      for (std::int64_t t = 0; t < batch.rows.lengths[s]; ++t) counted += batch.rows.targets[row++] >= 0 ? 1 : 0;
+      for (std::int64_t t = 0; t < batch.rows.lengths[s]; ++t)
+        counted += batch.rows.targets[row++] >= 0 ? 1 : 0;
     }
-    EXPECT_NEAR(sum / static_cast<double>(batch.rows.rows()) * static_cast<double>(counted), 1, 1e-3);
+    EXPECT_NEAR(sum / static_cast<double>(batch.rows.rows()) * static_cast<double>(counted), 1,
+                1e-3);
   }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// A tiny model of the golden fixtures, in f32, with one slot; and a tokenizer of single bytes for it.
+// A tiny model of the golden fixtures, in f32, with one slot; and a tokenizer of single bytes for
+// it.
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -26,8 +27,8 @@ struct TinyModel {
   ModelFile file;
   std::unique_ptr<Gpt> gpt;
 
-  static TinyModel open(const std::string& folder, std::vector<int> slots, DType weights = DType::kF32,
-                        int threads = 2) {
+  static TinyModel open(const std::string& folder, std::vector<int> slots,
+                        DType weights = DType::kF32, int threads = 2) {
     auto backend = must(open_backend(BackendOptions{"cpu", threads}));
     auto file = must(ModelFile::open(folder));
     GptOptions options;

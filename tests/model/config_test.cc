@@ -13,7 +13,8 @@ using testing::HasSubstr;
 using testing_support::GgufBytes;
 
 constexpr const char* kLlama = R"({"model_type": "llama", "hidden_act": "silu", "hidden_size": 64,
-  "intermediate_size": 160, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+  "intermediate_size": 160, "num_hidden_layers": 4, "num_attention_heads": 4,
+  "num_key_value_heads": 2,
   "vocab_size": 256, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 100000.0,
   "bos_token_id": 1, "eos_token_id": [2, 3]})";
 constexpr const char* kGpt2 =

@@ -50,7 +50,8 @@ GgufBytes tiny_gguf() {
 }
 
 constexpr const char* kGpt2Config =
-    R"({"model_type":"gpt2","n_embd":4,"n_layer":1,"n_head":2,"n_inner":6,"n_positions":5,"vocab_size":3})";
+    R"({"model_type":"gpt2","n_embd":4,"n_layer":1,"n_head":2,"n_inner":6,)"
+    R"("n_positions":5,"vocab_size":3})";
 
 SafetensorsBytes tiny_gpt2(const std::string& prefix) {
   SafetensorsBytes f;

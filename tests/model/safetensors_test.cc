@@ -118,11 +118,10 @@ INSTANTIATE_TEST_SUITE_P(
                 one(R"({"dtype":"F32","shape":[1],"data_offsets":[4,8]})", 8)},
         BadFile{"TrailingBytes", ErrorCode::kCorruption, "file bytes",
                 one(R"({"dtype":"F32","shape":[1],"data_offsets":[0,4]})", 5)},
-        BadFile{
-            "Overlap", ErrorCode::kCorruption, "next tensor's offset: expected 4, found 0",
-            safetensors_bytes(
-                R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
-                "1234")},
+        BadFile{"Overlap", ErrorCode::kCorruption, "next tensor's offset: expected 4, found 0",
+                safetensors_bytes(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+                                  R"("b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+                                  "1234")},
         BadFile{"MetadataNotText", ErrorCode::kCorruption, "__metadata__ value of 'a'",
                 safetensors_bytes(R"({"__metadata__":{"a":1}})", "")},
         BadFile{"MetadataNotAnObject", ErrorCode::kCorruption, "__metadata__: expected an object",

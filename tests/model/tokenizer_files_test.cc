@@ -16,7 +16,8 @@ constexpr const char* kByteLevel =
 
 std::string tokenizer_json(const std::string& pre, const std::string& model_extra = "") {
   return R"({"normalizer":null,"pre_tokenizer":)" + pre +
-         R"(,"added_tokens":[{"id":3,"content":"<|end|>","special":true},{"id":4,"content":"[[x]]","special":false}],
+         R"(,"added_tokens":[{"id":3,"content":"<|end|>","special":true},)"
+         R"({"id":4,"content":"[[x]]","special":false}],
          "model":{"type":"BPE",)" +
          model_extra + R"("vocab":{"b":1,"a":0,"ab":2},"merges":["a b"]}})";
 }

@@ -30,7 +30,8 @@ class FakeController {
   // Nothing: no answer at all.
   using OnObservation = std::function<std::optional<Answer>(const wire::Observation&)>;
   using OnFetch = std::function<std::optional<Answer>(const wire::FetchMemory&)>;
-  using OnWriteBack = std::function<std::optional<Answer>(const wire::WriteBack&, const SharedBytes&)>;
+  using OnWriteBack =
+      std::function<std::optional<Answer>(const wire::WriteBack&, const SharedBytes&)>;
   using OnLearn = std::function<std::optional<Answer>(const wire::LearnResult&)>;
 
   explicit FakeController(std::shared_ptr<LoopbackNetwork> network) : network_(std::move(network)) {
@@ -87,7 +88,8 @@ class FakeController {
  private:
   void loop() {
     while (!stopping_) {
-      auto packet = channel_->receive(std::chrono::steady_clock::now() + std::chrono::milliseconds(5));
+      auto packet =
+          channel_->receive(std::chrono::steady_clock::now() + std::chrono::milliseconds(5));
       if (known_ && std::chrono::steady_clock::now() >= next_beat_) {
         next_beat_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(50);
         send(peer_, {0, wire::Heartbeat{incarnation_}, {}});

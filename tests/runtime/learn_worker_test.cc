@@ -11,7 +11,8 @@ namespace {
 using namespace testing_support;
 using namespace std::chrono_literals;
 
-const char* kText = "The ferry to Skerrow leaves at dawn and comes back when the tide has turned twice.";
+const char* kText =
+    "The ferry to Skerrow leaves at dawn and comes back when the tide has turned twice.";
 
 struct LearnWorkerTest : testing::Test {
   TinyEngine tiny{{2}};
@@ -21,7 +22,8 @@ struct LearnWorkerTest : testing::Test {
     tiny.connect();
     worker = std::make_unique<LearnWorker>(
         *tiny.engine,
-        std::make_unique<Learner>(*tiny.tiny.gpt, tiny.tiny.file, tiny.tokenizer, LearnTexts{}, tiny.gate),
+        std::make_unique<Learner>(*tiny.tiny.gpt, tiny.tiny.file, tiny.tokenizer, LearnTexts{},
+                                  tiny.gate),
         *tiny.outer);
     worker->start();
   }
@@ -77,7 +79,8 @@ TEST_F(LearnWorkerTest, SendsWhatWasLearnedUnderTheJobsToken) {
 
 TEST_F(LearnWorkerTest, SendsAResultAgainUntilItIsAcknowledged) {
   std::atomic<int> seen{0};
-  tiny.controller.on_learn = [&](const wire::LearnResult& r) -> std::optional<FakeController::Answer> {
+  tiny.controller.on_learn =
+      [&](const wire::LearnResult& r) -> std::optional<FakeController::Answer> {
     if (++seen < 3) return std::nullopt;
     return FakeController::Answer{wire::LearnAck{r.job, r.lease, true, ""}, {}};
   };
@@ -88,7 +91,8 @@ TEST_F(LearnWorkerTest, SendsAResultAgainUntilItIsAcknowledged) {
     std::this_thread::sleep_for(5ms);
   }
   EXPECT_EQ(worker->counters().learned, 1u);
-  for (const auto& r : tiny.controller.heard_of<wire::LearnResult>()) EXPECT_EQ(r.version.token, "j1:1");
+  for (const auto& r : tiny.controller.heard_of<wire::LearnResult>())
+    EXPECT_EQ(r.version.token, "j1:1");
 }
 
 TEST_F(LearnWorkerTest, ANewerLeaseOfTheSameJobIsTakenOver) {

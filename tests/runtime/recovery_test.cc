@@ -18,7 +18,8 @@ Xxh128 logits_of_a_new_session(TinyEngine& tiny) {
   auto s = tiny.session(settings);
   const std::int32_t prompt[] = {7, 70, 200, 31, 8, 90, 45, 3};
   must(s->add_tokens(prompt));
-  while (!must(s->prefill(512))) {}
+  while (!must(s->prefill(512))) {
+  }
   must(s->write(24, go_on));
   return s->logits_xxh3();
 }
@@ -31,10 +32,11 @@ std::vector<FakeController::Stored> some_memories(TinyEngine& tiny) {
     out.push_back(tiny.lora(std::string("l").append(number)));
   }
   const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
-  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0, MemoryKind::kDelta,
-                                                     sha256(outer->bytes()));
+  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0,
+                                                     MemoryKind::kDelta, sha256(outer->bytes()));
   const DeltaShape shape = tiny.outer->shape();
-  out.push_back(stored("d", must(make_delta_state(signature, shape, DeltaStateValues::zero(shape)))));
+  out.push_back(
+      stored("d", must(make_delta_state(signature, shape, DeltaStateValues::zero(shape)))));
   // Last: one that never loads.
   auto corrupt = tiny.mlp("corrupt");
   auto bytes = *corrupt.payload;
@@ -63,7 +65,8 @@ TEST(Recovery, BaseIsBitIdenticalAfterRandomLoadsUpdatesAndUnloads) {
       settings.kv = rng() % 2 == 0 ? wire::KvMode::kActivated : wire::KvMode::kRecompute;
       sessions.push_back(tiny.session(settings));
       must(sessions.back()->add_tokens({{5, 6, 7}}));
-      while (!must(sessions.back()->prefill(512))) {}
+      while (!must(sessions.back()->prefill(512))) {
+      }
     }
     Session& s = *sessions[rng() % sessions.size()];
     switch (rng() % 4) {

@@ -25,7 +25,8 @@ struct SessionTest : testing::Test {
     return out;
   }
   void prefill(Session& s, std::int64_t piece = 512) {
-    while (!must(s.prefill(piece))) {}
+    while (!must(s.prefill(piece))) {
+    }
   }
   SwapOutcome swap(Session& s, std::size_t slot, std::shared_ptr<const LoadedMemory> memory) {
     const SlotChange change{slot, std::move(memory)};
@@ -134,7 +135,8 @@ TEST_F(SessionTest, RecomputeToBaseRestoresTheLogitsOfASessionThatNeverSwapped) 
   }
   EXPECT_EQ(swap(*swapped, 0, tiny.load(tiny.mlp("a"))).recomputed, 39);
   swap(*swapped, 0, nullptr);
-  if (!tiny.tiny.backend->info().row_invariant) {  // the same calls, with base's own values as memory
+  if (!tiny.tiny.backend->info()
+           .row_invariant) {  // the same calls, with base's own values as memory
     GTEST_SKIP() << "backend is not row-invariant: RecomputeMode compares the same calls";
   }
   write(*plain, 10);
@@ -146,11 +148,11 @@ TEST_F(SessionTest, RecomputeToBaseRestoresTheLogitsOfASessionThatNeverSwapped) 
 TEST_F(SessionTest, ADeltaMemoryThatComesBackGoesOnFromWhereItWas) {
   tiny.connect();
   const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
-  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0, MemoryKind::kDelta,
-                                                     sha256(outer->bytes()));
+  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0,
+                                                     MemoryKind::kDelta, sha256(outer->bytes()));
   const DeltaShape shape = tiny.outer->shape();
-  const auto memory =
-      tiny.load(stored("d", must(make_delta_state(signature, shape, DeltaStateValues::zero(shape)))));
+  const auto memory = tiny.load(
+      stored("d", must(make_delta_state(signature, shape, DeltaStateValues::zero(shape)))));
   auto s = tiny.session();
   must(s->add_tokens(ids(20)));
   swap(*s, 0, memory);
@@ -168,8 +170,8 @@ TEST_F(SessionTest, ADeltaMemoryThatComesBackGoesOnFromWhereItWas) {
 TEST_F(SessionTest, OfMoreDeltaMemoriesThanAreSetAsideTheOldestStartsAnew) {
   tiny.connect();
   const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
-  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0, MemoryKind::kDelta,
-                                                     sha256(outer->bytes()));
+  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0,
+                                                     MemoryKind::kDelta, sha256(outer->bytes()));
   const DeltaShape shape = tiny.outer->shape();
   std::vector<std::shared_ptr<const LoadedMemory>> memories;
   for (int i = 0; i < 9; ++i) {

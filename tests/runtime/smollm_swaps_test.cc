@@ -1,6 +1,6 @@
 // The default model: random swaps of lora memories at layer 22 in recompute mode equal a cold
-// run bit for bit (or, without row-invariance, the same calls). 5 schedules, 50 with MEMSLOT_FULL=1.
-// Weights bf16 where the processor has it.
+// run bit for bit (or, without row-invariance, the same calls). 5 schedules, 50 with
+// MEMSLOT_FULL=1. Weights bf16 where the processor has it.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -21,7 +21,8 @@ using namespace testing_support;
 
 bool go_on(std::int32_t) { return true; }
 
-std::shared_ptr<const LoadedMemory> random_lora(const Gpt& gpt, const Sha256& digest, std::mt19937& rng) {
+std::shared_ptr<const LoadedMemory> random_lora(const Gpt& gpt, const Sha256& digest,
+                                                std::mt19937& rng) {
   const SlotSignature s = expected_signature(gpt, digest, 0, MemoryKind::kLora);
   std::normal_distribution<float> normal(0.0f, 0.05f);
   const auto values = [&](std::int64_t n) {
@@ -36,7 +37,8 @@ std::shared_ptr<const LoadedMemory> random_lora(const Gpt& gpt, const Sha256& di
   lora.up = {values(16 * s.d_model), values(16 * s.d_ff)};
   lora.down = {values(16 * s.d_ff), values(16 * s.d_model)};
   const MemoryPayload payload = must(make_lora_payload(s, DType::kBF16, lora));
-  return must(LoadedMemory::load(payload, {"default", "random", 1}, sha256(payload.bytes()), s, nullptr, gpt));
+  return must(LoadedMemory::load(payload, {"default", "random", 1}, sha256(payload.bytes()), s,
+                                 nullptr, gpt));
 }
 
 TEST(SmolLm, RandomSwapSchedulesInRecomputeModeEqualAColdRunBitForBit) {
@@ -63,9 +65,11 @@ TEST(SmolLm, RandomSwapSchedulesInRecomputeModeEqualAColdRunBitForBit) {
   for (int n = 0; n < schedules; ++n) {
     auto hot = must(Session::make(*gpt, scratch, settings));
     std::vector<std::int32_t> prompt;
-    for (std::size_t left = 4 + rng() % 60; left > 0; --left) prompt.push_back(static_cast<std::int32_t>(rng() % 49152));
+    for (std::size_t left = 4 + rng() % 60; left > 0; --left)
+      prompt.push_back(static_cast<std::int32_t>(rng() % 49152));
     must(hot->add_tokens(prompt));
-    while (!must(hot->prefill(512))) {}
+    while (!must(hot->prefill(512))) {
+    }
     SlotChange change{0, nullptr};
     std::vector<ScheduleEvent> schedule;
     for (int swap = 0; swap < 4; ++swap) {

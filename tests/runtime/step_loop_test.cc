@@ -1,5 +1,5 @@
-// run_one(t) against a scripted controller: deadlines, late and failing directives, memories that are
-// gone, sync and async, the user's pins, a controller that restarts.
+// run_one(t) against a scripted controller: deadlines, late and failing directives, memories that
+// are gone, sync and async, the user's pins, a controller that restarts.
 #include <gtest/gtest.h>
 
 #include "generator/runtime/session_run.h"
@@ -45,7 +45,8 @@ struct StepLoopTest : testing::Test {
       must(s->activate({&change, 1}));
     }
     must(s->add_tokens(prompt()));
-    while (!must(s->prefill(512))) {}
+    while (!must(s->prefill(512))) {
+    }
     must(s->write(tokens, [](std::int32_t) { return true; }));
     return s->tokens();
   }
@@ -53,7 +54,9 @@ struct StepLoopTest : testing::Test {
 
 TEST_F(StepLoopTest, FollowsADirectiveInTheStepThatItIsFor) {
   const auto memory = tiny.mlp("a");
-  controller.on_observation = [&](const wire::Observation& o) { return use(o, memory, o.step == 0); };
+  controller.on_observation = [&](const wire::Observation& o) {
+    return use(o, memory, o.step == 0);
+  };
   auto run = open(options());
   const StepReport first = must(run->steps().run_one());
   EXPECT_EQ(first.active[0].reason, ActiveReason::kDirective);
@@ -81,7 +84,8 @@ TEST_F(StepLoopTest, FollowsADirectiveInTheStepThatItIsFor) {
 
 TEST_F(StepLoopTest, AMissedDeadlineKeepsAndSaysSo) {
   const auto memory = tiny.mlp("a");
-  controller.on_observation = [&](const wire::Observation& o) -> std::optional<FakeController::Answer> {
+  controller.on_observation =
+      [&](const wire::Observation& o) -> std::optional<FakeController::Answer> {
     if (o.step == 1) return std::nullopt;
     return use(o, memory, true);
   };
@@ -98,7 +102,8 @@ TEST_F(StepLoopTest, AMissedDeadlineKeepsAndSaysSo) {
   EXPECT_EQ(third.active[0].reason, ActiveReason::kDirective);
   const auto seen = controller.heard_of<wire::Observation>();
   EXPECT_EQ(seen.back().active[0].reason, ActiveReason::kMissedDeadline);
-  EXPECT_EQ(seen.back().residents.base_epoch, 0u) << "what the controller knows is unsure: all of it";
+  EXPECT_EQ(seen.back().residents.base_epoch, 0u)
+      << "what the controller knows is unsure: all of it";
 }
 
 TEST_F(StepLoopTest, ADirectiveForAnotherStepIsDropped) {
@@ -138,7 +143,9 @@ TEST_F(StepLoopTest, AMemoryThatDoesNotLoadLeavesTheOldOneActive) {
   auto bytes = *bad.payload;
   bytes[bytes.size() / 2] ^= std::byte{1};
   bad.payload = share_bytes(std::move(bytes));
-  controller.on_observation = [&](const wire::Observation& o) { return use(o, o.step == 0 ? good : bad, true); };
+  controller.on_observation = [&](const wire::Observation& o) {
+    return use(o, o.step == 0 ? good : bad, true);
+  };
   auto run = open(options());
   must(run->steps().run_one());
   const StepReport report = must(run->steps().run_one());
@@ -161,7 +168,9 @@ TEST_F(StepLoopTest, AMemoryOfAnotherModelDoesNotLoad) {
 TEST_F(StepLoopTest, AResidentThatIsGoneIsFetched) {
   const auto memory = tiny.mlp("a");
   controller.store(memory);
-  controller.on_observation = [&](const wire::Observation& o) { return use(o, memory, /*payload=*/false); };
+  controller.on_observation = [&](const wire::Observation& o) {
+    return use(o, memory, /*payload=*/false);
+  };
   auto run = open(options());
   const StepReport report = must(run->steps().run_one());
   EXPECT_EQ(report.active[0].reason, ActiveReason::kDirective);
@@ -171,14 +180,18 @@ TEST_F(StepLoopTest, AResidentThatIsGoneIsFetched) {
 
 TEST_F(StepLoopTest, AResidentThatCannotBeFetchedEitherLeavesTheOldOne) {
   const auto memory = tiny.mlp("a");
-  controller.on_observation = [&](const wire::Observation& o) { return use(o, memory, /*payload=*/false); };
+  controller.on_observation = [&](const wire::Observation& o) {
+    return use(o, memory, /*payload=*/false);
+  };
   auto run = open(options());
   EXPECT_EQ(must(run->steps().run_one()).active[0].reason, ActiveReason::kLoadFailed);
 }
 
 TEST_F(StepLoopTest, AFetchThatIsNotAnsweredHoldsAStepUpNoLongerThanItsDeadline) {
   const auto memory = tiny.mlp("a");
-  controller.on_observation = [&](const wire::Observation& o) { return use(o, memory, /*payload=*/false); };
+  controller.on_observation = [&](const wire::Observation& o) {
+    return use(o, memory, /*payload=*/false);
+  };
   controller.on_fetch = [](const wire::FetchMemory&) { return std::nullopt; };
   auto o = options();
   o.deadline = 300ms;
@@ -250,7 +263,8 @@ TEST_F(StepLoopTest, AsyncAppliesADirectiveOneStepLater) {
 
 TEST_F(StepLoopTest, AsyncKeepMeansWhatTheObservationReported) {
   const auto a = tiny.mlp("a"), b = tiny.mlp("b");
-  controller.on_observation = [&](const wire::Observation& o) -> std::optional<FakeController::Answer> {
+  controller.on_observation =
+      [&](const wire::Observation& o) -> std::optional<FakeController::Answer> {
     if (o.step == 0) return use(o, a, true);
     if (o.step == 1) return use(o, b, true);
     wire::Directive keep;  // at step 2 step 1 is reported, which ran a; step 2 runs b meanwhile
@@ -335,7 +349,8 @@ TEST_F(StepLoopTest, ALostControllerDoesNotHoldAStepUp) {
   must(run->steps().run_one());
   controller.stop();
   const auto end = std::chrono::steady_clock::now() + 20s;
-  while (tiny.link->connected() && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(5ms);
+  while (tiny.link->connected() && std::chrono::steady_clock::now() < end)
+    std::this_thread::sleep_for(5ms);
   ASSERT_FALSE(tiny.link->connected());
   const auto start = std::chrono::steady_clock::now();
   const StepReport report = must(run->steps().run_one());
@@ -345,7 +360,9 @@ TEST_F(StepLoopTest, ALostControllerDoesNotHoldAStepUp) {
 
 TEST_F(StepLoopTest, ARestartedControllerGetsTheSessionOpenedAgainWithAllResidents) {
   const auto memory = tiny.mlp("a");
-  controller.on_observation = [&](const wire::Observation& o) { return use(o, memory, o.step == 0); };
+  controller.on_observation = [&](const wire::Observation& o) {
+    return use(o, memory, o.step == 0);
+  };
   auto run = open(options());
   must(run->steps().run_one());
   must(run->steps().run_one());

@@ -28,8 +28,10 @@ void random_schedules(TinyEngine& tiny, int schedules, unsigned seed) {
     memories[slot].push_back(nullptr);
     for (int i = 0; i < 3; ++i) {
       const std::string name = std::to_string(slot) + std::to_string(i);
-      memories[slot].push_back(tiny.load(tiny.mlp("m" + name, slot), static_cast<std::uint32_t>(slot)));
-      memories[slot].push_back(tiny.load(tiny.lora("l" + name, slot), static_cast<std::uint32_t>(slot)));
+      memories[slot].push_back(
+          tiny.load(tiny.mlp("m" + name, slot), static_cast<std::uint32_t>(slot)));
+      memories[slot].push_back(
+          tiny.load(tiny.lora("l" + name, slot), static_cast<std::uint32_t>(slot)));
     }
   }
   SessionSettings settings;
@@ -40,7 +42,8 @@ void random_schedules(TinyEngine& tiny, int schedules, unsigned seed) {
     auto hot = tiny.session(settings);
     const auto prompt = ids(2 + static_cast<int>(rng() % 40), static_cast<int>(rng() % 256));
     must(hot->add_tokens(prompt));
-    while (!must(hot->prefill(512))) {}
+    while (!must(hot->prefill(512))) {
+    }
     SlotChange active[] = {{0, nullptr}, {1, nullptr}};
     std::vector<ScheduleEvent> schedule;
     const int swaps = 1 + static_cast<int>(rng() % 5);
@@ -59,7 +62,8 @@ void random_schedules(TinyEngine& tiny, int schedules, unsigned seed) {
     const auto known = hot->tokens();
     const StepOutput hot_out = must(hot->write(4, go_on));
     const std::shared_ptr<const LoadedMemory> other[] = {memories[0][1], memories[1][1]};
-    auto cold = cold_run(*tiny.tiny.gpt, tiny.scratch, settings, known, prompt.size(), active, schedule, other);
+    auto cold = cold_run(*tiny.tiny.gpt, tiny.scratch, settings, known, prompt.size(), active,
+                         schedule, other);
     const StepOutput cold_out = must(cold->write(4, go_on));
     ASSERT_EQ(hot_out.tokens.size(), cold_out.tokens.size());
     for (std::size_t i = 0; i < hot_out.tokens.size(); ++i) {

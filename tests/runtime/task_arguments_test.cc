@@ -23,7 +23,8 @@ TEST(TaskArguments, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(a.sampling.seed, 1u);
   EXPECT_EQ(a.deadline, std::chrono::milliseconds(1000));
   EXPECT_FALSE(a.write_back);
-  EXPECT_EQ(score_arguments(R"({"text": "x"})").value().session.memory.kind, MemoryChoice::Kind::kBase);
+  EXPECT_EQ(score_arguments(R"({"text": "x"})").value().session.memory.kind,
+            MemoryChoice::Kind::kBase);
 }
 
 TEST(TaskArguments, AnUnknownNameIsRefusedAndNamed) {
@@ -37,31 +38,41 @@ TEST(TaskArguments, AnUnknownNameIsRefusedAndNamed) {
 }
 
 TEST(TaskArguments, BadValuesAreRefused) {
-  for (const char* json :
-       {R"({})", R"([])", R"({"prompt": 3})", R"({"prompt": "x", "max_tokens": 0})", "not json",
-        R"({"prompt": "x", "max_tokens": 1.5})", R"({"prompt": "x", "temperature": -1})",
-        R"({"prompt": "x", "top_p": 0})", R"({"prompt": "x", "kv": "cold"})",
-        R"({"prompt": "x", "select": "later"})", R"({"prompt": "x", "memory": "a/b/c"})",
-        R"({"prompt": "x", "namespaces": ["Bad Name"]})", R"({"prompt": "x", "stop": [""]})",
-        R"({"prompt": "x", "schedule": [{"step": 1}]})", R"({"prompt": "x", "seed": -1})",
-        R"({"prompt": "x", "schedule": [{"step": 1, "memory": "auto"}]})",
-        R"({"prompt": "x", "schedule": [{"step": -1, "memory": "base"}]})",
-        R"({"prompt": "x", "deadline_ms": 0})", R"({"prompt": "x", "step_tokens": 0})",
-        R"({"prompt": "x", "seed": 18446744073709551615})"}) {
+  for (const char* json : {R"({})",
+                           R"([])",
+                           R"({"prompt": 3})",
+                           R"({"prompt": "x", "max_tokens": 0})",
+                           "not json",
+                           R"({"prompt": "x", "max_tokens": 1.5})",
+                           R"({"prompt": "x", "temperature": -1})",
+                           R"({"prompt": "x", "top_p": 0})",
+                           R"({"prompt": "x", "kv": "cold"})",
+                           R"({"prompt": "x", "select": "later"})",
+                           R"({"prompt": "x", "memory": "a/b/c"})",
+                           R"({"prompt": "x", "namespaces": ["Bad Name"]})",
+                           R"({"prompt": "x", "stop": [""]})",
+                           R"({"prompt": "x", "schedule": [{"step": 1}]})",
+                           R"({"prompt": "x", "seed": -1})",
+                           R"({"prompt": "x", "schedule": [{"step": 1, "memory": "auto"}]})",
+                           R"({"prompt": "x", "schedule": [{"step": -1, "memory": "base"}]})",
+                           R"({"prompt": "x", "deadline_ms": 0})",
+                           R"({"prompt": "x", "step_tokens": 0})",
+                           R"({"prompt": "x", "seed": 18446744073709551615})"}) {
     EXPECT_EQ(code_of(json), ErrorCode::kInvalidArgument) << json;
   }
 }
 
 TEST(TaskArguments, AMemoryIsNamedWithOrWithoutNamespaceAndVersion) {
-  const auto a = generate_arguments(R"({"prompt": "", "namespaces": ["mine"], "memory": "x@3"})").value();
+  const auto a =
+      generate_arguments(R"({"prompt": "", "namespaces": ["mine"], "memory": "x@3"})").value();
   EXPECT_EQ(a.session.memory.ref, (MemoryRef{"mine", "x", 3}));
   const auto b = generate_arguments(R"({"prompt": "", "memory": "ours/x"})").value();
   EXPECT_EQ(b.session.memory.ref, (MemoryRef{"ours", "x", 0}));
 }
 
 TEST(TaskArguments, AScheduleIsSortedAndStartsFromBaseUnlessAMemoryIsNamed) {
-  const auto a = generate_arguments(
-                     R"({"prompt": "", "schedule": [{"step": 4, "memory": "base"}, {"step": 1, "memory": "a"}]})")
+  const auto a = generate_arguments(R"({"prompt": "", "schedule": [{"step": 4, "memory": "base"}, )"
+                                    R"({"step": 1, "memory": "a"}]})")
                      .value();
   EXPECT_EQ(a.session.memory.kind, MemoryChoice::Kind::kBase);
   ASSERT_EQ(a.schedule.size(), 2u);

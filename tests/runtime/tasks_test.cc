@@ -26,8 +26,9 @@ struct TasksTest : testing::Test {
   using Task = Result<std::string> (*)(const TaskContext&, std::string_view);
   Result<std::string> run(Task task, const json& arguments) {
     events.clear();
-    return task({*tiny.engine, stop.get_token(), [&](std::string e) { events.push_back(json::parse(e)); }},
-                arguments.dump());
+    return task(
+        {*tiny.engine, stop.get_token(), [&](std::string e) { events.push_back(json::parse(e)); }},
+        arguments.dump());
   }
   json done(Task task, const json& arguments) { return json::parse(must(run(task, arguments))); }
   ErrorCode code(Task task, const json& arguments) {
@@ -37,8 +38,8 @@ struct TasksTest : testing::Test {
   }
   FakeController::Stored delta(std::int64_t position = 0) {
     const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
-    const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0, MemoryKind::kDelta,
-                                                       sha256(outer->bytes()));
+    const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0,
+                                                       MemoryKind::kDelta, sha256(outer->bytes()));
     const DeltaShape shape = tiny.outer->shape();
     DeltaStateValues values = DeltaStateValues::zero(shape);
     values.position = position;
@@ -90,15 +91,20 @@ TEST_F(TasksTest, AStateThatWasWrittenBackAfterItsStepIsNotWrittenAgainAtTheEnd)
     version.ref.version = static_cast<std::uint64_t>(2 + backs++);
     return FakeController::Answer{wire::WriteBackReply{false, version}, {}};
   };
-  const json last = done(generate_task, {{"prompt", "hello"}, {"memory", "d"}, {"max_tokens", 4},
-                                         {"step_tokens", 4}, {"write_back", true}, {"write_back_every", 1}});
+  const json last = done(generate_task, {{"prompt", "hello"},
+                                         {"memory", "d"},
+                                         {"max_tokens", 4},
+                                         {"step_tokens", 4},
+                                         {"write_back", true},
+                                         {"write_back_every", 1}});
   EXPECT_EQ(backs, 1);
   EXPECT_EQ(last["write_back"], "default/d@2");
 }
 
 TEST_F(TasksTest, GenerateTellsStartStepsAndDone) {
-  const json last = done(generate_task, {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 20},
-                                         {"step_tokens", 8}});
+  const json last =
+      done(generate_task,
+           {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 20}, {"step_tokens", 8}});
   ASSERT_GE(events.size(), 2u);
   EXPECT_EQ(events[0]["type"], "start");
   EXPECT_EQ(events[0]["prompt_tokens"], 5);
@@ -118,17 +124,23 @@ TEST_F(TasksTest, GenerateTellsStartStepsAndDone) {
 }
 
 TEST_F(TasksTest, GenerateGivesTheSameForTheSameSeedAndAnotherForAnother) {
-  const json a = {{"prompt", "hello"}, {"memory", "base"}, {"temperature", 1.0}, {"seed", 5}, {"max_tokens", 24}};
+  const json a = {{"prompt", "hello"},
+                  {"memory", "base"},
+                  {"temperature", 1.0},
+                  {"seed", 5},
+                  {"max_tokens", 24}};
   json b = a;
   b["seed"] = 6;
-  const json first = done(generate_task, a), again = done(generate_task, a), other = done(generate_task, b);
+  const json first = done(generate_task, a), again = done(generate_task, a),
+             other = done(generate_task, b);
   EXPECT_EQ(first["tokens"], again["tokens"]);
   EXPECT_EQ(first["logits_xxh3"], again["logits_xxh3"]);
   EXPECT_NE(first["tokens"], other["tokens"]);
 }
 
 TEST_F(TasksTest, GenerateStopsAtAStopString) {
-  const json free = done(generate_task, {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 30}});
+  const json free =
+      done(generate_task, {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 30}});
   std::vector<int> ids = free["tokens"].get<std::vector<int>>();
   // The first printable byte that the model writes becomes the stop string.
   std::string stop_text;
@@ -139,8 +151,9 @@ TEST_F(TasksTest, GenerateStopsAtAStopString) {
     }
   }
   if (stop_text.empty()) GTEST_SKIP() << "the tiny model writes no printable byte";
-  const json last = done(generate_task, {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 30},
-                                         {"stop", {stop_text}}});
+  const json last =
+      done(generate_task,
+           {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 30}, {"stop", {stop_text}}});
   EXPECT_EQ(last["finish"], "stop");
   EXPECT_EQ(last["text"].get<std::string>().find(stop_text), std::string::npos);
 }
@@ -150,10 +163,14 @@ TEST_F(TasksTest, GenerateWithANamedMemoryAndWithASchedule) {
   const json with = done(generate_task, {{"prompt", "hello"}, {"memory", "a"}, {"max_tokens", 16}});
   EXPECT_EQ(events[1]["memory"], "default/a@1");
   EXPECT_EQ(events[1]["reason"], "pinned");
-  const json base = done(generate_task, {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 16}});
+  const json base =
+      done(generate_task, {{"prompt", "hello"}, {"memory", "base"}, {"max_tokens", 16}});
   EXPECT_NE(with["logits_xxh3"], base["logits_xxh3"]);
-  done(generate_task, {{"prompt", "hello"}, {"max_tokens", 12}, {"step_tokens", 4},
-                       {"schedule", {{{"step", 1}, {"memory", "a"}}, {{"step", 2}, {"memory", "base"}}}}});
+  done(generate_task,
+       {{"prompt", "hello"},
+        {"max_tokens", 12},
+        {"step_tokens", 4},
+        {"schedule", {{{"step", 1}, {"memory", "a"}}, {{"step", 2}, {"memory", "base"}}}}});
   ASSERT_EQ(events.size(), 4u);
   EXPECT_EQ(events[1]["memory"], "base");
   EXPECT_EQ(events[2]["memory"], "default/a@1");
@@ -196,7 +213,8 @@ TEST_F(TasksTest, ScoreAgreesWithItselfHoweverTheTextIsGiven) {
 TEST_F(TasksTest, ScoreWithTheControllersChoiceReportsStepsAndGain) {
   const auto memory = tiny.mlp("a");
   tiny.controller.on_observation = [&](const wire::Observation& o) { return use(o, memory, true); };
-  const json scores = done(score_task, {{"text", "a text to be scored, of some length"}, {"memory", "auto"}});
+  const json scores =
+      done(score_task, {{"text", "a text to be scored, of some length"}, {"memory", "auto"}});
   EXPECT_EQ(scores["memory"], "default/a@1");
   ASSERT_EQ(events.size(), 3u);
   EXPECT_TRUE(events[0].contains("gain"));
@@ -216,10 +234,11 @@ TEST_F(TasksTest, TokenizeAndAttest) {
 
 TEST_F(TasksTest, ADeltaMemoryIsWrittenBackAndTheNewVersionReported) {
   const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
-  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0, MemoryKind::kDelta,
-                                                     sha256(outer->bytes()));
+  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0,
+                                                     MemoryKind::kDelta, sha256(outer->bytes()));
   const DeltaShape shape = tiny.outer->shape();
-  tiny.controller.store(stored("d", must(make_delta_state(signature, shape, DeltaStateValues::zero(shape)))));
+  tiny.controller.store(
+      stored("d", must(make_delta_state(signature, shape, DeltaStateValues::zero(shape)))));
   std::vector<wire::WriteBack> backs;
   tiny.controller.on_write_back = [&](const wire::WriteBack& back, const SharedBytes& payload) {
     backs.push_back(back);
@@ -228,8 +247,9 @@ TEST_F(TasksTest, ADeltaMemoryIsWrittenBackAndTheNewVersionReported) {
     version.ref.version = 1 + backs.size();
     return FakeController::Answer{wire::WriteBackReply{false, version}, {}};
   };
-  const json last = done(generate_task, {{"prompt", "hello"}, {"memory", "d"}, {"max_tokens", 8},
-                                         {"write_back", true}});
+  const json last =
+      done(generate_task,
+           {{"prompt", "hello"}, {"memory", "d"}, {"max_tokens", 8}, {"write_back", true}});
   ASSERT_EQ(backs.size(), 1u);
   EXPECT_EQ(backs[0].expected, "token-d-1");
   EXPECT_EQ(backs[0].version.parent, "token-d-1");
@@ -239,17 +259,20 @@ TEST_F(TasksTest, ADeltaMemoryIsWrittenBackAndTheNewVersionReported) {
   tiny.controller.on_write_back = [&](const wire::WriteBack& back, const SharedBytes&) {
     return FakeController::Answer{wire::WriteBackReply{true, back.version}, {}};
   };
-  EXPECT_EQ(done(generate_task, {{"prompt", "hello"}, {"memory", "d"}, {"max_tokens", 8},
+  EXPECT_EQ(done(generate_task, {{"prompt", "hello"},
+                                 {"memory", "d"},
+                                 {"max_tokens", 8},
                                  {"write_back", true}})["write_back_conflict"],
             true);
 }
 
 TEST_F(TasksTest, AWriteBackIsSentAgainWithItsTokenUntilItIsAnswered) {
   const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
-  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0, MemoryKind::kDelta,
-                                                     sha256(outer->bytes()));
+  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0,
+                                                     MemoryKind::kDelta, sha256(outer->bytes()));
   const DeltaShape shape = tiny.outer->shape();
-  tiny.controller.store(stored("d", must(make_delta_state(signature, shape, DeltaStateValues::zero(shape)))));
+  tiny.controller.store(
+      stored("d", must(make_delta_state(signature, shape, DeltaStateValues::zero(shape)))));
   std::vector<std::string> tokens;
   tiny.controller.on_write_back = [&](const wire::WriteBack& back,
                                       const SharedBytes&) -> std::optional<FakeController::Answer> {
@@ -257,8 +280,9 @@ TEST_F(TasksTest, AWriteBackIsSentAgainWithItsTokenUntilItIsAnswered) {
     if (tokens.size() < 3) return std::nullopt;
     return FakeController::Answer{wire::WriteBackReply{false, back.version}, {}};
   };
-  const json last = done(generate_task, {{"prompt", "hello"}, {"memory", "d"}, {"max_tokens", 8},
-                                         {"write_back", true}});
+  const json last =
+      done(generate_task,
+           {{"prompt", "hello"}, {"memory", "d"}, {"max_tokens", 8}, {"write_back", true}});
   EXPECT_TRUE(last.contains("write_back"));
   ASSERT_GE(tokens.size(), 3u);
   EXPECT_EQ(tokens[0], tokens[1]);
@@ -267,18 +291,21 @@ TEST_F(TasksTest, AWriteBackIsSentAgainWithItsTokenUntilItIsAnswered) {
 
 TEST_F(TasksTest, WhatTheControllersDiskFailedIsSentAgain) {
   std::vector<ErrorCode> failures = {ErrorCode::kNoSpace, ErrorCode::kIo};
-  tiny.controller.on_learn = [&](const wire::LearnResult& r) -> std::optional<FakeController::Answer> {
-    if (failures.empty()) return FakeController::Answer{wire::LearnAck{r.job, r.lease, true, ""}, {}};
+  tiny.controller.on_learn =
+      [&](const wire::LearnResult& r) -> std::optional<FakeController::Answer> {
+    if (failures.empty())
+      return FakeController::Answer{wire::LearnAck{r.job, r.lease, true, ""}, {}};
     const ErrorCode code = failures.back();
     failures.pop_back();
     return FakeController::Answer{wire::ErrorReply{code, "the disk"}, {}};
   };
   std::promise<bool> answered;
   const auto memory = tiny.mlp("a");
-  must(tiny.outbox->add({wire::LearnResult{"j1", 1, memory.version},
-                         {memory.payload, share_bytes({})},
-                         std::nullopt,
-                         [&](Result<wire::Message> reply) { answered.set_value(reply.has_value()); }}));
+  must(tiny.outbox->add(
+      {wire::LearnResult{"j1", 1, memory.version},
+       {memory.payload, share_bytes({})},
+       std::nullopt,
+       [&](Result<wire::Message> reply) { answered.set_value(reply.has_value()); }}));
   EXPECT_TRUE(answered.get_future().get());
   EXPECT_EQ(tiny.outbox->counters().retries, 2u);
 }
@@ -293,7 +320,8 @@ TEST_F(TasksTest, ADiskThatGoesOnFailingIsReportedAndDoesNotHoldUpWhatWaitsBehin
   std::promise<bool> second;
   const auto memory = tiny.mlp("a");
   const std::vector<SharedBytes> parts = {memory.payload, share_bytes({})};
-  must(outbox.add({wire::LearnResult{"j1", 1, memory.version}, parts, std::nullopt, [&](Result<wire::Message> reply) {
+  must(outbox.add({wire::LearnResult{"j1", 1, memory.version}, parts, std::nullopt,
+                   [&](Result<wire::Message> reply) {
                      first.set_value(reply ? ErrorCode::kInternal : reply.error().code);
                    }}));
   must(outbox.add({wire::LearnResult{"j2", 1, memory.version}, parts, std::nullopt,
@@ -307,7 +335,8 @@ TEST_F(TasksTest, ADiskThatGoesOnFailingIsReportedAndDoesNotHoldUpWhatWaitsBehin
 TEST_F(TasksTest, TheServiceRunsCancelsAndRefuses) {
   TaskService::Handlers handlers;
   handlers["slow"] = [](const TaskContext& context, const std::string&) -> Result<std::string> {
-    while (!context.stop.stop_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (!context.stop.stop_requested())
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return Error{ErrorCode::kCancelled, "cancelled"};
   };
   handlers["quick"] = [](const TaskContext& context, const std::string& a) -> Result<std::string> {
@@ -334,7 +363,8 @@ TEST_F(TasksTest, TheServiceRunsCancelsAndRefuses) {
   EXPECT_EQ(tiny.controller.heard_of<wire::TaskEvent>()[3].error->code, ErrorCode::kCancelled);
   service.assign(15, {5, "unheard of", ""});
   ASSERT_TRUE(tiny.controller.wait_for<wire::TaskEvent>(5));
-  EXPECT_EQ(tiny.controller.heard_of<wire::TaskEvent>()[4].error->code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(tiny.controller.heard_of<wire::TaskEvent>()[4].error->code,
+            ErrorCode::kInvalidArgument);
   service.stop();
   EXPECT_EQ(service.counters().running, 0u);
 }

@@ -75,7 +75,8 @@ struct TinyEngine {
 
   explicit TinyEngine(std::vector<int> slots = {2}, std::size_t resident_bytes = 64 << 20)
       // One thread: the model is too small for two, and a loaded machine would make them wait.
-      : tiny(TinyModel::open(fixture_dir() + "/llama_tiny_theta10000_hf", std::move(slots), DType::kF32,
+      : tiny(TinyModel::open(fixture_dir() + "/llama_tiny_theta10000_hf", std::move(slots),
+                             DType::kF32,
                              /*threads=*/1)),
         digest(must(tiny.file.digest())),
         scratch(must(LogitsScratch::make(*tiny.gpt))),
@@ -101,8 +102,9 @@ struct TinyEngine {
     outbox = std::make_unique<Outbox>(*link, clock, std::size_t{1} << 20);
     outer = std::make_unique<OuterParameters>(*tiny.gpt, digest, *link, clock, 1);
     loader->set_outer_source([this](std::size_t s, MemoryKind k) { return outer->get(s, k); });
-    engine = std::make_unique<Engine>(Engine{*tiny.gpt, &tokenizer, digest, must(tiny.gpt->attest()),
-                                             scratch, *loader, scheduler, *link, *outbox, clock});
+    engine =
+        std::make_unique<Engine>(Engine{*tiny.gpt, &tokenizer, digest, must(tiny.gpt->attest()),
+                                        scratch, *loader, scheduler, *link, *outbox, clock});
     outbox->start();
     link->start();
     must(link->wait_connected(clock.now() + std::chrono::seconds(5)));
@@ -117,7 +119,8 @@ struct TinyEngine {
   FakeController::Stored lora(const std::string& id, std::size_t slot = 0) {
     return stored(id, random_lora(signature(slot, MemoryKind::kLora), rng));
   }
-  std::shared_ptr<const LoadedMemory> load(const FakeController::Stored& memory, std::uint32_t slot = 0) {
+  std::shared_ptr<const LoadedMemory> load(const FakeController::Stored& memory,
+                                           std::uint32_t slot = 0) {
     return must(loader->load(slot, memory.version.ref, memory.version.sha256, memory.payload));
   }
   std::unique_ptr<Session> session(SessionSettings settings = {}) {
