@@ -1,5 +1,7 @@
 #include "generator/runtime/learn_worker.h"
 
+#include <malloc.h>  // malloc_trim
+
 #include <algorithm>  // find_if
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,6 +15,8 @@ namespace memslot {
 namespace {
 
 using nlohmann::json;
+
+constexpr std::chrono::seconds kIdle{10};  // without a job, then the workspace is given back
 
 Error stopped() { return {ErrorCode::kCancelled, "cancelled"}; }
 
@@ -128,11 +132,18 @@ LearnWorker::Counters LearnWorker::counters() const {
 }
 
 void LearnWorker::loop() {
-  for (;;) {
+  const auto due = [this] { return stopping_ || !queue_.empty(); };
+  for (bool holds_workspace = false;;) {
     wire::AssignLearn job;
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
+      if (holds_workspace && !changed_.wait_for(lock, kIdle, due)) {
+        holds_workspace = false;
+        lock.unlock();
+        release_workspace();
+        continue;
+      }
+      changed_.wait(lock, due);
       if (stopping_) return;
       job = std::move(queue_.front());
       queue_.pop_front();
@@ -145,7 +156,17 @@ void LearnWorker::loop() {
     }
     changed_.notify_all();
     work(job);
+    holds_workspace = true;
   }
+}
+
+void LearnWorker::release_workspace() {
+  if (learner_ == nullptr) return;
+  const std::lock_guard one_at_a_time(learner_mutex_);
+  learner_->release_workspace();
+  ::malloc_trim(0);  // what the allocator keeps would still count as ours
+  const std::lock_guard lock(mutex_);
+  counters_.workspace_bytes = 0;
 }
 
 // Tells the controller once a second how far the jobs are, so that their leases live on.

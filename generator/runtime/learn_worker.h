@@ -54,6 +54,7 @@ class LearnWorker {
  private:
   void loop();
   void pulse();
+  void release_workspace();
   void work(const wire::AssignLearn& job);
   Result<LearnOutcome> learn(const wire::AssignLearn& job);
   Result<LearnOutcome> train(const wire::AssignLearn& job);
