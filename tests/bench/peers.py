@@ -100,7 +100,7 @@ class Contestants:
         self.args, self.python = args, python
 
     def ours(self, name, *options):
-        path = os.path.join(self.args.build, "tests", "bench", name)
+        path = os.path.join(self.args.build, "bin", name)
         return {OURS: [path, *options]} if os.access(path, os.X_OK) else {}
 
     def helper(self, name, *options):
