@@ -8,6 +8,7 @@
 #include <chrono>
 #include <optional>
 
+#include "generator/backend/thread_team.h"
 #include "generator/learn/compute_gate.h"
 
 namespace memslot {
@@ -15,6 +16,9 @@ namespace memslot {
 class GateSlices {
  public:
   explicit GateSlices(ComputeGate& gate) : gate_(gate) { take(); }
+  ~GateSlices() { release_thread_team(); }
+  GateSlices(const GateSlices&) = delete;
+  GateSlices& operator=(const GateSlices&) = delete;
 
   // Runs fn without the gate: reading files, packing, telling others; nothing that computes.
   template <class Fn>
@@ -23,7 +27,7 @@ class GateSlices {
       GateSlices& slices;
       ~Back() { slices.take(); }
     };
-    hold_.reset();
+    drop();
     const Back back{*this};
     return fn();
   }
@@ -31,12 +35,17 @@ class GateSlices {
   // Between two operations: lets others in if this slice has lasted long enough.
   void breathe() {
     if (std::chrono::steady_clock::now() - since_ < kSlice) return;
-    hold_.reset();
+    drop();
     take();
   }
 
  private:
   static constexpr std::chrono::milliseconds kSlice{12};
+  // Without the team: decoding would pay for it (thread_team.h).
+  void drop() {
+    release_thread_team();
+    hold_.reset();
+  }
   void take() {
     hold_.emplace(gate_, Work::kLearn);
     since_ = std::chrono::steady_clock::now();

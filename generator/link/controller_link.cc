@@ -9,6 +9,9 @@
 namespace memslot {
 namespace {
 
+constexpr int kDeliveries = 1000;
+constexpr std::chrono::milliseconds kDeliveryPause{10};  // ten seconds in all
+
 RpcOptions options_of(wire::Hello hello) {
   RpcOptions options;
   options.hello = std::move(hello);
@@ -66,10 +69,13 @@ void ControllerLink::request(wire::Body body) {
 Status ControllerLink::post(wire::Message message) { return rpc_.post(std::move(message)); }
 
 void ControllerLink::deliver(wire::Message message) {
-  for (int attempt = 0; attempt < 100 && !stopping_; ++attempt) {
+  for (int attempt = 0; attempt < kDeliveries && !stopping_; ++attempt) {
     const Status posted = rpc_.post(message);
-    if (posted || posted.error().code != ErrorCode::kOverloaded) return;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    if (posted || (posted.error().code != ErrorCode::kOverloaded &&
+                   posted.error().code != ErrorCode::kUnavailable)) {
+      return;
+    }
+    std::this_thread::sleep_for(kDeliveryPause);
   }
 }
 

@@ -42,7 +42,7 @@ class ControllerLink {
   void request(wire::Body body);
   // One way. kUnavailable, kOverloaded.
   Status post(wire::Message message);
-  // post(), again while the queue is full, for at most a second.
+  // post(), again while the queue is full or the controller lost, for at most ten seconds.
   void deliver(wire::Message message);
 
   bool connected() const { return rpc_.connected(); }

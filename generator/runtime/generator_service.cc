@@ -6,6 +6,7 @@
 #include <unistd.h>  // sysconf
 
 #include "generator/backend/open_backend.h"
+#include "generator/backend/thread_team.h"
 #include "generator/runtime/bench_task.h"
 #include "generator/runtime/learn_texts.h"
 #include "generator/runtime/learn_worker.h"
@@ -242,7 +243,9 @@ GeneratorService::~GeneratorService() { stop(); }
 Result<std::unique_ptr<GeneratorService>> GeneratorService::open(GeneratorOptions options,
                                                                  const Clock& clock) {
   auto impl = std::make_unique<Impl>(std::move(options), clock);
-  MEMSLOT_TRY(impl->load());
+  const Status loaded = impl->load();
+  release_thread_team();  // the main thread computes no more
+  if (!loaded) return loaded.error();
   return std::unique_ptr<GeneratorService>(new GeneratorService(std::move(impl)));
 }
 

@@ -1,5 +1,6 @@
 #include "generator/runtime/memory_loader.h"
 
+#include "generator/backend/thread_team.h"
 #include "shared/base/log.h"
 
 namespace memslot {
@@ -20,6 +21,7 @@ Result<std::shared_ptr<const LoadedMemory>> MemoryLoader::load(std::uint32_t slo
                                                                const SharedBytes& bytes) {
   if (auto found = resident(slot, ref, sha256)) return found;
   auto loaded = verify(slot, ref, sha256, bytes);
+  release_thread_team();  // packing made one
   {
     const std::lock_guard lock(mutex_);
     ++(loaded ? counters_.loads : counters_.failures);

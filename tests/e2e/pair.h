@@ -203,7 +203,8 @@ struct Pair {
       : model(model_path.empty() ? write_tiny_model(folder) : model_path),
         controller(MEMSLOT_CONTROLLER,
                    joined({"--bank", folder.path() + "/bank", "--endpoint", endpoint,
-                           "--heartbeat-ms", "200", "--lease-s", "5"},
+                           // Four of them make a loss: a busy machine must not look like one.
+                           "--heartbeat-ms", "500", "--lease-s", "5"},
                           std::move(controller_arguments)),
                    folder.path() + "/controller.log"),
         generator(MEMSLOT_GENERATOR,

@@ -90,6 +90,7 @@ TEST_F(PairTest, ChoosesAmongMemoriesAtEachStepInBothModes) {
                                   {"kv", kv},
                                   {"select", select},
                                   {"prompt", kFerry},
+                                  {"deadline_ms", 30'000},  // the choice is tested, not the pace
                                   {"step_tokens", 8}},
                                  &events);
       EXPECT_FALSE(last.contains("missed_deadlines")) << kv << " " << select << last;
@@ -111,6 +112,7 @@ TEST_F(PairTest, ATextIsScoredWithTheControllersChoiceAndTheGainIsReported) {
         must(client->task("score",
                           {{"text", source == std::string("ferry") ? kFerry : kBaker},
                            {"memory", "auto"},
+                           {"deadline_ms", 30'000},
                            {"policy", "nearest"}},
                           &events));
     int right = 0, steps = 0;

@@ -110,7 +110,7 @@ class FakeController {
   }
   std::optional<Answer> answer_to(const wire::Message& m) {
     if (std::holds_alternative<wire::Hello>(m.body)) {
-      return Answer{wire::HelloReply{incarnation_, "fake", 100}, {}};
+      return Answer{wire::HelloReply{incarnation_, "fake", 250}, {}};
     }
     if (const auto* open = std::get_if<wire::OpenSession>(&m.body)) {
       sessions_[open->session] = *open;
