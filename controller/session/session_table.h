@@ -41,7 +41,6 @@ struct Session {
   ResidentView residents;
   KeyWindow window;                     // summaries of the last tokens
   std::optional<wire::Directive> last;  // the directive of the newest step
-  std::uint32_t steps_since_swap = 0;
 
   bool sees(std::string_view ns) const;
 };

@@ -122,7 +122,7 @@ Status Session::forward(std::span<const std::int32_t> ids, Matrix hidden, bool l
 Result<bool> Session::prefill(std::int64_t limit) {
   const auto last = static_cast<std::int64_t>(tokens_.size()) - 1;
   const std::int64_t window = std::max<std::int64_t>(0, last - kPromptWindow);
-  if (kv_.length() == 0) observer_.start(window);
+  if (kv_.length() == 0) observer_.start(last - wire::kWindowTokens, /*boundary=*/last);
   // The window of the figures is a call of its own, so that only its rows need logits.
   const std::int64_t stop = kv_.length() < window ? window : last;
   const std::int64_t count = std::min({limit, stop - kv_.length(), Gpt::kMaxRows});
@@ -242,7 +242,7 @@ Result<std::span<const float>> Session::next_logits() {
 
 Result<StepOutput> Session::write(int count, const OnToken& on_token) {
   StepOutput out;
-  observer_.start(kv_.length());
+  observer_.start(kv_.length(), kv_.length());
   MEMSLOT_CHECK(!tokens_.empty() && kv_.length() + 1 == static_cast<std::int64_t>(tokens_.size()));
   for (int i = 0; i < count && room() > 0; ++i) {
     MEMSLOT_TRY(const std::span<const float> logits, next_logits());
@@ -262,7 +262,7 @@ Result<StepOutput> Session::write(int count, const OnToken& on_token) {
 
 Result<StepOutput> Session::read(int count) {
   StepOutput out;
-  observer_.start(kv_.length());
+  observer_.start(kv_.length(), kv_.length());
   const auto left = static_cast<std::int64_t>(tokens_.size()) - 1 - kv_.length();
   for (std::int64_t todo = std::min<std::int64_t>(count, left); todo > 0;) {
     const std::int64_t first = kv_.length();

@@ -105,7 +105,8 @@ class Session {
   Status add_tokens(std::span<const std::int32_t> ids);
 
   // Reads up to `limit` tokens of those given, never the last one; true when all are read. The
-  // summary then is of the last kPromptWindow tokens.
+  // summary then has chunks of the last wire::kWindowTokens, counted from the end, and figures of
+  // the last kPromptWindow.
   static constexpr std::int64_t kPromptWindow = 32;
   Result<bool> prefill(std::int64_t limit);
   StepSummary prompt_summary() const { return prompt_; }

@@ -29,16 +29,18 @@
 
 namespace memslot::wire {
 
-inline constexpr std::uint16_t kProtocolVersion = 1;
+inline constexpr std::uint16_t kProtocolVersion = 2;
 inline constexpr std::size_t kMaxEnvelopeBytes = std::size_t{4} << 20;
 inline constexpr std::size_t kMaxPartBytes = std::size_t{64} << 20;
 inline constexpr std::size_t kMaxParts = 4;
 // Entries of the lists inside one body; validate.h.
 inline constexpr std::size_t kMaxSlots = 64;
 inline constexpr std::size_t kMaxNamespaces = 1024;
-inline constexpr std::size_t kMaxResidents = 16384;  // added, removed: each
-inline constexpr std::size_t kMaxHidden = 65536;     // D
-inline constexpr std::size_t kMaxWordBytes = 256;    // names, jobs, tokens, kinds, verbs, phases
+inline constexpr std::size_t kMaxResidents = 16384;                   // added, removed: each
+inline constexpr std::size_t kMaxHidden = 65536;                      // D
+inline constexpr std::size_t kMaxChunks = 128;                        // of an observation
+inline constexpr std::size_t kMaxChunkValues = std::size_t{1} << 19;  // in all of them: 2 MiB
+inline constexpr std::size_t kMaxWordBytes = 256;  // names, jobs, tokens, kinds, verbs, phases
 
 enum class PeerRole : std::uint8_t { kGenerator = 1, kClient = 2 };
 enum class SelectMode : std::uint8_t { kSync = 1, kAsync = 2 };
@@ -133,18 +135,31 @@ struct ResidentDelta {
   friend bool operator==(const ResidentDelta&, const ResidentDelta&) = default;
 };
 
+// Consecutive tokens, summarised: the mean of their slot inputs at the lowest slot, which no memory
+// changes.
+struct ChunkSummary {
+  std::vector<float> mean;   // (D)
+  std::uint32_t tokens = 0;  // at least 1
+  friend bool operator==(const ChunkSummary&, const ChunkSummary&) = default;
+};
+inline constexpr std::uint32_t kChunkTokens = 16;    // of a chunk, at most
+inline constexpr std::uint32_t kWindowTokens = 128;  // newest text that a generator can tell again
+
+// All that a directive depends on but for the opening and the bank: a controller that has just
+// started answers an observation with the whole window as the one before it would have.
 struct Observation {
   std::uint64_t session = 0;
-  std::uint64_t step = 0;          // 0: the prompt
-  std::vector<float> hidden_mean;  // (D): mean of the step's slot inputs at the lowest slot
-  std::uint32_t hidden_count = 0;  // tokens in that mean; 0: no summary
-  float entropy = 0;               // mean next-token entropy, nats
-  float surprise = 0;              // mean NLL of the step's tokens, nats
-  std::optional<float> gain;       // of the previous step, nats per token; never for sampled text
-  std::uint32_t tokens = 0;        // read or written in the previous step
-  bool sampled = false;            // the generator sampled them
+  std::uint64_t step = 0;            // 0: the prompt
+  std::vector<ChunkSummary> chunks;  // oldest first, of one D: the text since the last observation
+  bool whole_window = false;         // chunks are the newest kWindowTokens: forget earlier ones
+  float entropy = 0;                 // mean next-token entropy, nats
+  float surprise = 0;                // mean NLL of the step's tokens, nats
+  std::optional<float> gain;         // of the previous step, nats per token; never for sampled text
+  std::uint32_t tokens = 0;          // read or written in the previous step
+  bool sampled = false;              // the generator sampled them
   std::vector<ActiveMemory> active;
   ResidentDelta residents;
+  std::uint32_t steps_since_swap = 0;  // run with what is active; the prompt counts as one
   friend bool operator==(const Observation&, const Observation&) = default;
 };
 

@@ -109,12 +109,25 @@ Status check(const OpenSession& m) {
 }
 Status check(const OpenSessionReply& m) { return word("policy digest bytes", m.policy_digest); }
 
-Status check(const Observation& m) {
-  MEMSLOT_TRY(at_most("hidden_mean", kMaxHidden, m.hidden_mean.size()));
+Status good_chunks(const std::vector<ChunkSummary>& chunks) {
+  MEMSLOT_TRY(at_most("chunks", kMaxChunks, chunks.size()));
   // A sum of products with zero is NaN if any element is not finite: one pass, no branches.
   float poison = 0;
-  for (const float x : m.hidden_mean) poison += x * 0.0f;
-  if (poison != 0) return corrupt("hidden_mean", "finite numbers", "NaN or infinity");
+  for (const ChunkSummary& chunk : chunks) {
+    const std::size_t width = chunk.mean.size();
+    if (chunk.tokens == 0) return corrupt("chunk tokens", "at least 1", 0);
+    if (width == 0) return corrupt("chunk mean", "at least 1 value", 0);
+    if (width != chunks[0].mean.size()) return corrupt("chunk mean", chunks[0].mean.size(), width);
+    MEMSLOT_TRY(at_most("chunk mean", kMaxHidden, width));
+    for (const float x : chunk.mean) poison += x * 0.0f;
+  }
+  if (poison != 0) return corrupt("chunk mean", "finite numbers", "NaN or infinity");
+  const std::size_t values = chunks.empty() ? 0 : chunks.size() * chunks[0].mean.size();
+  return at_most("chunk values", kMaxChunkValues, values);
+}
+
+Status check(const Observation& m) {
+  MEMSLOT_TRY(good_chunks(m.chunks));
   MEMSLOT_TRY(finite("entropy", m.entropy));
   MEMSLOT_TRY(finite("surprise", m.surprise));
   MEMSLOT_TRY(finite("gain", m.gain.value_or(0)));

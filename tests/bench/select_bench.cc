@@ -109,8 +109,7 @@ std::vector<wire::Observation> observations(Bank& bank, unsigned memories, unsig
   for (unsigned i = 0; i < steps; ++i) {
     out[i].session = 1;
     out[i].step = i;
-    out[i].hidden_mean = bank.query(static_cast<unsigned>(bank.rng()()) % memories);
-    out[i].hidden_count = 32;
+    out[i].chunks = {{bank.query(static_cast<unsigned>(bank.rng()()) % memories), 32}};
     out[i].tokens = 16;
     out[i].active = {{.slot = 0, .ref = {}, .reason = wire::ActiveReason::kDirective}};
     out[i].residents = {.epoch = 1, .base_epoch = i == 0 ? 0u : 1u, .added = {}, .removed = {}};
