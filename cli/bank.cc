@@ -35,9 +35,9 @@ std::string version_line(const Output& out, const json& v) {
   const json stats = v.value("stats", json::object());
   const json signature = v.value("signature", json::object());
   const std::string memory = name_of(v);
-  std::snprintf(text, sizeof text, "  %-6s %-5s %9.1f kB  recall %5.1f %%  %-10s %s",
+  std::snprintf(text, sizeof text, "  %-6s %-5s %9.1f kB  recall %5s %%  %-10s %s",
                 signature.value("kind", "").c_str(), v.value("dtype", "").c_str(),
-                v.value("payload_bytes", 0.0) / 1024, 100 * stats.value("recall", 0.0),
+                v.value("payload_bytes", 0.0) / 1024, figure(stats, "recall", "%.1f", 100).c_str(),
                 v.value("origin", "").c_str(), v.value("source", "").c_str());
   std::string name = memory;
   name.resize(std::max<std::size_t>(name.size(), 40), ' ');

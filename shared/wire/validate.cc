@@ -69,8 +69,9 @@ Status good_version(const MemoryVersion& v) {
   MEMSLOT_TRY(word("token bytes", v.token));
   MEMSLOT_TRY(word("parent token bytes", v.parent));
   const LearnStats& s = v.stats;
-  for (const double value : {s.nll_before, s.nll_after, s.recall_before, s.recall, s.locality,
-                             s.wise_min_activation, s.wall_seconds}) {
+  for (const double value :
+       {s.nll_before, s.nll_after, s.recall_before.value_or(0), s.recall.value_or(0),
+        s.locality.value_or(0), s.wise_min_activation, s.wall_seconds}) {
     MEMSLOT_TRY(finite("learn statistics", value));
   }
   return ok();
