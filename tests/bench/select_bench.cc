@@ -15,6 +15,7 @@
 #include "shared/transport/rpc_client.h"
 #include "shared/transport/zmq_channel.h"
 #include "storage/memory_store.h"
+#include "tests/support/small_payload.h"
 #include "tests/support/temporary_folder.h"
 
 namespace memslot {
@@ -61,12 +62,8 @@ class Bank {
 
  private:
   void publish(unsigned number, const MemoryKeys& keys) {
-    const std::vector<float> a(16 * kDim, static_cast<float>(number));
-    const auto payload = MemoryPayloadBuilder(signature(), DType::kBF16)
-                             .scalar("alpha", 16)
-                             .tensor("a", {16, kDim}, a)
-                             .finish()
-                             .value();
+    const auto payload =
+        testing_support::payload_of(signature(), DType::kBF16, static_cast<float>(number));
     MemoryDraft draft;
     draft.meta.ref.id = fmt::format("m{}", number);
     draft.meta.token = new_token(clock_);
