@@ -184,14 +184,15 @@ void Session::set_aside(std::size_t slot) {
               set_aside_.front().slot, set_aside_.front().memory.hex(), kMaxSetAside);
     set_aside_.erase(set_aside_.begin());
   }
-  set_aside_.push_back({slot, active->sha256(), std::move(state).value()});
+  set_aside_.push_back({slot, active->ref(), active->sha256(), std::move(state).value()});
 }
 
 void Session::bring_back(std::size_t slot) {
   const auto& active = slots_[slot].active();
   if (active == nullptr) return;
   const auto found = std::find_if(set_aside_.begin(), set_aside_.end(), [&](const SetAside& one) {
-    return one.slot == slot && one.memory == active->sha256();
+    return one.slot == slot && one.ref.ns == active->ref().ns && one.ref.id == active->ref().id &&
+           one.memory == active->sha256();
   });
   if (found == set_aside_.end()) return;
   const Status restored = slots_[slot].restore(found->state);

@@ -153,6 +153,7 @@ class Session {
   // goes.
   struct SetAside {
     std::size_t slot = 0;
+    MemoryRef ref;  // two memories may hold the same bytes
     Sha256 memory;  // digest of its payload
     MemoryPayload state;
   };
