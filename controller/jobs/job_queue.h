@@ -56,6 +56,7 @@ class JobQueue {
   // bank. A draft whose origin is known returns its job.
   Result<Job> submit(const JobDraft& draft);
   const Job* find(std::string_view id) const;  // null if unknown
+  bool knows(std::string_view origin) const;   // a job of this origin, unless it is ""
   std::vector<const Job*> jobs() const;        // by id: oldest first
 
   // The next job for this generator, if one waits. Errors of the bank leave it
