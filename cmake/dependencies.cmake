@@ -9,6 +9,7 @@ find_package(OpenSSL REQUIRED)
 find_package(PkgConfig REQUIRED)
 find_package(FlatBuffers REQUIRED CONFIG)
 find_package(cppzmq REQUIRED CONFIG)
+find_package(Torch REQUIRED)  # before RocksDB, which leaks a setting that breaks it
 find_package(RocksDB REQUIRED CONFIG)
 find_package(spdlog REQUIRED CONFIG)
 find_package(nlohmann_json REQUIRED CONFIG)

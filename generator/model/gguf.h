@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "generator/model/gguf_dequant.h"
-#include "generator/model/mapped_file.h"
+#include "shared/files/mapped_file.h"
 #include "shared/base/error.h"
 #include "shared/tensor/tensor.h"
 

@@ -8,7 +8,7 @@
 #include "generator/model/gguf.h"
 #include "generator/model/gguf_config.h"
 #include "generator/model/json_config.h"
-#include "generator/model/safetensors.h"
+#include "shared/files/safetensors.h"
 #include "generator/model/tensor_names.h"
 #include "generator/model/tokenizer_files.h"
 

@@ -4,8 +4,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "generator/model/json_depth.h"
-#include "generator/model/mapped_file.h"
+#include "shared/files/json_depth.h"
+#include "shared/files/mapped_file.h"
 
 namespace memslot {
 namespace {

@@ -7,6 +7,7 @@ from common import main, read, sources
 ALLOWED = {
     "shared/base": ["shared/base"],
     "shared/tensor": ["shared/base", "shared/tensor"],
+    "shared/files": ["shared/base", "shared/tensor", "shared/files"],
     "shared/memory": ["shared/base", "shared/tensor", "shared/memory"],
     "shared/wire": ["shared/base", "shared/tensor", "shared/memory", "shared/wire"],
     "shared/transport": ["shared/base", "shared/transport", "shared/wire", "shared/memory"],

@@ -3,7 +3,7 @@
 #include "generator/model/gguf.h"
 #include "generator/model/gguf_config.h"
 #include "generator/model/json_config.h"
-#include "generator/model/safetensors.h"
+#include "shared/files/safetensors.h"
 #include "generator/model/tokenizer_files.h"
 
 namespace memslot::fuzz {

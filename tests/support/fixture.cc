@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
-#include "generator/model/safetensors.h"
+#include "shared/files/safetensors.h"
 
 namespace memslot::testing_support {
 namespace {

@@ -1,4 +1,4 @@
-#include "generator/model/mapped_file.h"
+#include "shared/files/mapped_file.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>

@@ -21,7 +21,7 @@
 #include <string_view>
 #include <vector>
 
-#include "generator/model/mapped_file.h"
+#include "shared/files/mapped_file.h"
 #include "shared/base/error.h"
 #include "shared/tensor/tensor.h"
 

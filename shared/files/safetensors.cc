@@ -1,4 +1,4 @@
-#include "generator/model/safetensors.h"
+#include "shared/files/safetensors.h"
 
 #include <algorithm>
 #include <array>
@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "generator/model/json_depth.h"
+#include "shared/files/json_depth.h"
 
 namespace memslot {
 namespace {

@@ -1,4 +1,4 @@
-#include "generator/model/safetensors.h"
+#include "shared/files/safetensors.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

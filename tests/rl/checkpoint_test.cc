@@ -1,0 +1,81 @@
+#include "rl/checkpoint.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <limits>
+
+#include "rl/features.h"
+#include "tests/support/temporary_folder.h"
+
+namespace memslot {
+namespace {
+
+Checkpoint some_checkpoint() {
+  Checkpoint c;
+  c.feature_version = kFeatureVersion;
+  c.scorer = {.features = feature_count(), .key_dim = 3, .rank = 2, .hidden = 4};
+  c.seed = 7;
+  c.update = 12;
+  c.config_digest = "ab";
+  c.notes["made by"] = "a test";
+  c.tensors["scorer.w1"] = {Shape{2, 2}, {1, 2, 3, 4}};
+  return c;
+}
+
+TEST(Checkpoint, IsReadBackAsItWasWritten) {
+  testing_support::TemporaryFolder folder;
+  const std::string path = folder.path() + "/policy.safetensors";
+  const Checkpoint saved = some_checkpoint();
+  ASSERT_TRUE(saved.save(path));
+  const auto read = Checkpoint::load(path);
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_EQ(read.value().bytes(), saved.bytes());
+  EXPECT_EQ(read.value().digest(), saved.digest());
+  EXPECT_EQ(read.value().notes.at("made by"), "a test");
+}
+
+TEST(Checkpoint, TheDigestFollowsEveryNumber) {
+  Checkpoint c = some_checkpoint();
+  const std::string before = c.digest();
+  c.tensors["scorer.w1"].values[3] = 5;
+  EXPECT_NE(c.digest(), before);
+}
+
+TEST(Checkpoint, CutOffAtAnyByteItIsCorrupt) {
+  const std::string whole = some_checkpoint().bytes();
+  for (std::size_t n = 0; n < whole.size(); ++n) {
+    const auto read = Checkpoint::parse(whole.substr(0, n));
+    ASSERT_FALSE(read) << n;
+    EXPECT_EQ(read.error().code, ErrorCode::kCorruption) << n << ": " << read.error().message;
+  }
+}
+
+TEST(Checkpoint, OfOtherFeaturesIsAMismatchThatNamesBoth) {
+  Checkpoint c = some_checkpoint();
+  c.feature_version = kFeatureVersion + 1;
+  const auto read = Checkpoint::parse(c.bytes());
+  ASSERT_FALSE(read);
+  EXPECT_EQ(read.error().code, ErrorCode::kMismatch);
+  EXPECT_NE(read.error().message.find("version 1"), std::string::npos);
+  EXPECT_NE(read.error().message.find("version 2"), std::string::npos);
+  c = some_checkpoint();
+  c.scorer.features -= 1;
+  EXPECT_EQ(Checkpoint::parse(c.bytes()).error().code, ErrorCode::kMismatch);
+}
+
+TEST(Checkpoint, NumbersThatAreNotFiniteAndSizesBeyondReasonAreCorrupt) {
+  Checkpoint c = some_checkpoint();
+  c.tensors["scorer.w1"].values[0] = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(Checkpoint::parse(c.bytes()).error().code, ErrorCode::kCorruption);
+  c = some_checkpoint();
+  c.scorer.hidden = 4'000'000'000;
+  EXPECT_EQ(Checkpoint::parse(c.bytes()).error().code, ErrorCode::kCorruption);
+}
+
+TEST(Checkpoint, AnAbsentFileIsNotFound) {
+  EXPECT_EQ(Checkpoint::load("/no/such/policy").error().code, ErrorCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace memslot
