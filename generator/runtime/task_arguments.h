@@ -65,6 +65,7 @@ struct ScoreArguments {
   SessionArguments session;
   TextArguments text;
   int top_logits = 0;
+  Duration deadline = std::chrono::seconds(1);
 };
 Result<ScoreArguments> score_arguments(std::string_view json);
 
