@@ -37,6 +37,10 @@ struct ChannelStats {
   std::uint64_t received = 0;    // packets handed to the caller
   std::uint64_t overloaded = 0;  // packets refused because a queue was full
   std::uint64_t dropped = 0;     // incoming packets over a limit
+  // Of a connecting end, noticed by receive(): the other end does not take this one's key; it has
+  // keys where this one has none, or the other way round, or is not the one that was expected.
+  std::uint64_t refused = 0;
+  std::uint64_t failed_handshakes = 0;
 };
 
 class Channel {

@@ -263,9 +263,12 @@ void RpcClient::Link::handle_hello(Message message) {
   const auto* welcome = std::get_if<wire::HelloReply>(&message.body);
   if (welcome == nullptr) {
     const auto result = as_result(std::move(message));
-    const std::lock_guard lock(mutex_);
-    refusal_ =
+    Error refusal =
         result ? Error{ErrorCode::kCorruption, "controller: expected HelloReply"} : result.error();
+    const std::lock_guard lock(mutex_);
+    // Once: Hello is tried again for ever.
+    if (refusal.message != refusal_.message) log::warn("link: refused: {}", refusal.message);
+    refusal_ = std::move(refusal);
     return;
   }
   const bool restarted = incarnation_ != 0 && incarnation_ != welcome->incarnation;
