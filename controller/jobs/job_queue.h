@@ -18,7 +18,7 @@
 
 #include "controller/jobs/job.h"
 #include "shared/transport/channel.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/messages_learn.h"
 #include "storage/document_bank.h"
 #include "storage/memory_bank.h"
 

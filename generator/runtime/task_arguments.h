@@ -14,7 +14,7 @@
 #include "generator/runtime/sampler.h"
 #include "shared/base/clock.h"
 #include "shared/memory/record.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/messages_step.h"
 
 namespace memslot {
 

@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "shared/base/digest.h"    // bytes_of
-#include "shared/wire/messages.h"  // limits
+#include "shared/wire/limits.h"
 #include "tests/transport/links.h"
 
 namespace {
