@@ -144,7 +144,8 @@ class Backend {
   virtual void layer_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy,
                                    Matrix dx, bool accumulate) = 0;
   // For whole sequences from position 0 (spans with position 0): recomputes the probabilities from
-  // qkv (q and k already rotated); dqkv[M, (H + 2G) d] is with respect to rotated q and k.
+  // qkv (q and k already rotated); dqkv[M, (H + 2G) d] is with respect to rotated q and k. dy f32;
+  // or bf16, and then the operands of all products may be rounded to bf16, too.
   virtual void attention_backward(ConstMatrix qkv, const AttentionShape& shape,
                                   std::span<const AttentionSpan> spans, ConstMatrix dy,
                                   Matrix dqkv) = 0;

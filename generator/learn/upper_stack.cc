@@ -216,7 +216,7 @@ void UpperStack::backward_layer(int l, const Saved& saved, Matrix dx,
   backend.linear(dwide, *t.gate_up, dnormed, nullptr, /*accumulate=*/false);
   norm_backward(saved.h, w.mlp_norm, dnormed, dx);
   gate.breathe();
-  const Matrix dattended = space_.matrix(kDAttended, DType::kF32, rows, c.q_width());
+  const Matrix dattended = space_.matrix(kDAttended, act, rows, c.q_width());
   const Matrix dqkv = space_.matrix(kDQkv, DType::kF32, rows, qkv_cols);
   backend.copy(dx, low);
   backend.linear(low, *t.attn_out, dattended, nullptr, /*accumulate=*/false);
