@@ -136,9 +136,11 @@ class Backend {
 
   // --- backward; all f32 unless said otherwise; gradients are written, not added, unless named ---
   // dlogits = scale_i * (softmax(logits_i) - onehot(target_i)), zero rows where target < 0. May be
-  // in place. dlogits f32 or bf16.
+  // in place. dlogits f32 or bf16. nll and argmax as token_loss() gives them, of the same reading;
+  // either may be null. Host arrays.
   virtual void softmax_xent_backward(ConstMatrix logits, std::span<const std::int32_t> targets,
-                                     std::span<const float> scale, Matrix dlogits) = 0;
+                                     std::span<const float> scale, Matrix dlogits, float* nll,
+                                     std::int32_t* argmax) = 0;
   virtual void rms_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy,
                                  Matrix dx, bool accumulate) = 0;
   virtual void layer_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy,

@@ -57,7 +57,8 @@ class CpuBackend final : public Backend {
                   float* entropy, std::int32_t* argmax) override;
 
   void softmax_xent_backward(ConstMatrix logits, std::span<const std::int32_t> targets,
-                             std::span<const float> scale, Matrix dlogits) override;
+                             std::span<const float> scale, Matrix dlogits, float* nll,
+                             std::int32_t* argmax) override;
   void rms_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy, Matrix dx,
                          bool accumulate) override;
   void layer_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy, Matrix dx,

@@ -245,13 +245,18 @@ void UpperStack::head(ConstMatrix x, const LossRows& batch, RowLosses& out, cons
     const auto targets = std::span(batch.targets).subspan(at, n);
     gpt_.norm(x.slice_rows(row, count), gpt_.final_norm(), gpt_.final_norm_bias(), hidden);
     backend.linear(hidden, gpt_.output(), logits, nullptr, /*accumulate=*/false);
-    backend.token_loss(logits, targets, out.nll.data() + at, nullptr, out.argmax.data() + at);
+    float* nll = out.nll.data() + at;
+    std::int32_t* argmax = out.argmax.data() + at;
+    if (dx == nullptr) {
+      backend.token_loss(logits, targets, nll, nullptr, argmax);
+      gate.breathe();
+      continue;
+    }
     gate.breathe();
-    if (dx == nullptr) continue;
     const Matrix dlogits = space_.matrix(kDLogits, act, count, c.vocab);
     const Matrix dhidden = space_.matrix(kDHidden, DType::kF32, count, c.d_model);
-    backend.softmax_xent_backward(logits, targets, std::span(batch.weights).subspan(at, n),
-                                  dlogits);
+    backend.softmax_xent_backward(logits, targets, std::span(batch.weights).subspan(at, n), dlogits,
+                                  nll, argmax);
     backend.linear(dlogits, *output_transposed_, dhidden, nullptr, /*accumulate=*/false);
     const Matrix part = dx->slice_rows(row, count);
     std::fill_n(part.f32(), count * part.stride, 0.0f);

@@ -177,9 +177,22 @@ TEST_F(Backward, SoftmaxCrossEntropyAtAwkwardSizes) {
       return y;
     };
     const Doubles want = numeric_gradient(logits.doubles(), loss, {scale.begin(), scale.end()});
-    backend_->softmax_xent_backward(logits.matrix(), targets, scale, out.matrix());
+    float nll[4], want_nll[4];
+    std::int32_t argmax[4], want_argmax[4];
+    backend_->token_loss(logits.matrix(), targets, want_nll, nullptr, want_argmax);
+    backend_->softmax_xent_backward(logits.matrix(), targets, scale, out.matrix(), nll, argmax);
     expect_near(out.values, want, 1e-5, "softmax_xent");
-    backend_->softmax_xent_backward(logits.matrix(), targets, scale, logits.matrix());
+    for (std::size_t r = 0; r < 4; ++r) {
+      EXPECT_EQ(nll[r], want_nll[r]) << "as token_loss() says, row " << r << " of " << v;
+      EXPECT_EQ(argmax[r], want_argmax[r]);
+    }
+    std::vector<std::uint16_t> bits(out.values.size());
+    backend_->softmax_xent_backward(logits.matrix(), targets, scale,
+                                    {bits.data(), DType::kBF16, 4, v, v}, nullptr, nullptr);
+    for (std::size_t i = 0; i < bits.size(); ++i)
+      EXPECT_EQ(bits[i], f32_to_bf16(out.values[i])) << i;
+    backend_->softmax_xent_backward(logits.matrix(), targets, scale, logits.matrix(), nullptr,
+                                    nullptr);
     EXPECT_EQ(logits.values, out.values) << "in place";
   }
 }
