@@ -85,29 +85,40 @@ HWY_INLINE void product(const std::uint32_t* a, std::size_t a_stride, const std:
   const DF d;
   const DU du;
   const std::size_t lanes = hn::Lanes(d);
-  VF sum[kRows][kVectors];
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      const float* from =
-          c + static_cast<std::size_t>(r) * c_stride + static_cast<std::size_t>(v) * lanes;
-      sum[r][v] = alpha == nullptr ? hn::Zero(d) : hn::Mul(load(d, from), hn::Set(d, alpha[r]));
+  const auto at = [&](int r, int v) {
+    return c + static_cast<std::size_t>(r) * c_stride + static_cast<std::size_t>(v) * lanes;
+  };
+  VF sum[kRows][kVectors];  // in registers: every index below is a constant once loops are unrolled
+  if (alpha == nullptr) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(d);
+    }
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v)
+        sum[r][v] = hn::Mul(load(d, at(r, v)), hn::Set(d, alpha[r]));
     }
   }
   for (std::size_t k = 0; k < depth; ++k) {
     VU column[kVectors];
-    for (int v = 0; v < kVectors; ++v) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v)
       column[v] = hn::LoadU(du, b + k * b_stride + static_cast<std::size_t>(v) * lanes);
-    }
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const auto word = hn::Set(du, a[static_cast<std::size_t>(r) * a_stride + k]);
+#pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) sum[r][v] = Word::multiply_add(word, column[v], sum[r][v]);
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      store(d, sum[r][v],
-            c + static_cast<std::size_t>(r) * c_stride + static_cast<std::size_t>(v) * lanes);
-    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) store(d, sum[r][v], at(r, v));
   }
 }
 
