@@ -9,7 +9,7 @@
 #include <map>
 #include <thread>
 
-#include "shared/base/digest.h"    // bytes_of
+#include "shared/base/digest.h"  // bytes_of
 #include "shared/wire/limits.h"
 #include "tests/transport/links.h"
 
