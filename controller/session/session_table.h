@@ -19,7 +19,7 @@
 #include "controller/session/key_window.h"
 #include "rl/selection_policy.h"
 #include "shared/transport/channel.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/messages_step.h"
 
 namespace memslot {
 

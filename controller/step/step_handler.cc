@@ -4,6 +4,7 @@
 
 #include "controller/step/candidates.h"
 #include "shared/base/log.h"
+#include "shared/wire/limits.h"  // kMaxParts
 
 namespace memslot {
 namespace {

@@ -136,15 +136,18 @@ class Backend {
 
   // --- backward; all f32 unless said otherwise; gradients are written, not added, unless named ---
   // dlogits = scale_i * (softmax(logits_i) - onehot(target_i)), zero rows where target < 0. May be
-  // in place. dlogits f32 or bf16.
+  // in place. dlogits f32 or bf16. nll and argmax as token_loss() gives them, of the same reading;
+  // either may be null. Host arrays.
   virtual void softmax_xent_backward(ConstMatrix logits, std::span<const std::int32_t> targets,
-                                     std::span<const float> scale, Matrix dlogits) = 0;
+                                     std::span<const float> scale, Matrix dlogits, float* nll,
+                                     std::int32_t* argmax) = 0;
   virtual void rms_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy,
                                  Matrix dx, bool accumulate) = 0;
   virtual void layer_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy,
                                    Matrix dx, bool accumulate) = 0;
   // For whole sequences from position 0 (spans with position 0): recomputes the probabilities from
-  // qkv (q and k already rotated); dqkv[M, (H + 2G) d] is with respect to rotated q and k.
+  // qkv (q and k already rotated); dqkv[M, (H + 2G) d] is with respect to rotated q and k. dy f32;
+  // or bf16, and then the operands of all products may be rounded to bf16, too.
   virtual void attention_backward(ConstMatrix qkv, const AttentionShape& shape,
                                   std::span<const AttentionSpan> spans, ConstMatrix dy,
                                   Matrix dqkv) = 0;

@@ -2,10 +2,10 @@
 // How the backend's threads (an OpenMP team for each thread that computes) share the machine.
 //
 // Between two parallel regions a team's threads spin, then sleep. GCC's runtime spins for
-// milliseconds: on a machine with other work, or in a container with a share of the processors, each
-// region then waits for threads that spend their time slices on spinning. Measured on two cores at
-// a load of 12: 2.7 tokens/s at 10,000 spins, 11 at 2,000, 35 at 300; alone on the machine 2,000
-// are as good as the default 300,000, and not spinning at all costs a third of decoding's speed.
+// milliseconds: on a machine with other work, or in a container with a share of the processors,
+// each region then waits for threads that spend their time slices on spinning. Measured on two
+// cores at a load of 12: 2.7 tokens/s at 10,000 spins, 11 at 2,000, 35 at 300; alone on the machine
+// 2,000 are as good as the default 300,000, and none at all costs a third of decoding's speed.
 //
 // As soon as there are more threads in teams than cores, the runtime hardly spins at all (decoding
 // fell from 170 to 75 tokens/s once a second thread had learned), so every thread but the compute

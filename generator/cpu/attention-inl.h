@@ -17,10 +17,9 @@
 #define MEMSLOT_CPU_ATTENTION_INL_H_
 #endif
 
-#include <immintrin.h>
-
 #include "generator/cpu/attention_tile.h"
 #include "generator/cpu/simd-inl.h"
+#include "generator/cpu/word_product-inl.h"
 #include "generator/kernels/attention_block.h"
 #include "hwy/contrib/math/math-inl.h"
 
@@ -31,147 +30,14 @@ HWY_BEFORE_NAMESPACE();
 #endif
 namespace memslot::cpu::HWY_NAMESPACE {
 
-using DU = hn::RebindToUnsigned<DF>;
-using VU = hn::Vec<DU>;
-
 constexpr std::size_t kKeys = static_cast<std::size_t>(kernels::kAttentionBlock);
-
-// What one u32 word holds, and acc += a * b on it.
-struct WordF32 {
-  using Element = float;
-  static constexpr std::size_t kPair = 1;
-  static HWY_INLINE VF multiply_add(VU a, VU b, VF acc) {
-    const DF d;
-    return hn::MulAdd(hn::BitCast(d, a), hn::BitCast(d, b), acc);
-  }
-};
-
-struct WordBf16 {
-  using Element = std::uint16_t;
-  static constexpr std::size_t kPair = 2;
-  static HWY_INLINE VF multiply_add(VU a, VU b, VF acc) {
-    const DF d;
-    const DU du;
-    const auto high = hn::Set(du, 0xffff0000U);
-    const auto low =
-        hn::MulAdd(hn::BitCast(d, hn::ShiftLeft<16>(a)), hn::BitCast(d, hn::ShiftLeft<16>(b)), acc);
-    return hn::MulAdd(hn::BitCast(d, hn::And(a, high)), hn::BitCast(d, hn::And(b, high)), low);
-  }
-};
-
-#if HWY_TARGET == HWY_AVX3
-struct WordNativeBf16 : WordBf16 {
-  static HWY_INLINE VF multiply_add(VU a, VU b, VF acc) {
-    return VF{_mm512_dpbf16_ps(acc.raw, (__m512bh)a.raw, (__m512bh)b.raw)};
-  }
-};
-#else
-using WordNativeBf16 = WordBf16;
-#endif
-
-// c[R][vectors * N] = c * alpha[R] + a[R][depth] b[depth][...]; alpha null: c is not read.
-template <class Word, int kRows, int kVectors>
-HWY_INLINE void product(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b,
-                        std::size_t b_stride, float* c, std::size_t c_stride, const float* alpha,
-                        std::size_t depth) {
-  const DF d;
-  const DU du;
-  const std::size_t lanes = hn::Lanes(d);
-  VF sum[kRows][kVectors];
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      const float* from =
-          c + static_cast<std::size_t>(r) * c_stride + static_cast<std::size_t>(v) * lanes;
-      sum[r][v] = alpha == nullptr ? hn::Zero(d) : hn::Mul(load(d, from), hn::Set(d, alpha[r]));
-    }
-  }
-  for (std::size_t k = 0; k < depth; ++k) {
-    VU column[kVectors];
-    for (int v = 0; v < kVectors; ++v) {
-      column[v] = hn::LoadU(du, b + k * b_stride + static_cast<std::size_t>(v) * lanes);
-    }
-    for (int r = 0; r < kRows; ++r) {
-      const auto word = hn::Set(du, a[static_cast<std::size_t>(r) * a_stride + k]);
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = Word::multiply_add(word, column[v], sum[r][v]);
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      store(d, sum[r][v],
-            c + static_cast<std::size_t>(r) * c_stride + static_cast<std::size_t>(v) * lanes);
-    }
-  }
-}
-
-template <class Word, int kRows>
-HWY_INLINE void product_columns(const std::uint32_t* a, std::size_t a_stride,
-                                const std::uint32_t* b, std::size_t b_stride, float* c,
-                                std::size_t c_stride, const float* alpha, std::size_t depth,
-                                std::size_t columns) {
-  const std::size_t lanes = hn::Lanes(DF());
-  std::size_t i = 0;
-  for (; i + 4 * lanes <= columns; i += 4 * lanes) {
-    product<Word, kRows, 4>(a, a_stride, b + i, b_stride, c + i, c_stride, alpha, depth);
-  }
-  for (; i < columns; i += lanes) {
-    product<Word, kRows, 1>(a, a_stride, b + i, b_stride, c + i, c_stride, alpha, depth);
-  }
-}
-
-// As many rows at a time as the registers hold beside their sums' operands: 6 * 4 of 32, 2 * 4
-// of 16.
-template <class Word>
-HWY_NOINLINE void product_rows(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b,
-                               std::size_t b_stride, float* c, std::size_t c_stride,
-                               const float* alpha, std::size_t depth, std::size_t columns,
-                               std::size_t rows) {
-  const auto run = [&]<int kRows>(std::size_t r) {
-    product_columns<Word, kRows>(a + r * a_stride, a_stride, b, b_stride, c + r * c_stride,
-                                 c_stride, alpha == nullptr ? nullptr : alpha + r, depth, columns);
-  };
-  std::size_t r = 0;
-#if HWY_TARGET == HWY_AVX3
-  for (; r + 6 <= rows; r += 6) run.template operator()<6>(r);
-  for (; r + 3 <= rows; r += 3) run.template operator()<3>(r);
-#else
-  for (; r + 2 <= rows; r += 2) run.template operator()<2>(r);
-#endif
-  for (; r < rows; ++r) run.template operator()<1>(r);
-}
-
-// to[w][0..4) = from[0..4)[w] for all words.
-HWY_INLINE void transpose_four(const std::uint32_t* from, std::size_t words, std::uint32_t* to) {
-  std::size_t w = 0;
-#if HWY_TARGET != HWY_SCALAR
-  const hn::Full128<std::uint32_t> d4;
-  const hn::Full128<std::uint64_t> d2;
-  for (; w + 4 <= words; w += 4) {
-    const auto r0 = hn::LoadU(d4, from + w), r1 = hn::LoadU(d4, from + words + w);
-    const auto r2 = hn::LoadU(d4, from + 2 * words + w), r3 = hn::LoadU(d4, from + 3 * words + w);
-    const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d4, r0, r1));
-    const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d4, r0, r1));
-    const auto low23 = hn::BitCast(d2, hn::InterleaveLower(d4, r2, r3));
-    const auto high23 = hn::BitCast(d2, hn::InterleaveUpper(d4, r2, r3));
-    std::uint32_t* out = to + w * kKeys;
-    hn::StoreU(hn::BitCast(d4, hn::InterleaveLower(d2, low01, low23)), d4, out);
-    hn::StoreU(hn::BitCast(d4, hn::InterleaveUpper(d2, low01, low23)), d4, out + kKeys);
-    hn::StoreU(hn::BitCast(d4, hn::InterleaveLower(d2, high01, high23)), d4, out + 2 * kKeys);
-    hn::StoreU(hn::BitCast(d4, hn::InterleaveUpper(d2, high01, high23)), d4, out + 3 * kKeys);
-  }
-#endif
-  for (; w < words; ++w) {
-    for (std::size_t i = 0; i < 4; ++i) to[w * kKeys + i] = from[i * words + w];
-  }
-}
 
 // to[w][j] = from[j][w] for j < 64; rows j >= valid are zero. `words` per row of `from`.
 HWY_INLINE void transpose_keys(const std::uint32_t* from, std::size_t words, std::size_t valid,
                                std::uint32_t* to) {
-  std::size_t j = 0;
-  for (; j + 4 <= valid; j += 4) transpose_four(from + j * words, words, to + j);
-  for (; j < kKeys; ++j) {
-    for (std::size_t w = 0; w < words; ++w) to[w * kKeys + j] = j < valid ? from[j * words + w] : 0;
-  }
+  transpose_words(from, words, valid, words, to, kKeys);
+  for (std::size_t w = 0; w < words; ++w)
+    std::fill(to + w * kKeys + valid, to + (w + 1) * kKeys, 0);
 }
 
 // One f32 row per position, padded with zeros to `width`; rows from `valid` on are zero.

@@ -57,7 +57,8 @@ class CpuBackend final : public Backend {
                   float* entropy, std::int32_t* argmax) override;
 
   void softmax_xent_backward(ConstMatrix logits, std::span<const std::int32_t> targets,
-                             std::span<const float> scale, Matrix dlogits) override;
+                             std::span<const float> scale, Matrix dlogits, float* nll,
+                             std::int32_t* argmax) override;
   void rms_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy, Matrix dx,
                          bool accumulate) override;
   void layer_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy, Matrix dx,
@@ -86,11 +87,11 @@ class CpuBackend final : public Backend {
     cpu::parallel_rows(info_.threads, count, cpu::row_grain(cost), fn);
   }
 
-  // Rows of conversion space, kept between calls. `which`: 0 or 1.
+  // Rows of working space, kept between calls. `which`: 0 and 1 for conversions, 2 for sums.
   Matrix scratch(std::size_t which, DType dtype, std::int64_t row_count, std::int64_t cols);
 
   BackendInfo info_;
-  std::array<Buffer, 2> scratch_;
+  std::array<Buffer, 3> scratch_;
   cpu::MatmulCache matmul_;
   cpu::RopeTable rope_;
   Event events_ = 0;

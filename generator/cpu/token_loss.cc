@@ -8,8 +8,8 @@
 #include <cmath>
 
 #include "generator/cpu/cpu_backend.h"
+#include "generator/cpu/row_loss-inl.h"
 #include "generator/cpu/simd-inl.h"
-#include "hwy/contrib/math/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace memslot::cpu::HWY_NAMESPACE {
@@ -21,44 +21,19 @@ struct RowLoss {
   std::int32_t argmax;
 };
 
-float row_max(const float* x, std::size_t n) {
-  const DF d;
-  const std::size_t lanes = hn::Lanes(d);
-  auto best = hn::Set(d, x[0]);
-  std::size_t i = 0;
-  for (; i + lanes <= n; i += lanes) best = hn::Max(best, load(d, x + i));
-  float highest = max_lanes(d, best);
-  for (; i < n; ++i) highest = std::max(highest, x[i]);
-  return highest;
-}
-
 // With z = x - max: Z = sum e^z, entropy = log Z - sum z e^z / Z.
 RowLoss row_loss(const float* x, std::size_t n, bool want_argmax) {
   const DF d;
-  const std::size_t lanes = hn::Lanes(d);
   RowLoss loss{0, row_max(x, n), 0, 0};
-  const auto highest = hn::Set(d, loss.highest), lowest = hn::Set(d, -104.0f);
-  VF sum0 = hn::Zero(d), sum1 = sum0, weighted0 = sum0, weighted1 = sum0;
-  const auto step = [&](std::size_t i, VF& sum, VF& weighted) {
-    const std::size_t count = n - i;
-    const auto z = hn::Max(hn::Sub(load_part(d, x + i, count), highest), lowest);
-    const auto e = hn::IfThenElseZero(hn::FirstN(d, count), hn::Exp(d, z));
-    sum = hn::Add(sum, e);
-    weighted = hn::MulAdd(z, e, weighted);
-  };
-  std::size_t i = 0;
-  for (; i + 2 * lanes <= n; i += 2 * lanes) {
-    step(i, sum0, weighted0);
-    step(i + lanes, sum1, weighted1);
-  }
-  for (; i < n; i += lanes) step(i, sum0, weighted0);
-  const float sum = sum_lanes(d, hn::Add(sum0, sum1));
+  VF weighted[2] = {hn::Zero(d), hn::Zero(d)};
+  const float sum = exponential_sum(x, n, loss.highest,
+                                    [&](std::size_t, std::size_t, VF z, VF e, std::size_t turn) {
+                                      weighted[turn] = hn::MulAdd(z, e, weighted[turn]);
+                                    });
   loss.log_sum = std::log(sum);
-  loss.entropy = std::max(0.0f, loss.log_sum - sum_lanes(d, hn::Add(weighted0, weighted1)) / sum);
-  if (want_argmax) {
-    loss.argmax = static_cast<std::int32_t>(std::find(x, x + n, loss.highest) - x);
-    if (loss.argmax == static_cast<std::int32_t>(n)) loss.argmax = 0;  // only NaN
-  }
+  loss.entropy =
+      std::max(0.0f, loss.log_sum - sum_lanes(d, hn::Add(weighted[0], weighted[1])) / sum);
+  if (want_argmax) loss.argmax = static_cast<std::int32_t>(first_place(x, n, loss.highest));
   return loss;
 }
 

@@ -216,7 +216,7 @@ void UpperStack::backward_layer(int l, const Saved& saved, Matrix dx,
   backend.linear(dwide, *t.gate_up, dnormed, nullptr, /*accumulate=*/false);
   norm_backward(saved.h, w.mlp_norm, dnormed, dx);
   gate.breathe();
-  const Matrix dattended = space_.matrix(kDAttended, DType::kF32, rows, c.q_width());
+  const Matrix dattended = space_.matrix(kDAttended, act, rows, c.q_width());
   const Matrix dqkv = space_.matrix(kDQkv, DType::kF32, rows, qkv_cols);
   backend.copy(dx, low);
   backend.linear(low, *t.attn_out, dattended, nullptr, /*accumulate=*/false);
@@ -245,13 +245,18 @@ void UpperStack::head(ConstMatrix x, const LossRows& batch, RowLosses& out, cons
     const auto targets = std::span(batch.targets).subspan(at, n);
     gpt_.norm(x.slice_rows(row, count), gpt_.final_norm(), gpt_.final_norm_bias(), hidden);
     backend.linear(hidden, gpt_.output(), logits, nullptr, /*accumulate=*/false);
-    backend.token_loss(logits, targets, out.nll.data() + at, nullptr, out.argmax.data() + at);
+    float* nll = out.nll.data() + at;
+    std::int32_t* argmax = out.argmax.data() + at;
+    if (dx == nullptr) {
+      backend.token_loss(logits, targets, nll, nullptr, argmax);
+      gate.breathe();
+      continue;
+    }
     gate.breathe();
-    if (dx == nullptr) continue;
     const Matrix dlogits = space_.matrix(kDLogits, act, count, c.vocab);
     const Matrix dhidden = space_.matrix(kDHidden, DType::kF32, count, c.d_model);
-    backend.softmax_xent_backward(logits, targets, std::span(batch.weights).subspan(at, n),
-                                  dlogits);
+    backend.softmax_xent_backward(logits, targets, std::span(batch.weights).subspan(at, n), dlogits,
+                                  nll, argmax);
     backend.linear(dlogits, *output_transposed_, dhidden, nullptr, /*accumulate=*/false);
     const Matrix part = dx->slice_rows(row, count);
     std::fill_n(part.f32(), count * part.stride, 0.0f);

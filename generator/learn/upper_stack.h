@@ -53,7 +53,7 @@ class UpperStack {
 
   std::size_t bytes() const;
 
-  static constexpr std::int64_t kHeadRows = 128;
+  static constexpr std::int64_t kHeadRows = 256;
 
  private:
   struct Transposed {

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "generator/model/gpt.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/messages_step.h"
 
 namespace memslot {
 

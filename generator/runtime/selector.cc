@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "shared/base/log.h"
+#include "shared/wire/limits.h"  // kMaxChunkValues
 
 namespace memslot {
 namespace {

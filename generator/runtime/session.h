@@ -28,7 +28,7 @@
 #include "generator/runtime/observer.h"
 #include "generator/runtime/sampler.h"
 #include "generator/slot/slot.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/messages_step.h"
 
 namespace memslot {
 

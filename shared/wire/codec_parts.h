@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "envelope_generated.h"
+#include "shared/wire/limits.h"
 #include "shared/wire/messages.h"
 
 namespace memslot::wire {

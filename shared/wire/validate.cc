@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "shared/wire/codec.h"  // body_name
+#include "shared/wire/limits.h"
 
 namespace memslot::wire {
 namespace {

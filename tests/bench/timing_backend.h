@@ -80,9 +80,10 @@ class TimingBackend final : public Backend {
     timed("token_loss", [&] { inner_.token_loss(logits, targets, nll, entropy, argmax); });
   }
   void softmax_xent_backward(ConstMatrix logits, std::span<const std::int32_t> targets,
-                             std::span<const float> scale, Matrix dlogits) override {
+                             std::span<const float> scale, Matrix dlogits, float* nll,
+                             std::int32_t* argmax) override {
     timed("softmax_xent_backward",
-          [&] { inner_.softmax_xent_backward(logits, targets, scale, dlogits); });
+          [&] { inner_.softmax_xent_backward(logits, targets, scale, dlogits, nll, argmax); });
   }
   void rms_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy, Matrix dx,
                          bool accumulate) override {

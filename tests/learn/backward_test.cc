@@ -177,9 +177,22 @@ TEST_F(Backward, SoftmaxCrossEntropyAtAwkwardSizes) {
       return y;
     };
     const Doubles want = numeric_gradient(logits.doubles(), loss, {scale.begin(), scale.end()});
-    backend_->softmax_xent_backward(logits.matrix(), targets, scale, out.matrix());
+    float nll[4], want_nll[4];
+    std::int32_t argmax[4], want_argmax[4];
+    backend_->token_loss(logits.matrix(), targets, want_nll, nullptr, want_argmax);
+    backend_->softmax_xent_backward(logits.matrix(), targets, scale, out.matrix(), nll, argmax);
     expect_near(out.values, want, 1e-5, "softmax_xent");
-    backend_->softmax_xent_backward(logits.matrix(), targets, scale, logits.matrix());
+    for (std::size_t r = 0; r < 4; ++r) {
+      EXPECT_EQ(nll[r], want_nll[r]) << "as token_loss() says, row " << r << " of " << v;
+      EXPECT_EQ(argmax[r], want_argmax[r]);
+    }
+    std::vector<std::uint16_t> bits(out.values.size());
+    backend_->softmax_xent_backward(logits.matrix(), targets, scale,
+                                    {bits.data(), DType::kBF16, 4, v, v}, nullptr, nullptr);
+    for (std::size_t i = 0; i < bits.size(); ++i)
+      EXPECT_EQ(bits[i], f32_to_bf16(out.values[i])) << i;
+    backend_->softmax_xent_backward(logits.matrix(), targets, scale, logits.matrix(), nullptr,
+                                    nullptr);
     EXPECT_EQ(logits.values, out.values) << "in place";
   }
 }
@@ -280,24 +293,64 @@ TEST_F(Backward, AttentionsReferenceAgreesWithFiniteDifferences) {
   for (std::size_t i = 0; i < exact.size(); ++i) EXPECT_NEAR(exact[i], numeric[i], 1e-7);
 }
 
+const AttentionCase kAttentionCases[] = {
+    {{1, 1, 2}, {1}},    {{3, 1, 8}, {7, 64, 1}}, {{4, 2, 16}, {65, 3}},      {{2, 2, 33}, {40}},
+    {{9, 3, 64}, {129}}, {{9, 3, 64}, {300, 33}}, {{2, 1, 40}, {63, 64, 65}},
+};
+
+std::vector<AttentionSpan> spans_of(const AttentionCase& c) {
+  std::vector<AttentionSpan> spans;
+  std::int64_t rows = 0;
+  for (const std::int64_t length : c.lengths) {
+    spans.push_back({rows, length, 0, {}});
+    rows += length;
+  }
+  return spans;
+}
+
 TEST_F(Backward, AttentionAtAwkwardLengthsAndHeadSizes) {
-  const AttentionCase cases[] = {{{1, 1, 2}, {1}},      {{3, 1, 8}, {7, 64, 1}},
-                                 {{4, 2, 16}, {65, 3}}, {{2, 2, 33}, {40}},
-                                 {{9, 3, 64}, {129}},   {{2, 1, 40}, {63, 64, 65}}};
-  for (const AttentionCase& c : cases) {
-    std::int64_t rows = 0;
-    std::vector<AttentionSpan> spans;
-    for (const std::int64_t length : c.lengths) {
-      spans.push_back({rows, length, 0, {}});
-      rows += length;
-    }
-    const std::int64_t d = c.shape.head_dim;
+  for (const AttentionCase& c : kAttentionCases) {
+    const auto spans = spans_of(c);
+    const std::int64_t rows = spans.back().row + spans.back().count, d = c.shape.head_dim;
     Rows qkv(rows, (c.shape.heads + 2 * c.shape.kv_heads) * d, 1, 2),
         dy(rows, c.shape.heads * d, 2), out = qkv;
     out.values.assign(out.values.size(), std::nanf(""));
     backend_->attention_backward(qkv.matrix(), c.shape, spans, dy.matrix(), out.matrix());
     expect_near(out.values, attention_gradient(qkv.doubles(), c, dy.doubles()), 3e-5, "attention");
   }
+}
+
+// Operands that bf16 holds exactly: what remains is the rounding of P and dS, 2^-9 of each term.
+TEST_F(Backward, AttentionInBf16) {
+  for (const AttentionCase& c : kAttentionCases) {
+    const auto spans = spans_of(c);
+    const std::int64_t rows = spans.back().row + spans.back().count, d = c.shape.head_dim;
+    Rows qkv(rows, (c.shape.heads + 2 * c.shape.kv_heads) * d, 1, 2),
+        dy(rows, c.shape.heads * d, 2), out = qkv;
+    for (float& v : qkv.values) v = bf16_to_f32(f32_to_bf16(v));
+    std::vector<std::uint16_t> bits(dy.values.size());
+    for (std::size_t i = 0; i < bits.size(); ++i) {
+      bits[i] = f32_to_bf16(dy.values[i]);
+      dy.values[i] = bf16_to_f32(bits[i]);
+    }
+    out.values.assign(out.values.size(), std::nanf(""));
+    backend_->attention_backward(qkv.matrix(), c.shape, spans,
+                                 {bits.data(), DType::kBF16, rows, dy.cols, dy.cols}, out.matrix());
+    expect_near(out.values, attention_gradient(qkv.doubles(), c, dy.doubles()), 6e-3, "attention");
+  }
+}
+
+TEST_F(Backward, AttentionsBitsDoNotDependOnTheThreads) {
+  const AttentionCase& c = kAttentionCases[5];
+  const auto spans = spans_of(c);
+  const std::int64_t rows = spans.back().row + spans.back().count, d = c.shape.head_dim;
+  Rows qkv(rows, (c.shape.heads + 2 * c.shape.kv_heads) * d, 1, 2), dy(rows, c.shape.heads * d, 2),
+      one = qkv, two = qkv;
+  backend_->attention_backward(qkv.matrix(), c.shape, spans, dy.matrix(), two.matrix());
+  open_backend(BackendOptions{"cpu", 1})
+      .value()
+      ->attention_backward(qkv.matrix(), c.shape, spans, dy.matrix(), one.matrix());
+  EXPECT_EQ(one.values, two.values);
 }
 
 TEST_F(Backward, TheRotationsBackwardIsItsTranspose) {

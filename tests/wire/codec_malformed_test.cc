@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "shared/wire/codec.h"
+#include "shared/wire/limits.h"
 #include "tests/support/test_seed.h"
 #include "tests/wire/random_message.h"
 

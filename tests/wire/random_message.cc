@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "shared/wire/limits.h"  // kMaxParts
+
 namespace memslot::wire {
 namespace {
 
