@@ -6,8 +6,6 @@
 #include "rl/features.h"
 
 namespace memslot {
-namespace {
-
 Status check_step(const EpisodeStep& step, std::size_t at, std::uint32_t features,
                   std::uint32_t key_dim) {
   const auto where = "episode step " + std::to_string(at) + ": ";
@@ -31,8 +29,6 @@ Status check_step(const EpisodeStep& step, std::size_t at, std::uint32_t feature
                       std::isfinite(step.log_prob);
   return finite ? ok() : Status(invalid(where + "numbers", "finite ones", "NaN or infinity"));
 }
-
-}  // namespace
 
 Status check_episode(const Episode& episode, std::uint32_t features, std::uint32_t key_dim) {
   for (std::size_t i = 0; i < episode.steps.size(); ++i) {

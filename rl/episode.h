@@ -32,6 +32,8 @@ struct Episode {
 using Rollouts = std::vector<Episode>;
 
 // kInvalidArgument: sizes that do not fit, an action out of range, a number that is not finite.
+Status check_step(const EpisodeStep& step, std::size_t at, std::uint32_t features,
+                  std::uint32_t key_dim);
 Status check_episode(const Episode& episode, std::uint32_t features, std::uint32_t key_dim);
 
 // G_t = sum_k gamma^k r_(t+k).

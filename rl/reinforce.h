@@ -66,8 +66,10 @@ class ReinforceLearner {
   // One optimizer step of cross-entropy towards each step's action: the warm start by imitation.
   virtual Result<UpdateReport> imitate(std::span<const Episode> episodes) = 0;
 
-  // log pi(a | s) of every candidate, under the present parameters.
-  virtual Result<std::vector<float>> log_probs(const EpisodeStep& step) const = 0;
+  // log pi(a | s) of every candidate of each step, under the present parameters. Actions are not
+  // read.
+  virtual Result<std::vector<std::vector<float>>> log_probs(
+      std::span<const EpisodeStep> steps) const = 0;
 
   virtual std::uint64_t updates() const = 0;
   // With the optimizer's state, to resume from; without it, to publish.

@@ -81,7 +81,8 @@ class TorchLearner final : public ReinforceLearner {
 
   Result<UpdateReport> update(std::span<const Rollouts> streams) override;
   Result<UpdateReport> imitate(std::span<const Episode> episodes) override;
-  Result<std::vector<float>> log_probs(const EpisodeStep& step) const override;
+  Result<std::vector<std::vector<float>>> log_probs(
+      std::span<const EpisodeStep> steps) const override;
   std::uint64_t updates() const override { return updates_; }
   Checkpoint checkpoint(bool with_optimizer) const override;
   Result<double> loss(std::span<const Rollouts> streams) const override;
@@ -273,15 +274,27 @@ Result<UpdateReport> TorchLearner::imitate(std::span<const Episode> episodes) {
   return report;
 }
 
-Result<std::vector<float>> TorchLearner::log_probs(const EpisodeStep& step) const {
-  MEMSLOT_TRY(check({0, {step}}));
+Result<std::vector<std::vector<float>>> TorchLearner::log_probs(
+    std::span<const EpisodeStep> steps) const {
+  std::vector<std::vector<float>> out;
+  if (steps.empty()) return out;
+  std::vector<Row> made;
+  for (const EpisodeStep& step : steps) {
+    MEMSLOT_TRY(check_step(step, made.size(), net_.config().features, net_.config().key_dim));
+    made.push_back({&step, true, 0.0f, 0.0f});
+  }
   const torch::NoGradGuard guard;
-  const Batch b = batch({{&step, true, 0.0f, 0.0f}});
+  const Batch b = batch(made);
   const torch::Tensor log_p =
       torch::log_softmax(net_.scores(b.features, b.query, b.keys, b.mask), -1)
           .to(torch::kFloat32)
           .contiguous();
-  return std::vector<float>(log_p.data_ptr<float>(), log_p.data_ptr<float>() + step.candidates);
+  const float* row = log_p.data_ptr<float>();
+  for (const EpisodeStep& step : steps) {
+    out.emplace_back(row, row + step.candidates);
+    row += log_p.size(1);
+  }
+  return out;
 }
 
 Checkpoint TorchLearner::checkpoint(bool with_optimizer) const {

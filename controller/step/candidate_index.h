@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "controller/step/key_shard.h"
-#include "controller/step/whitening.h"
+#include "rl/whitening.h"
 #include "shared/memory/record.h"
 
 namespace memslot {

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "controller/step/whitening.h"
+#include "rl/whitening.h"
 #include "shared/base/error.h"
 
 namespace memslot {

@@ -100,7 +100,7 @@ double share_right(const ReinforceLearner& learner, const Bandit& bandit) {
   int right = 0;
   for (std::uint64_t pull = 0; pull < 100; ++pull) {
     const EpisodeStep step = bandit.arms(900'000 + pull);
-    const auto log_probs = learner.log_probs(step).value();
+    const auto log_probs = learner.log_probs({&step, 1}).value()[0];
     const auto top = std::max_element(log_probs.begin(), log_probs.end());
     right += top - log_probs.begin() == static_cast<std::ptrdiff_t>(step.action) ? 1 : 0;
   }
@@ -118,7 +118,7 @@ TEST(Reinforce, SolvesABanditWithAKnownAnswerForFiveOfFiveSeeds) {
       std::vector<Rollouts> streams;
       for (std::uint64_t s = 0; s < 16; ++s) {
         const EpisodeStep arms = bandit.arms(update * 16 + s);
-        const auto log_probs = learner->log_probs(arms).value();
+        const auto log_probs = learner->log_probs({&arms, 1}).value()[0];
         Rollouts rollouts;
         for (std::uint64_t r = 0; r < 4; ++r) {
           EpisodeStep pull = arms;
@@ -216,7 +216,7 @@ TEST(Reinforce, AnOlderSnapshotsEpisodeCountsByItsRatioUpToTheClip) {
   Episode episode{0, {random_step(3, 4, kKeyDim)}};
   const double own = learner->loss(std::vector<Rollouts>{{episode}}).value();
   const EpisodeStep& step = episode.steps[0];
-  const float log_prob = learner->log_probs(step).value()[step.action];
+  const float log_prob = learner->log_probs({&step, 1}).value()[0][step.action];
   episode.snapshot = 9;
   // pi / mu = 1, 2, 0.5, and far above the clip
   for (const auto& [behaviour, ratio] : {std::pair{log_prob, 1.0},

@@ -1,4 +1,4 @@
-#include "controller/step/whitening.h"
+#include "rl/whitening.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "controller/step/whitening.h"
+#include "rl/whitening.h"
 
 #include <Eigen/Core>
 #include <Eigen/Eigenvalues>

@@ -1,0 +1,193 @@
+#include "rl/stream_env.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace memslot {
+namespace {
+
+constexpr std::ptrdiff_t signed_of(std::size_t n) { return static_cast<std::ptrdiff_t>(n); }
+
+Whitening fit_on_training(const GainTable& table) {
+  std::vector<float> rows;
+  for (const TableMemory& m : table.memories) {
+    const bool training =
+        m.source >= 0 && table.sources[static_cast<std::size_t>(m.source)].split == Split::kTrain;
+    if (!training) continue;
+    const auto from = table.keys.values.begin() + signed_of(std::size_t{m.first_key} * table.dim());
+    rows.insert(rows.end(), from, from + signed_of(std::size_t{m.keys} * table.dim()));
+  }
+  return Whitening::fit(rows, table.dim(), 1);
+}
+
+bool all_zero(std::span<const float> v) {
+  return std::all_of(v.begin(), v.end(), [](float x) { return x == 0.0f; });
+}
+
+}  // namespace
+
+StreamEnv::StreamEnv(const GainTable& table, EnvOptions options)
+    : table_(table), options_(options), whitening_(fit_on_training(table)) {
+  MEMSLOT_CHECK(options.candidates >= 2);
+  const std::size_t rows = table.rows(), r = key_dim(), m = table.memories.size();
+  whiten_keys();
+  queries_.assign(rows * r, 0.0f);
+  similar_.assign(rows * 2 * m, 0.0f);
+  generic_.assign(rows, 0.0f);
+  oracle_.assign(rows, kBaseAction);
+  for (std::size_t s = 0; s < table.streams.size(); ++s) compare(s);
+}
+
+void StreamEnv::whiten_keys() {
+  const std::size_t r = key_dim(), d = table_.dim();
+  const auto n = static_cast<std::size_t>(table_.keys.shape[0]);
+  keys_.assign(n * r, 0.0f);
+  for (std::size_t i = 0; i < n && r > 0; ++i) {
+    whitening_.apply({table_.keys.values.data() + i * d, d}, {keys_.data() + i * r, r});
+  }
+  means_.assign(table_.memories.size() * r, 0.0f);
+  for (std::size_t i = 0; i < table_.memories.size(); ++i) {
+    const TableMemory& m = table_.memories[i];
+    float* mean = means_.data() + i * r;
+    for (std::size_t k = m.first_key; k < std::size_t{m.first_key} + m.keys; ++k) {
+      for (std::size_t j = 0; j < r; ++j) mean[j] += keys_[k * r + j];
+    }
+    const float length = std::sqrt(dot(mean, mean, r));
+    for (std::size_t j = 0; length > 0 && j < r; ++j) mean[j] /= length;
+  }
+}
+
+void StreamEnv::compare(std::size_t stream) {
+  const TableStream& s = table_.streams[stream];
+  const std::size_t r = key_dim(), d = table_.dim(), memories = table_.memories.size();
+  for (std::size_t t = 0; t < s.steps.size(); ++t) {
+    const std::uint64_t at = row(stream, t);
+    generic_[at] = table_.generic_of(at, s.steps[t].source);
+    float best = 0.0f;
+    for (std::size_t m = 0; m < memories; ++m) {
+      const float net = table_.gain_of(at, m) - generic_[at];
+      if (net > best) {
+        best = net;
+        oracle_[at] = static_cast<std::int32_t>(m);
+      }
+    }
+    // The window before t, newest summary first.
+    std::vector<double> sum(d, 0.0);
+    double weight = 0, left = options_.window_tokens;
+    for (std::size_t back = t; back > 0 && left > 0; --back) {
+      const double tokens = std::min<double>(left, s.steps[back - 1].tokens);
+      const float* hidden = table_.hidden.values.data() + row(stream, back - 1) * d;
+      for (std::size_t j = 0; j < d; ++j) sum[j] += tokens * static_cast<double>(hidden[j]);
+      weight += tokens;
+      left -= tokens;
+    }
+    if (weight == 0 || r == 0) continue;
+    std::vector<float> mean(d);
+    std::transform(sum.begin(), sum.end(), mean.begin(),
+                   [&](double v) { return static_cast<float>(v / weight); });
+    float* query = queries_.data() + at * r;
+    whitening_.apply(mean, {query, r});
+    for (std::size_t m = 0; m < memories; ++m) {
+      const TableMemory& memory = table_.memories[m];
+      float most = memory.keys == 0 ? 0.0f : -1.0f;
+      for (std::size_t k = memory.first_key; k < std::size_t{memory.first_key} + memory.keys; ++k) {
+        most = std::max(most, dot(query, keys_.data() + k * r, r));
+      }
+      similar_[at * 2 * memories + m] = most;
+      similar_[at * 2 * memories + memories + m] = dot(query, means_.data() + m * r, r);
+    }
+  }
+}
+
+std::vector<std::size_t> StreamEnv::streams(Split split) const {
+  std::vector<std::size_t> out;
+  for (std::size_t i = 0; i < table_.streams.size(); ++i) {
+    if (table_.streams[i].split == split) out.push_back(i);
+  }
+  return out;
+}
+
+std::size_t StreamEnv::first_decision(std::size_t stream) const {
+  const TableStream& s = table_.streams[stream];
+  return s.kind == StreamKind::kPrompt && !s.steps.empty() ? s.steps.size() - 1 : 0;
+}
+
+std::vector<std::int32_t> StreamEnv::nearest(std::uint64_t at) const {
+  const std::size_t memories = table_.memories.size();
+  std::vector<std::int32_t> order(memories);
+  std::iota(order.begin(), order.end(), 0);
+  const float* similar = similar_.data() + at * 2 * memories;
+  const std::size_t k = std::min(options_.candidates, memories);
+  std::partial_sort(order.begin(), order.begin() + signed_of(k), order.end(),
+                    [&](std::int32_t a, std::int32_t b) {
+                      const float sa = similar[a], sb = similar[b];
+                      return sa != sb ? sa > sb : a < b;
+                    });
+  order.resize(k);
+  return order;
+}
+
+EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvState& state) const {
+  const std::uint64_t at = row(stream, step);
+  const std::size_t r = key_dim(), memories = table_.memories.size();
+  EnvDecision out;
+  const std::span<const float> query(queries_.data() + at * r, r);
+  const bool known = !all_zero(query);
+  const auto add = [&](std::int32_t action) {
+    if (out.actions.size() >= options_.candidates) return;
+    if (std::find(out.actions.begin(), out.actions.end(), action) != out.actions.end()) return;
+    Candidate c;
+    c.is_base = action == kBaseAction;
+    c.is_current = action == state.active;
+    c.swap_cost = c.is_current ? 0.0f : options_.swap_cost;
+    if (!c.is_base) {
+      const auto m = static_cast<std::size_t>(action);
+      c.ref = table_.memories[m].ref;
+      c.kind = table_.memories[m].kind;
+      c.best_key = similar_[at * 2 * memories + m];
+      c.mean_key = similar_[at * 2 * memories + memories + m];
+      if (known) c.key = {means_.data() + m * r, r};
+    }
+    out.actions.push_back(action);
+    out.candidates.push_back(std::move(c));
+  };
+  add(kBaseAction);
+  if (state.active != kBaseAction) add(state.active);
+  if (known) {
+    for (const std::int32_t m : nearest(at)) add(m);
+  }
+  out.context.session = stream;
+  out.context.step = step;
+  out.context.seed = table_.seed;
+  out.context.steps_since_swap = state.steps_since_swap;
+  if (known) out.context.query = query;
+  if (step > 0) {
+    const std::uint64_t before = (at - 1) * (memories + 1) +
+                                 static_cast<std::uint64_t>(state.active + 1);
+    out.context.entropy = table_.entropy.values[before];
+    out.context.surprise = table_.surprise.values[before];
+  }
+  return out;
+}
+
+EnvState StreamEnv::after(const EnvState& state, std::int32_t action) const {
+  return {action, action == state.active ? state.steps_since_swap + 1 : 1};
+}
+
+float StreamEnv::net(std::size_t stream, std::size_t step, std::int32_t action) const {
+  if (action == kBaseAction) return 0.0f;
+  const std::uint64_t at = row(stream, step);
+  return table_.gain_of(at, static_cast<std::size_t>(action)) - generic_[at];
+}
+
+float StreamEnv::reward(std::size_t stream, std::size_t step, const EnvState& before,
+                        std::int32_t action) const {
+  return net(stream, step, action) - (action == before.active ? 0.0f : options_.swap_cost);
+}
+
+std::int32_t StreamEnv::oracle(std::size_t stream, std::size_t step) const {
+  return oracle_[row(stream, step)];
+}
+
+}  // namespace memslot

@@ -1,0 +1,89 @@
+#pragma once
+// The streams of a gain table as a world in which a policy acts: at each step it gets the
+// candidates that the controller would give it, chooses, and earns the step's net gain.
+//
+//   query_t     whitened mean of the hidden summaries of the last `window_tokens` tokens before t
+//   candidates  base, the current memory, the nearest by best key up to K (DESIGN section 4)
+//   reward      net(t, m) - swap_cost [m is not what was active];  net(t, base) = 0
+//
+// Whitening is fitted on the keys of training sources only. Everything that does not depend on the
+// choices is computed once, by the constructor.
+//
+// Threads: const calls from any thread. The table must outlive the environment.
+#include <cstdint>
+#include <vector>
+
+#include "rl/gain_table.h"
+#include "rl/selection_policy.h"
+#include "rl/whitening.h"
+
+namespace memslot {
+
+inline constexpr std::int32_t kBaseAction = -1;  // elsewhere a memory's place in the table
+
+struct EnvOptions {
+  std::size_t candidates = 32;  // K, 2 or more
+  std::uint32_t window_tokens = 32;
+  float swap_cost = 0.0f;  // nats per token
+};
+
+struct EnvState {
+  std::int32_t active = kBaseAction;
+  std::uint32_t steps_since_swap = 0;
+};
+
+struct EnvDecision {
+  std::vector<std::int32_t> actions;  // parallel to the candidates; the first is kBaseAction
+  std::vector<Candidate> candidates;
+  StepContext context;
+};
+
+class StreamEnv {
+ public:
+  StreamEnv(const GainTable& table, EnvOptions options);
+
+  const GainTable& table() const { return table_; }
+  const EnvOptions& options() const { return options_; }
+  std::uint32_t key_dim() const { return whitening_.reduced_dim(); }  // R
+
+  // The streams of a split, by their places in the table.
+  std::vector<std::size_t> streams(Split split) const;
+  // The step at which a stream's first choice is made: what comes before is a prompt, read with
+  // base.
+  std::size_t first_decision(std::size_t stream) const;
+
+  // Views in it live as long as the environment.
+  EnvDecision decision(std::size_t stream, std::size_t step, const EnvState& state) const;
+  EnvState after(const EnvState& state, std::int32_t action) const;
+
+  float net(std::size_t stream, std::size_t step, std::int32_t action) const;
+  float reward(std::size_t stream, std::size_t step, const EnvState& before,
+               std::int32_t action) const;
+  // The best action in hindsight, over all memories and base; ties go to base, then to the first.
+  std::int32_t oracle(std::size_t stream, std::size_t step) const;
+
+  // Similarities of a memory at a step; 0 before the first summary.
+  float best_key(std::size_t stream, std::size_t step, std::size_t memory) const {
+    return similar_[row(stream, step) * 2 * table_.memories.size() + memory];
+  }
+  std::uint64_t row(std::size_t stream, std::size_t step) const {
+    return table_.streams[stream].first + step;
+  }
+
+ private:
+  void whiten_keys();
+  void compare(std::size_t stream);
+  std::vector<std::int32_t> nearest(std::uint64_t row) const;
+
+  const GainTable& table_;
+  EnvOptions options_;
+  Whitening whitening_;
+  std::vector<float> keys_;     // (n, R)
+  std::vector<float> means_;    // (M, R), length 1
+  std::vector<float> queries_;  // (S, R); all zero: none
+  std::vector<float> similar_;  // (S, 2, M): best key, mean key
+  std::vector<float> generic_;  // (S)
+  std::vector<std::int32_t> oracle_;  // (S)
+};
+
+}  // namespace memslot

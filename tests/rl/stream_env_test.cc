@@ -1,0 +1,129 @@
+#include "rl/stream_env.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "rl/evaluate.h"
+#include "tests/rl/synthetic_table.h"
+
+namespace memslot {
+namespace {
+
+struct StreamEnvTest : testing::Test {
+  GainTable table = testing_support::SyntheticTable().take();
+  StreamEnv env{table, {.candidates = 6, .window_tokens = 32, .swap_cost = 0.05f}};
+};
+
+TEST_F(StreamEnvTest, CandidatesAreBaseTheCurrentOneAndTheNearest) {
+  const EnvState state{.active = 5, .steps_since_swap = 2};
+  const EnvDecision d = env.decision(0, 3, state);
+  ASSERT_EQ(d.actions.size(), 6u);
+  EXPECT_EQ(d.actions[0], kBaseAction);
+  EXPECT_TRUE(d.candidates[0].is_base);
+  EXPECT_EQ(d.actions[1], 5);
+  EXPECT_TRUE(d.candidates[1].is_current);
+  EXPECT_EQ(d.candidates[1].swap_cost, 0.0f);
+  EXPECT_EQ(d.candidates[2].swap_cost, 0.05f);
+  EXPECT_EQ(d.context.steps_since_swap, 2u);
+  // No memory outside the list is nearer than one of the nearest in it.
+  float least = 1;
+  for (std::size_t i = 2; i < d.actions.size(); ++i) least = std::min(least, d.candidates[i].best_key);
+  for (std::size_t m = 0; m < table.memories.size(); ++m) {
+    if (std::count(d.actions.begin(), d.actions.end(), static_cast<std::int32_t>(m)) > 0) continue;
+    EXPECT_LE(env.best_key(0, 3, m), least);
+  }
+}
+
+TEST_F(StreamEnvTest, BeforeTheFirstSummaryThereIsOnlyBaseAndNothingIsKnown) {
+  const EnvDecision d = env.decision(0, 0, {});
+  EXPECT_EQ(d.actions, std::vector<std::int32_t>{kBaseAction});
+  EXPECT_TRUE(d.context.query.empty());
+  EXPECT_EQ(d.context.surprise, 0.0f);
+}
+
+TEST_F(StreamEnvTest, EntropyAndSurpriseAreThoseOfWhatWasActive) {
+  const std::size_t columns = table.memories.size() + 1;
+  const std::uint64_t before = env.row(2, 3);
+  EXPECT_EQ(env.decision(2, 4, {}).context.surprise, table.surprise.values[before * columns]);
+  EXPECT_EQ(env.decision(2, 4, {.active = 7}).context.surprise,
+            table.surprise.values[before * columns + 8]);
+}
+
+TEST_F(StreamEnvTest, TheQueryIsOfWhatCameBeforeTheStep) {
+  GainTable other = table;
+  const std::uint64_t at = env.row(1, 4);
+  for (std::uint32_t d = 0; d < table.dim(); ++d) other.hidden.values[at * table.dim() + d] = 99;
+  const StreamEnv changed(other, env.options());
+  const auto query = [](const StreamEnv& e, std::size_t step) {
+    const auto q = e.decision(1, step, {}).context.query;
+    return std::vector<float>(q.begin(), q.end());
+  };
+  EXPECT_EQ(query(env, 4), query(changed, 4));
+  EXPECT_NE(query(env, 5), query(changed, 5));
+}
+
+TEST_F(StreamEnvTest, RewardIsNetGainLessTheSwap) {
+  const EnvState state{.active = 3, .steps_since_swap = 1};
+  const float net = env.net(0, 2, 4);
+  EXPECT_FLOAT_EQ(env.reward(0, 2, state, 4), net - 0.05f);
+  EXPECT_EQ(env.reward(0, 2, state, 3), env.net(0, 2, 3));
+  EXPECT_FLOAT_EQ(env.reward(0, 2, state, kBaseAction), -0.05f);
+  EXPECT_EQ(env.net(0, 2, kBaseAction), 0.0f);
+}
+
+TEST_F(StreamEnvTest, NothingOfATestSourceChangesTheWhitening) {
+  GainTable other = table;
+  for (const TableMemory& m : table.memories) {
+    if (table.sources[static_cast<std::size_t>(m.source)].split == Split::kTrain) continue;
+    for (std::size_t i = m.first_key * table.dim(); i < (m.first_key + m.keys) * table.dim(); ++i) {
+      other.keys.values[i] *= 3;
+    }
+  }
+  const StreamEnv changed(other, env.options());
+  const auto query = [](const StreamEnv& e) {
+    const auto q = e.decision(1, 3, {}).context.query;
+    return std::vector<float>(q.begin(), q.end());
+  };
+  EXPECT_EQ(query(env), query(changed));
+}
+
+TEST_F(StreamEnvTest, TheOracleIsTheBestOfAllAndTheScoresFollow) {
+  const Score oracle = evaluate(env, Split::kTest, *oracle_selector());
+  EXPECT_EQ(oracle.accuracy, 1.0);
+  EXPECT_NEAR(oracle.regret, 0.0, 1e-9);
+  for (const auto& other : {base_selector(), random_selector(1), nearest_selector(0.3f),
+                            wise_selector(), audition_selector(), lagged_oracle_selector()}) {
+    const Score score = evaluate(env, Split::kTest, *other);
+    EXPECT_LE(score.mean_gain, oracle.mean_gain) << other->name();
+    EXPECT_NEAR(score.regret, oracle.mean_gain - score.mean_gain, 1e-6) << other->name();
+    EXPECT_LE(score.ci95.low, score.mean_gain) << other->name();
+    EXPECT_GE(score.ci95.high, score.mean_gain) << other->name();
+  }
+  const Score base = evaluate(env, Split::kTest, *base_selector());
+  EXPECT_EQ(base.mean_gain, 0.0);
+  EXPECT_EQ(base.abstention, 1.0);
+  EXPECT_EQ(base.swaps_per_100, 0.0);
+  EXPECT_LT(evaluate(env, Split::kTest, *random_selector(1)).mean_gain, 0.0);
+}
+
+TEST_F(StreamEnvTest, ALagCostsAtEverySwitch) {
+  const Score now = evaluate(env, Split::kTest, *oracle_selector());
+  const Score late = evaluate(env, Split::kTest, *oracle_selector(), {.lag = 1, .kind = {}});
+  EXPECT_LT(late.mean_gain, now.mean_gain);
+  const Score lagged = evaluate(env, Split::kTest, *lagged_oracle_selector());
+  EXPECT_NEAR(late.mean_gain, lagged.mean_gain, 1e-6);  // the same thing said twice
+}
+
+TEST_F(StreamEnvTest, APairedDifferenceOfTheSameIsNothing) {
+  const Score a = evaluate(env, Split::kTest, *nearest_selector(0.3f));
+  const Interval none = paired_difference(env, a, a);
+  EXPECT_EQ(none.low, 0.0);
+  EXPECT_EQ(none.high, 0.0);
+  const Interval more =
+      paired_difference(env, evaluate(env, Split::kTest, *oracle_selector()), a);
+  EXPECT_GT(more.low, 0.0);
+}
+
+}  // namespace
+}  // namespace memslot
