@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "controller/link/arguments.h"
+#include "shared/base/json_depth.h"
 #include "shared/base/log.h"
 #include "shared/base/rng.h"
 
@@ -38,9 +39,10 @@ std::string learned_json(const Job& job, const MemoryVersion* version) {
   return dump(json);
 }
 
-// "" where the text is no object: the generator will say so.
+// The default where the text is no object: the generator will say so.
 std::string kind_of(const std::string& config) {
-  const auto json = nlohmann::json::parse(config, nullptr, false);
+  const auto json =
+      json_depth_fits(config) ? nlohmann::json::parse(config, nullptr, false) : nlohmann::json();
   if (!json.is_object() || !json.contains("kind") || !json["kind"].is_string()) {
     return std::string(memory_kind_name(MemoryKind::kMlp));  // the learner's default
   }

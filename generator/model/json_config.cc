@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "generator/model/json_depth.h"
+#include "shared/base/json_depth.h"
 
 namespace memslot {
 namespace {

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "generator/model/json_depth.h"
+#include "shared/base/json_depth.h"
 #include "generator/model/mapped_file.h"
 
 namespace memslot {

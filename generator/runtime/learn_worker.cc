@@ -8,6 +8,7 @@
 
 #include "generator/runtime/selector.h"
 #include "generator/runtime/slot_infos.h"
+#include "shared/base/json_depth.h"
 #include "shared/base/log.h"
 #include "shared/base/rng.h"
 
@@ -21,6 +22,7 @@ constexpr std::chrono::seconds kIdle{10};  // without a job, then the workspace 
 Error stopped() { return {ErrorCode::kCancelled, "cancelled"}; }
 
 bool wants_delta(const std::string& config) {
+  if (!json_depth_fits(config)) return false;  // refused where the options are read
   const json parsed = json::parse(config, nullptr, false);
   return parsed.is_object() && parsed.contains("kind") && parsed["kind"] == "delta";
 }

@@ -6,6 +6,7 @@
 
 #include "storage/garbage.h"
 #include "tests/controller/memories.h"
+#include "tests/support/deep_json.h"
 #include "tests/support/faulty_store.h"
 
 namespace memslot {
@@ -583,6 +584,10 @@ TEST(JobJson, ComesBackAsItWas) {
   EXPECT_EQ(to_json(job_from_json(to_json(job)).value()), to_json(job));
   EXPECT_EQ(job_from_json("{}").error().code, ErrorCode::kCorruption);
   EXPECT_EQ(job_from_json("nonsense").error().code, ErrorCode::kCorruption);
+  const std::string text = to_json(job);
+  const auto deep = job_from_json(deep_json(text.substr(0, text.size() - 1) + R"(,"more":)", "}"));
+  ASSERT_FALSE(deep);
+  EXPECT_EQ(deep.error().code, ErrorCode::kCorruption);
 }
 
 }  // namespace
