@@ -190,6 +190,40 @@ TEST_F(MemoryBankFaults, OthersGoOnWhileAnEraseCompacts) {
   EXPECT_EQ(payload_count(real_), 3U);
 }
 
+// Whatever a bank in use loses between the listing and the reading is no damage.
+TEST_F(MemoryBankFaults, VerifyTakesWhatIsErasedMeanwhileForErased) {
+  for (const auto call : {Call::kHistory, Call::kGet}) {
+    for (int number = 1; number <= 5; ++number) {
+      SCOPED_TRACE(testing::Message() << static_cast<int>(call) << " " << number);
+      MemoryStore real(clock_);
+      FaultyStore store(real);
+      MemoryBank writer(real, clock_), bank(store, clock_);
+      Sample one("t1", 1), other("u1", 2, "other");
+      ASSERT_OK(writer.publish_memory(one.draft, kNoDeadline));
+      ASSERT_OK(writer.publish_memory(other.draft, kNoDeadline));
+      ASSERT_OK(real.put_payload("zz:b", bytes_of("the text of a job"), kNoDeadline));
+      store.run_before(call, number, [&] {
+        ASSERT_OK(writer.erase(kSkerrow, kNoDeadline));
+        ASSERT_OK(writer.erase({"default", "other", 0}, kNoDeadline));
+        ASSERT_OK(real.erase_payload("zz:b", kNoDeadline));
+      });
+      const auto report = bank.verify(nullptr, kNoDeadline);
+      ASSERT_OK(report);
+      EXPECT_TRUE(report.value().bad.empty())
+          << report.value().bad.at(0).record << " " << report.value().bad.at(0).message;
+    }
+  }
+}
+
+TEST_F(MemoryBankFaults, VerifyReportsAPartThatItsVersionStillNeeds) {
+  Sample one("t1", 1);
+  ASSERT_OK(bank_.publish_memory(one.draft, kNoDeadline));
+  ASSERT_OK(real_.erase_payload("t1:s", kNoDeadline));
+  const auto report = bank_.verify(nullptr, kNoDeadline).value();
+  ASSERT_EQ(report.bad.size(), 1U);
+  EXPECT_EQ(report.bad[0].payload, "t1:s");
+}
+
 TEST_F(MemoryBankFaults, AQuotaThatOneVersionWouldPassRefusesItWhole) {
   Sample one("t1", 1), two("t2", 2);
   const auto size = one.payload.bytes().size() + one.source.size() + 8 + 12 * sizeof(float);
