@@ -45,6 +45,19 @@ Result<MemoryRef> visible_memory(Arguments& arguments, const Access& access) {
   return ref;
 }
 
+// Of jobs, oldest first, the newest that one reply holds, and how many others there are.
+std::string newest_jobs(const std::vector<std::string>& jobs) {
+  Json out = Json::array();
+  std::size_t bytes = 0;
+  for (auto job = jobs.rbegin(); job != jobs.rend(); ++job) {
+    if (bytes + job->size() > bank_verbs::kPageBytes) continue;
+    bytes += job->size();
+    out.insert(out.begin(), Json::parse(*job));
+  }
+  const std::size_t left_off = jobs.size() - out.size();
+  return dump({{"jobs", std::move(out)}, {"left_off", left_off}});
+}
+
 Error unknown_verb(const std::string& verb) {
   return invalid("verb", "one of docs/formats/tasks.md", verb);
 }
@@ -103,12 +116,12 @@ Result<Admin::Answer> Admin::jobs_verb(const Peer& client, const wire::AdminRequ
     if (state) {
       MEMSLOT_TRY(parse_job_state(*state));
     }
-    Json out = Json::array();
+    std::vector<std::string> found;
     for (const auto* job : p_.jobs.jobs()) {
       if (!client.access.sees(job->target.ns)) continue;
-      if (!state || *state == job_state_name(job->state)) out.push_back(Json::parse(to_json(*job)));
+      if (!state || *state == job_state_name(job->state)) found.push_back(to_json(*job));
     }
-    return Answer{.json = dump({{"jobs", std::move(out)}}), .part = {}, .changed = {}};
+    return Answer{.json = newest_jobs(found), .part = {}, .changed = {}};
   }
   if (admin.verb != "jobs.show" && admin.verb != "jobs.cancel") return unknown_verb(admin.verb);
   MEMSLOT_TRY(const std::string id, arguments.text("job"));
@@ -207,16 +220,20 @@ Result<Admin::Job> Admin::whole_bank_verb(const Access& access, const std::strin
 Result<Admin::Job> Admin::memory_verb(const Access& access, const std::string& verb,
                                       Arguments& arguments) {
   MEMSLOT_TRY(const MemoryRef ref, visible_memory(arguments, access));
-  std::uint64_t to = 0;
+  std::uint64_t to = 0, after = 0;
   if (verb == "bank.rollback") {
     MEMSLOT_TRY(to, arguments.number("to"));
+  }
+  if (verb == "bank.history") {
+    MEMSLOT_TRY(after, arguments.number_or("after", 0));
   }
   MEMSLOT_TRY(arguments.finish());
   if (verb == "bank.show") {
     return Job([=, this] { return text_answer(bank_verbs::show(p_.bank, ref, quick_end())); });
   }
   if (verb == "bank.history") {
-    return Job([=, this] { return text_answer(bank_verbs::history(p_.bank, ref, quick_end())); });
+    return Job(
+        [=, this] { return text_answer(bank_verbs::history(p_.bank, ref, after, quick_end())); });
   }
   if (verb == "bank.rollback") {
     return Job([=, this] {

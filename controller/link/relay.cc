@@ -98,8 +98,11 @@ void Relay::event(const Peer& generator, wire::TaskEvent event) {
   if (sent) return;
   log::warn("task {}: ended: {}", number, sent.error().message);
   if (!final) cancel_at_generator(number, task);
+  const bool full = sent.error().code == ErrorCode::kOverloaded;
   fail(task.client, task.request,
-       {ErrorCode::kOverloaded, "events: expected a client that reads them, found its queue full"});
+       full ? Error{ErrorCode::kOverloaded,
+                    "events: expected a client that reads them, found its queue full"}
+            : sent.error().with_context("event"));
 }
 
 void Relay::refused(const Peer& generator, std::uint64_t number, const Error& error) {

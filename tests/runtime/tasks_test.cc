@@ -10,6 +10,7 @@
 
 #include "generator/runtime/task_service.h"
 #include "generator/runtime/write_back.h"
+#include "shared/wire/limits.h"
 #include "tests/runtime/tiny_engine.h"
 
 namespace memslot {
@@ -426,6 +427,22 @@ TEST_F(TasksTest, ADiskThatGoesOnFailingIsReportedAndDoesNotHoldUpWhatWaitsBehin
   EXPECT_EQ(first.get_future().get(), ErrorCode::kNoSpace);
   EXPECT_TRUE(second.get_future().get());
   EXPECT_EQ(outbox.counters().retries, 2u);
+}
+
+TEST_F(TasksTest, AResultOverTheEnvelopesLimitEndsItsTaskWithAnError) {
+  TaskService::Handlers handlers;
+  handlers["long"] = [](const TaskContext&, const std::string&) -> Result<std::string> {
+    return std::string(wire::kMaxEnvelopeBytes, 'x');
+  };
+  TaskService service(*tiny.engine, handlers, 2);
+  service.assign(11, {1, "long", ""});
+  ASSERT_TRUE(tiny.controller.wait_for<wire::TaskEvent>(1));
+  const auto last = tiny.controller.heard_of<wire::TaskEvent>()[0];
+  EXPECT_EQ(last.task, 1u);
+  EXPECT_TRUE(last.final);
+  ASSERT_TRUE(last.error);
+  EXPECT_EQ(last.error->code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(last.error->message.find("result: "), std::string::npos) << last.error->message;
 }
 
 TEST_F(TasksTest, TheServiceRunsCancelsAndRefuses) {
