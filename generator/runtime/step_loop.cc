@@ -127,8 +127,8 @@ StepLoop::Plan StepLoop::missed_plan(const Error& why) {
   return plan;
 }
 
-// The residents that a directive names: held, they outlive the pins, which would else leave a memory
-// that comes with it no room.
+// The residents that a directive names: held, they outlive the pins, which would else leave a
+// memory that comes with it no room.
 StepLoop::Residents StepLoop::hold_residents(const wire::Directive& directive) {
   Residents out;
   for (const wire::SlotAction& action : directive.actions) {
