@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <system_error>
@@ -35,9 +36,9 @@ std::string version_line(const Output& out, const json& v) {
   const json stats = v.value("stats", json::object());
   const json signature = v.value("signature", json::object());
   const std::string memory = name_of(v);
-  std::snprintf(text, sizeof text, "  %-6s %-5s %9.1f kB  recall %5.1f %%  %-10s %s",
+  std::snprintf(text, sizeof text, "  %-6s %-5s %9.1f kB  recall %5s %%  %-10s %s",
                 signature.value("kind", "").c_str(), v.value("dtype", "").c_str(),
-                v.value("payload_bytes", 0.0) / 1024, 100 * stats.value("recall", 0.0),
+                v.value("payload_bytes", 0.0) / 1024, figure(stats, "recall", "%.1f", 100).c_str(),
                 v.value("origin", "").c_str(), v.value("source", "").c_str());
   std::string name = memory;
   name.resize(std::max<std::size_t>(name.size(), 40), ' ');
@@ -119,6 +120,14 @@ Status import_memory(Client& client, const Output& out, const Context& context,
   return ok();
 }
 
+// The controller has another working folder, and may run on another machine.
+Status backup(Client& client, const Output& out, const BankOptions& o) {
+  std::error_code failure;
+  const auto path = std::filesystem::absolute(o.directory, failure);
+  if (o.directory.empty() || failure) return invalid("backup directory", "a path", o.directory);
+  return print_reply(client, out, "bank.backup", {{"directory", path.lexically_normal().string()}});
+}
+
 Status verify(Client& client, const Output& out) {
   MEMSLOT_TRY(const auto report, client.run("verify", json::object(), [&](const json& event) {
     out.event(event);
@@ -147,8 +156,8 @@ CLI::App* add_verb(CLI::App& bank, Context& context, const std::shared_ptr<BankO
 }
 
 void add_restore(CLI::App& bank, Context& context, const std::shared_ptr<BankOptions>& o) {
-  auto* command =
-      bank.add_subcommand("restore", "Copy a backup into an empty bank directory (offline)");
+  auto* command = bank.add_subcommand(
+      "restore", "Copy a backup into an empty bank directory (offline, on this host)");
   command->add_option("backup", o->directory, "The backup's directory")->required();
   command
       ->add_option("bank", o->bank,
@@ -206,13 +215,13 @@ void add_bank(CLI::App& app, Context& context) {
   add_verb(
       *bank, context, o, "verify", "Read every payload and check its digest",
       [](Client& c, const Output& w, const Context&, const BankOptions&) { return verify(c, w); });
-  auto* backup = add_verb(*bank, context, o, "backup", "Copy the bank while it is in use",
-                          [](Client& c, const Output& w, const Context&, const BankOptions& b) {
-                            return print_reply(c, w, "bank.backup", {{"directory", b.directory}});
-                          });
-  backup
+  add_verb(*bank, context, o, "backup", "Copy the bank while it is in use",
+           [](Client& c, const Output& w, const Context&, const BankOptions& b) {
+             return backup(c, w, b);
+           })
       ->add_option("directory", o->directory,
-                   "An empty or absent directory on the controller's machine")
+                   "An empty or absent directory on the controller's host; a relative path is "
+                   "taken from here and sent whole")
       ->required();
   add_verb(*bank, context, o, "usage", "Bytes and counts",
            [](Client& c, const Output& w, const Context&, const BankOptions&) {

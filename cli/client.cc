@@ -98,6 +98,19 @@ Status Client::send(std::uint64_t request, wire::Body body, SharedBytes part) {
 }
 
 Status Client::keep_alive(TimePoint now) {
+  const ChannelStats link = channel_->stats();
+  if (link.refused > 0) {
+    return Error{ErrorCode::kPermission,
+                 "controller: expected " + config_.endpoint +
+                     " to admit this client's key, found it refused (it is not among the "
+                     "controller's --clients)"};
+  }
+  if (now - heard_ > config_.timeout && link.failed_handshakes > 0) {
+    return Error{ErrorCode::kPermission,
+                 fmt::format("controller: expected a handshake with {}, found {} that failed (both "
+                             "sides need keys, and --server-key must be the controller's)",
+                             config_.endpoint, link.failed_handshakes)};
+  }
   if (now - heard_ > config_.timeout) {
     const auto seconds = std::chrono::duration<double>(config_.timeout).count();
     return Error{ErrorCode::kUnavailable,

@@ -84,9 +84,9 @@ Status learn_sample(Client& client, const Output& out, const Context& context, c
   out.clear_status();
   const json stats = learned.value()->value("stats", json::object());
   out.line(fmt::format(
-      "learned {:<20} recall {:5.1f} % (base {:4.1f} %), control text {:+.1f} %, {:.1f} s",
-      sample.source, 100 * stats.value("recall", 0.0), 100 * stats.value("recall_before", 0.0),
-      100 * stats.value("locality", 0.0), stats.value("wall_seconds", 0.0)));
+      "learned {:<20} recall {:>5} % (base {:>4} %), control text {} %, {} s", sample.source,
+      figure(stats, "recall", "%.1f", 100), figure(stats, "recall_before", "%.1f", 100),
+      figure(stats, "locality", "%+.1f", 100), figure(stats, "wall_seconds", "%.1f")));
   return ok();
 }
 

@@ -83,6 +83,7 @@ Status generate(Client& client, const Output& out, const Context& context,
     }
     out.line(text);
   }
+  if (done->value("finish", "") == "context") out.note("the model's context is full");
   return ok();
 }
 
@@ -107,7 +108,9 @@ void add_generate(CLI::App& app, Context& context) {
   command->add_option("--select", o->select, "Wait for each choice, or apply it one step later")
       ->check(CLI::IsMember({"sync", "async"}))
       ->capture_default_str();
-  command->add_option("--max-tokens", o->max_tokens, "Length")
+  command
+      ->add_option("--max-tokens", o->max_tokens,
+                   "Length; the text also ends where the model's context is full")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
   command->add_option("--step-tokens", o->step_tokens, "Tokens between choices")

@@ -75,11 +75,12 @@ void show_learned(const Output& out, const std::string& source, const json& done
   const auto& stats = done.contains("stats") ? done["stats"] : json::object();
   char text[200];
   std::snprintf(
-      text, sizeof text,
-      "%-28.28s recall %5.1f %% (base %4.1f %%)  NLL %.2f -> %.2f  control %+.1f %%  %.1f s",
-      source.c_str(), 100 * stats.value("recall", 0.0), 100 * stats.value("recall_before", 0.0),
-      stats.value("nll_before", 0.0), stats.value("nll_after", 0.0),
-      100 * stats.value("locality", 0.0), stats.value("wall_seconds", 0.0));
+      text, sizeof text, "%-28.28s recall %5s %% (base %4s %%)  NLL %s -> %s  control %s %%  %s s",
+      source.c_str(), figure(stats, "recall", "%.1f", 100).c_str(),
+      figure(stats, "recall_before", "%.1f", 100).c_str(),
+      figure(stats, "nll_before", "%.2f").c_str(), figure(stats, "nll_after", "%.2f").c_str(),
+      figure(stats, "locality", "%+.1f", 100).c_str(),
+      figure(stats, "wall_seconds", "%.1f").c_str());
   const std::string memory = done.value("memory", "");
   out.clear_status();
   out.line(std::string(text) + "  " + out.coloured(memory, memory));

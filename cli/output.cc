@@ -57,6 +57,10 @@ void Output::clear_status() const {
   if (progress_) put(stderr, "\r\x1b[2K");
 }
 
+void Output::note(std::string_view text) const {
+  if (!json_) put(stderr, "memslot: " + std::string(text) + "\n");
+}
+
 int Output::fail(const Error& error) const {
   clear_status();
   const std::string_view name = error_code_name(error.code);
@@ -86,6 +90,18 @@ std::string Output::dim(std::string_view text) const {
 
 std::string Output::bold(std::string_view text) const {
   return colour_ ? "\x1b[1m" + std::string(text) + "\x1b[0m" : std::string(text);
+}
+
+std::string figure(const nlohmann::json& object, const char* name, const char* format,
+                   double scale) {
+  const auto found = object.find(name);
+  if (found == object.end() || !found->is_number()) return "-";
+  char text[64];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+  std::snprintf(text, sizeof text, format, scale * found->get<double>());
+#pragma GCC diagnostic pop
+  return text;
 }
 
 }  // namespace memslot::cli

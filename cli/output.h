@@ -28,6 +28,7 @@ class Output {
   void text(std::string_view text) const;    // without a newline, flushed
   void status(std::string_view text) const;  // standard error, replaces the last status line
   void clear_status() const;
+  void note(std::string_view text) const;  // standard error, a line that stays; silent with --json
   // Prints the error and returns the exit code for it: with --json as the one object on standard
   // output, unless a result stands there already (a report of damage); else to standard error.
   int fail(const Error& error) const;
@@ -44,5 +45,10 @@ class Output {
   bool json_, stream_, colour_, progress_;
   mutable bool has_result_ = false;  // standard output holds its one object
 };
+
+// A number of `object` as printf's `format` (for one double) writes it, times `scale`; "-" where it
+// was not measured (absent or null).
+std::string figure(const nlohmann::json& object, const char* name, const char* format,
+                   double scale = 1);
 
 }  // namespace memslot::cli

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "shared/memory/layout/check_layout.h"
 #include "storage/bank_format.h"
 #include "storage/key_block.h"
 #include "storage/publish.h"
@@ -40,6 +41,7 @@ Status check_payload(const MemoryDraft& draft) {
   if (payload.dtype() != meta.dtype) {
     return mismatch("payload dtype", dtype_name(meta.dtype), dtype_name(payload.dtype()));
   }
+  MEMSLOT_TRY(check_layout(payload));
   return payload.check_finite();
 }
 

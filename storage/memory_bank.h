@@ -90,10 +90,10 @@ class MemoryBank {
   // Verifies, stores the parts, then publishes. A retry with the same token is success, whatever
   // came after it. A lost compare-and-set keeps the state as a branch: see PublishedMemory.
   // kInvalidArgument: names, token, keys, metadata over 64 KiB; kMismatch: signature, dtype or kind
-  // of the payload is not meta's; kCorruption: size or digest is not meta's, or the payload does
-  // not parse or is not finite; kNoSpace; kNotFound: `expected` is not "" but there is no such
-  // memory (any more), or the token belongs to an erased version; kIndeterminate: retry with the
-  // same token.
+  // of the payload is not meta's, or its tensors are not those of its kind; kCorruption: size or
+  // digest is not meta's, or the payload does not parse or is not finite; kNoSpace; kNotFound:
+  // `expected` is not "" but there is no such memory (any more), or the token belongs to an erased
+  // version; kIndeterminate: retry with the same token.
   Result<PublishedMemory> publish_memory(const MemoryDraft& draft, TimePoint deadline);
 
   // ref.version is ignored by head, history and branches.

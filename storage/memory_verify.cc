@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include "shared/memory/layout/check_layout.h"
 #include "storage/bank_format.h"
 #include "storage/key_block.h"
 #include "storage/memory_bank.h"
@@ -96,6 +97,7 @@ class Verifier {
     if (digest != meta.sha256) return corrupt("payload SHA-256", meta.sha256.hex(), digest.hex());
     MEMSLOT_TRY(const auto payload, MemoryPayload::parse(std::move(bytes)));
     MEMSLOT_TRY(check_signature(meta.signature, payload.signature()));
+    MEMSLOT_TRY(check_layout(payload));
     return payload.check_finite();
   }
 

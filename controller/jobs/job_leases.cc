@@ -147,11 +147,17 @@ bool JobQueue::progress(const PeerId& holder, const wire::LearnProgress& progres
 
 Result<PublishedMemory> JobQueue::publish(const Entry& entry, const wire::LearnResult& result,
                                           std::span<const std::byte> payload,
-                                          const MemoryKeys& keys) {
+                                          std::span<const std::byte> key_bytes) {
+  const MemoryRef& named = result.version.ref;
+  const MemoryRef& target = entry.job.target;
+  if (named.ns != target.ns || named.id != target.id) {
+    return mismatch("memory of the result", target.text(), named.text());
+  }
+  MEMSLOT_TRY(const MemoryKeys keys, parse_keys(key_bytes, result.version.signature));
   MEMSLOT_TRY(const std::string text, text_of(entry));
   MemoryDraft draft;
   draft.meta = result.version;
-  draft.meta.ref = entry.job.target;
+  draft.meta.ref = target;
   draft.meta.token = entry.job.token();
   draft.meta.source = entry.job.source;
   draft.meta.origin = VersionOrigin::kLearned;
@@ -197,9 +203,7 @@ Result<JobQueue::Outcome> JobQueue::result(const wire::LearnResult& result,
                       std::to_string(e->job.lease);
     return out;
   }
-  const auto keys = parse_keys(key_bytes, result.version.signature);
-  const auto published =
-      keys ? publish(*e, result, payload, keys.value()) : Result<PublishedMemory>(keys.error());
+  const auto published = publish(*e, result, payload, key_bytes);
   if (!published) {
     const Error error = published.error().with_context("result of job " + result.job);
     if (!is_permanent(error.code)) return error;

@@ -151,6 +151,12 @@ Result<Job> JobQueue::submit(const JobDraft& draft) {
   return job;
 }
 
+bool JobQueue::knows(std::string_view origin) const {
+  return !origin.empty() && std::any_of(entries_.begin(), entries_.end(), [&](const auto& item) {
+    return item.second.job.origin == origin;
+  });
+}
+
 Result<std::string> JobQueue::text_of(const Entry& entry) {
   MEMSLOT_TRY(const auto document, documents_.get(kType, kNamespace, entry.job.id, soon()));
   MEMSLOT_TRY(const auto blob, documents_.load_blob(document, soon()));

@@ -18,7 +18,7 @@
 
 #include "controller/jobs/job.h"
 #include "shared/transport/channel.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/messages_learn.h"
 #include "storage/document_bank.h"
 #include "storage/memory_bank.h"
 
@@ -56,6 +56,7 @@ class JobQueue {
   // bank. A draft whose origin is known returns its job.
   Result<Job> submit(const JobDraft& draft);
   const Job* find(std::string_view id) const;  // null if unknown
+  bool knows(std::string_view origin) const;   // a job of this origin, unless it is ""
   std::vector<const Job*> jobs() const;        // by id: oldest first
 
   // The next job for this generator, if one waits. Errors of the bank leave it
@@ -71,7 +72,8 @@ class JobQueue {
     std::optional<MemoryVersion> published;  // by this call or an earlier one of the same lease
     const Job* job = nullptr;                // null if unknown
   };
-  // Publishes. Errors (kIndeterminate, kTimeout, kIo, ...) leave the lease: the generator retries.
+  // Publishes. A result that names another memory than the job's, or is damaged, ends the job.
+  // Errors (kIndeterminate, kTimeout, kIo, ...) leave the lease: the generator retries.
   Result<Outcome> result(const wire::LearnResult& result, std::span<const std::byte> payload,
                          std::span<const std::byte> keys);
   Result<Outcome> failed(const wire::LearnFailed& failed);
@@ -112,7 +114,8 @@ class JobQueue {
   void forget_old();
   Result<std::string> text_of(const Entry& entry);
   Result<PublishedMemory> publish(const Entry& entry, const wire::LearnResult& result,
-                                  std::span<const std::byte> payload, const MemoryKeys& keys);
+                                  std::span<const std::byte> payload,
+                                  std::span<const std::byte> key_bytes);
   Status finish(Entry& entry, const MemoryVersion& version);
   Status settle(Entry& entry);
   void end_unreadable(Entry& entry, const Error& error);

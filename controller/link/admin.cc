@@ -198,6 +198,9 @@ Result<Admin::Job> Admin::whole_bank_verb(const Access& access, const std::strin
     return Error{ErrorCode::kPermission,
                  "bank.backup: expected a client that sees every namespace"};
   }
+  if (!directory.starts_with('/')) {
+    return invalid("bank.backup directory", "an absolute path on the controller's host", directory);
+  }
   return Job([=, this] { return text_answer(bank_verbs::backup(p_.bank, directory, slow_end())); });
 }
 

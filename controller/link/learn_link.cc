@@ -80,8 +80,26 @@ Result<std::string> LearnLink::start(const Peer& client, std::uint64_t request,
   draft.kind = kind_of(draft.config);
   draft.origin = std::to_string(client.hello.incarnation) + ":" + std::to_string(request);
   if (!client.access.sees(draft.ns)) return invisible("namespace " + draft.ns);
+  if (!jobs_.knows(draft.origin)) {
+    MEMSLOT_TRY(check_learners(draft.ns));
+  }
   MEMSLOT_TRY(const Job job, jobs_.submit(draft));
   return job.id;
+}
+
+// A job waits for a generator that will come; where those that are here cannot read text, and will
+// not learn to, the client should hear of it rather than wait.
+Status LearnLink::check_learners(std::string_view ns) const {
+  std::size_t generators = 0;
+  for (const auto& [id, peer] : peers_.all()) {
+    if (!peer.is_generator() || !peer.access.sees(ns)) continue;
+    ++generators;
+    if (peer.hello.learn_workers > 0) return ok();
+  }
+  if (generators == 0) return ok();
+  return Error{ErrorCode::kNotFound,
+               "tokenizer: expected a generator whose model brings one, found none among the " +
+                   std::to_string(generators) + " connected (learning needs text)"};
 }
 
 void LearnLink::submit(const Peer& client, std::uint64_t request, const wire::SubmitTask& task) {

@@ -41,6 +41,8 @@ class LearnLink {
   using Watcher = std::pair<PeerId, std::uint64_t>;  // client, request
   Result<std::string> start(const Peer& client, std::uint64_t request, const wire::SubmitTask& task,
                             bool& watch);
+  // Some generator can learn for this namespace, or none at all is there yet.
+  Status check_learners(std::string_view ns) const;
   bool sees(const Peer& generator, std::string_view job) const;  // or there is no such job
   void refuse(const Peer& generator, std::uint64_t request, const std::string& job,
               std::uint64_t lease);

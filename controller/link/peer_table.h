@@ -9,7 +9,7 @@
 #include "controller/link/access.h"
 #include "shared/base/clock.h"
 #include "shared/transport/channel.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/messages_link.h"
 
 namespace memslot {
 

@@ -55,7 +55,7 @@ ConfigTable settings_table(ControllerSettings& s) {
          .help = "newest text that nearest keys are searched for",
          .unit = "tokens",
          .min = 1,
-         .max = 4096});
+         .max = wire::kWindowTokens});
   t.add({.name = "payload_cache_mib",
          .target = &s.payload_cache_mib,
          .help = "payloads kept in memory",

@@ -3,7 +3,8 @@
 //
 //   mean = sum_i c_i h_i / sum_i c_i, newest summary first, until the window's tokens are used up
 //
-// One step of 16 tokens says little: keys are means over 32 words.
+// One step of 16 tokens says little: keys are means over 32 words. The mean depends on nothing but
+// the summaries that it takes in, so a window that was filled anew has the same one in every bit.
 //
 // Threads: one at a time.
 #include <cstdint>
@@ -19,6 +20,7 @@ class KeyWindow {
 
   // A mean (D) over `count` tokens. count 0, or another D than before, is ignored.
   void add(std::span<const float> mean, std::uint32_t count);
+  void clear() { summaries_.clear(); }
   std::vector<float> mean() const;  // (D); empty before the first summary
 
  private:

@@ -19,7 +19,7 @@
 #include "controller/session/key_window.h"
 #include "rl/selection_policy.h"
 #include "shared/transport/channel.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/messages_step.h"
 
 namespace memslot {
 
@@ -41,7 +41,6 @@ struct Session {
   ResidentView residents;
   KeyWindow window;                     // summaries of the last tokens
   std::optional<wire::Directive> last;  // the directive of the newest step
-  std::uint32_t steps_since_swap = 0;
 
   bool sees(std::string_view ns) const;
 };

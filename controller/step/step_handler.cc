@@ -4,6 +4,7 @@
 
 #include "controller/step/candidates.h"
 #include "shared/base/log.h"
+#include "shared/wire/limits.h"  // kMaxParts
 
 namespace memslot {
 namespace {
@@ -118,10 +119,12 @@ Status StepHandler::check(const Session& session, const wire::Observation& obser
                                            std::to_string(session.last->step) + ", found " +
                                            std::to_string(observation.step)};
   }
-  if (observation.hidden_count > 0 && !slots.empty()) {
+  if (!observation.chunks.empty() && !slots.empty()) {
     const auto expected = static_cast<std::size_t>(slots[lowest_slot(session.open)].d_model);
-    if (observation.hidden_mean.size() != expected) {
-      return mismatch("hidden summary", expected, observation.hidden_mean.size());
+    for (const wire::ChunkSummary& chunk : observation.chunks) {
+      if (chunk.mean.size() != expected) {
+        return mismatch("chunk mean", expected, chunk.mean.size());
+      }
     }
   }
   const auto outside = [&](const auto& item) { return item.slot >= slots.size(); };
@@ -171,7 +174,7 @@ StepHandler::Decision StepHandler::decide(const Session& session,
                             .seed = slot_seed(session.open.seed, slot),
                             .entropy = observation.entropy,
                             .surprise = observation.surprise,
-                            .steps_since_swap = session.steps_since_swap,
+                            .steps_since_swap = observation.steps_since_swap,
                             .query = query.whitened,
                             .explore = session.open.explore};
   const Choice choice = session.policy->choose(context, list.candidates);
@@ -185,8 +188,7 @@ StepHandler::Decision StepHandler::decide(const Session& session,
   return out;
 }
 
-void StepHandler::add_action(Session& session, Decision decision, std::size_t slot, Plan& plan,
-                             TimePoint deadline) {
+void StepHandler::add_action(Decision decision, std::size_t slot, Plan& plan, TimePoint deadline) {
   wire::SlotAction action = keep(slot);
   action.action = decision.action;
   if (decision.action == wire::ActionKind::kUse) {
@@ -206,7 +208,6 @@ void StepHandler::add_action(Session& session, Decision decision, std::size_t sl
       }
     }
   }
-  if (action.action != wire::ActionKind::kKeep) session.steps_since_swap = 0;
   plan.directive.log_prob += decision.log_prob;
   plan.directive.candidates += decision.candidates;
   plan.directive.actions.push_back(std::move(action));
@@ -238,16 +239,18 @@ Result<StepHandler::Plan> StepHandler::handle(const PeerId& peer,
   if (session->last && observation.step == session->last->step) return repeat(*session, deadline);
 
   ++counters_.steps;
-  ++session->steps_since_swap;
   Plan plan;
   plan.directive.session = observation.session;
   plan.directive.step = observation.step;
   plan.directive.need_residents = !session->residents.apply(observation.residents);
   if (plan.directive.need_residents) ++counters_.residents_lost;
-  session->window.add(observation.hidden_mean, observation.hidden_count);
+  if (observation.whole_window) session->window.clear();
+  for (const wire::ChunkSummary& chunk : observation.chunks) {
+    session->window.add(chunk.mean, chunk.tokens);
+  }
   note_outcome(*session, observation);
   for (std::size_t slot = 0; slot < session->open.slots.size(); ++slot) {
-    add_action(*session, decide(*session, observation, slot), slot, plan, deadline);
+    add_action(decide(*session, observation, slot), slot, plan, deadline);
   }
   for (const wire::SlotAction& action : plan.directive.actions) {
     if (action.action == wire::ActionKind::kKeep) ++counters_.keep;

@@ -9,7 +9,11 @@
 // Only memories that a session sees, that fit the slot and that a policy may swap (stateless kinds;
 // a fixed policy may name a stateful one) are candidates. What the user pinned is kept.
 //
-// (session, step) is idempotent: the newest step's directive is kept and given again.
+// (session, step) is idempotent: the newest step's directive is kept and given again. A handler
+// that has just started recomputes it, the log-probability included, in every bit: policies draw by
+// (seed, session, step), and the observation after an opening brings the whole window, the whole
+// resident set, what is active and for how long. What it rests on besides is the index: where
+// memories were published or their statistics moved meanwhile, the new directive may be another.
 //
 // Threads: one at a time.
 #include <string>
@@ -71,8 +75,7 @@ class StepHandler {
   Query query_of(const Session& session, std::size_t slot) const;
   Decision decide(const Session& session, const wire::Observation& observation, std::size_t slot);
   void note_outcome(const Session& session, const wire::Observation& observation);
-  void add_action(Session& session, Decision decision, std::size_t slot, Plan& plan,
-                  TimePoint deadline);
+  void add_action(Decision decision, std::size_t slot, Plan& plan, TimePoint deadline);
   Plan repeat(const Session& session, TimePoint deadline);
 
   MemoryBank& bank_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "controller/step/step_handler.h"
+#include "shared/base/log.h"
 
 namespace memslot {
 namespace {
@@ -37,12 +38,23 @@ Result<wire::WriteBackReply> WriteBackHandler::handle(const PeerId& peer,
   draft.meta.origin = VersionOrigin::kWriteBack;
   draft.meta.origin_id = "session " + std::to_string(request.session);
   MemoryKeys keys;
+  std::string source;
   if (!request.expected.empty()) {
     MEMSLOT_TRY(const auto parent, bank_.version_of_token(ref, request.expected, deadline));
     draft.meta.source = parent.source;
     if (parent.keys > 0) {
       MEMSLOT_TRY(keys, bank_.load_keys(parent, deadline));
       draft.keys = &keys;
+    }
+    auto text = bank_.load_source(parent, deadline);
+    if (text) {
+      source = std::move(text).value();
+      draft.source_text = source;
+    } else if (text.error().code == ErrorCode::kCorruption) {
+      log::warn("write-back of {}: stored without its source text: {}", ref.text(),
+                text.error().message);
+    } else if (text.error().code != ErrorCode::kNotFound) {
+      return text.error();
     }
   }
   auto published = bank_.publish_memory(draft, deadline);

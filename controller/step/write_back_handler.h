@@ -3,8 +3,9 @@
 //
 // The payload is verified (size, digest, signature, finite numbers), then published by
 // compare-and-set on the head that the state was made from; a lost one is kept as a branch and said
-// so. The version keeps the keys of the one that it was made from: what it is about does not change
-// with its state. A retry with the same token is success and changes nothing.
+// so. The version keeps the keys and the source text of the one that it was made from: what it is
+// about does not change with its state, and the source stays what the memory began from. A retry
+// with the same token is success and changes nothing.
 //
 // Threads: one at a time.
 #include "controller/session/session_table.h"

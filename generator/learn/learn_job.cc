@@ -268,7 +268,7 @@ Status LearnJob::measure_learned(const MemoryPayload& payload, LearnStats& stats
   MEMSLOT_TRY(const RowLosses other,
               measure(control, passages, parts_.stack, parts_.gpt, learned, parts_.gate));
   const double before = parts_.control->base_nll;
-  stats.locality = before > 0 ? (mean_nll(other, passages) - before) / before : 0;
+  if (before > 0) stats.locality = (mean_nll(other, passages) - before) / before;
   return ok();
 }
 

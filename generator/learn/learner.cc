@@ -10,9 +10,8 @@
 namespace memslot {
 namespace {
 
-// The most tokens read of the shared texts, and of one of their sequences.
+// The most tokens read of the anchor, and of one of its sequences.
 constexpr std::int64_t kAnchorTokens = 6144;
-constexpr std::int64_t kControlTokens = 4096;
 constexpr std::int64_t kSharedSequence = 256;
 
 Result<std::vector<std::vector<std::int32_t>>> shared_sequences(const Tokenizer& tokenizer,
@@ -180,6 +179,9 @@ Result<LearnOutcome> Learner::learn(const LearnRequest& request, const LearnProg
   impl_->peak = std::max(impl_->held(), job.peak_bytes() + impl_->held() - impl_->stack->bytes());
   return outcome;
 }
+
+const LearnTexts& Learner::texts() const { return impl_->texts; }
+ComputeGate& Learner::gate() const { return impl_->gate; }
 
 std::size_t Learner::workspace_bytes() const { return std::max(impl_->held(), impl_->peak); }
 

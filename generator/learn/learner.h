@@ -76,6 +76,8 @@ struct LearnOutcome {
   LearnStats stats;
 };
 
+inline constexpr std::int64_t kControlTokens = 4096;  // the most of the control texts that are read
+
 // Texts that every job of a generator shares, tokenized once. Either may be empty.
 struct LearnTexts {
   std::vector<std::string> anchor;   // clean prose for the anchor
@@ -93,6 +95,9 @@ class Learner {
   // than 18 tokens), or longer than the context (says the limit in tokens and what was found).
   Result<LearnOutcome> learn(const LearnRequest& request,
                              const std::function<bool(const LearnProgressReport&)>& progress);
+
+  const LearnTexts& texts() const;
+  ComputeGate& gate() const;
 
   std::size_t workspace_bytes() const;  // held between jobs and at the peak of the last one
   void release_workspace();             // frees it; the next job makes it again

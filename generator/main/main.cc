@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "generator/backend/thread_team.h"
 #include "generator/main/settings.h"
 #include "generator/runtime/generator_service.h"
 #include "shared/base/clock.h"
@@ -68,5 +69,6 @@ int run(int argc, char** argv, char** environment) {
 }  // namespace memslot
 
 int main(int argc, char** argv, char** environment) {
+  memslot::bound_thread_spinning(argv);
   return memslot::run(argc, argv, environment);
 }

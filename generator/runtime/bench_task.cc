@@ -228,15 +228,14 @@ Result<json> Bench::learn_step() {
 Result<json> Bench::round_trip() {
   MEMSLOT_TRY(auto run, open(64, wire::KvMode::kActivated, true));
   MEMSLOT_TRY(run->prefill(context_.stop));
-  const StepSummary summary = run->session().prompt_summary();
+  const wire::ChunkSummary chunk = run->session().prompt_summary().chunks.at(0);
   std::vector<double> micros;
   std::uint32_t candidates = 0;
   for (int r = 0; r < repeats(500); ++r) {
     MEMSLOT_TRY(check_stop());
     wire::Observation observation = run->steps().outcome();
     observation.step = static_cast<std::uint64_t>(r);
-    observation.hidden_mean = summary.hidden_mean;
-    observation.hidden_count = summary.hidden_count;
+    observation.chunks = {chunk};
     MEMSLOT_TRY(
         const Advice advice,
         run->selector()->observe(std::move(observation),

@@ -19,6 +19,17 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+json outcome_json(const WriteBack::Outcome& stored) {
+  json out = {{"from", stored.from}};
+  if (stored.stored) {
+    out["write_back"] = stored.memory;
+    out["write_back_conflict"] = stored.conflict;
+  }
+  if (stored.pending) out["write_back_pending"] = true;
+  if (!stored.error.empty()) out["write_back_error"] = stored.error;
+  return out;
+}
+
 // What was written so far, as text; ends at a control token or a stop string.
 class TextOut {
  public:
@@ -37,7 +48,8 @@ class TextOut {
     if (stops_.stopped()) finish_ = "stop";
     return !stops_.stopped();
   }
-  void end() {
+  void end(bool context_full) {
+    if (context_full && finish_ == "length") finish_ = "context";
     if (!stops_.stopped()) fresh_ += stops_.push(decoder_.finish());
     fresh_ += stops_.finish();
   }
@@ -71,13 +83,13 @@ class Generate {
   Status apply_schedule();
   Status write_back();
   int step_size() const;
-  std::string done(const WriteBack::Outcome& stored);
+  std::string done(const std::vector<WriteBack::Outcome>& stored);
 
   const TaskContext& context_;
   const GenerateArguments arguments_;
   TextOut text_;
   std::unique_ptr<SessionRun> run_;
-  std::unique_ptr<WriteBack> write_back_;
+  std::unique_ptr<WriteBacks> write_backs_;
   std::size_t prompt_tokens_ = 0;
   std::size_t next_forced_ = 0;
   std::uint64_t step_ = 0;
@@ -139,7 +151,13 @@ Status Generate::start() {
 
 Status Generate::apply_schedule() {
   const auto& schedule = arguments_.schedule;
-  for (; next_forced_ < schedule.size() && schedule[next_forced_].step <= step_; ++next_forced_) {
+  const auto due = [&] {
+    return next_forced_ < schedule.size() && schedule[next_forced_].step <= step_;
+  };
+  if (due()) {
+    MEMSLOT_TRY(write_back());  // what is swapped out takes its state home
+  }
+  for (; due(); ++next_forced_) {
     MEMSLOT_TRY(run_->swap_to(schedule[next_forced_].memory));
   }
   return ok();
@@ -148,12 +166,13 @@ Status Generate::apply_schedule() {
 Status Generate::write_back() {
   const MemoryVersion* origin = run_->named_version();
   if (!arguments_.write_back || origin == nullptr || !run_->dirty()) return ok();
-  if (write_back_ == nullptr) {
-    write_back_ =
-        std::make_unique<WriteBack>(context_.engine.outbox, run_->selector()->opening(), *origin);
+  if (write_backs_ == nullptr) {
+    write_backs_ =
+        std::make_unique<WriteBacks>(context_.engine.outbox, run_->selector()->opening());
   }
   MEMSLOT_TRY(const MemoryPayload state, run_->snapshot());
-  return write_back_->write(step_, static_cast<std::uint64_t>(run_->session().cached()), state);
+  return write_backs_->write(*origin, step_, static_cast<std::uint64_t>(run_->session().cached()),
+                             state);
 }
 
 Status Generate::write() {
@@ -165,7 +184,9 @@ Status Generate::write() {
     MEMSLOT_TRY(const StepReport report, run_->steps().run_one());
     ++step_;
     end = report.output.end;
-    if (end == StepEnd::kEnded || step_size() == 0) text_.end();
+    if (end == StepEnd::kEnded || step_size() == 0) {
+      text_.end(/*context_full=*/run_->session().room() == 0 && step_size() > 0);
+    }
     json event = step_event(report, arguments_.session.slot);
     event["text"] = text_.take();
     context_.emit(dump(event));
@@ -179,7 +200,7 @@ Status Generate::write() {
   return ok();
 }
 
-std::string Generate::done(const WriteBack::Outcome& stored) {
+std::string Generate::done(const std::vector<WriteBack::Outcome>& stored) {
   const auto& tokens = run_->session().tokens();
   json event = {
       {"type", "done"},
@@ -191,12 +212,15 @@ std::string Generate::done(const WriteBack::Outcome& stored) {
       {"logits_xxh3", run_->session().logits_xxh3().hex()},
       {"decode_seconds", decode_seconds_},
       {"prefill_seconds", prefill_seconds_}};
-  if (stored.stored) {
-    event["write_back"] = stored.memory;
-    event["write_back_conflict"] = stored.conflict;
+  if (!stored.empty()) {
+    json latest = outcome_json(stored.back());
+    latest.erase("from");
+    event.update(latest);
   }
-  if (stored.pending) event["write_back_pending"] = true;
-  if (!stored.error.empty()) event["write_back_error"] = stored.error;
+  if (stored.size() > 1) {
+    json& all = event["write_backs"] = json::array();
+    for (const WriteBack::Outcome& one : stored) all.push_back(outcome_json(one));
+  }
   if (run_->steps().missed() > 0) event["missed_deadlines"] = run_->steps().missed();
   if (run_->steps().load_failures() > 0) event["load_failures"] = run_->steps().load_failures();
   return dump(event);
@@ -207,12 +231,15 @@ Result<std::string> Generate::run() {
   MEMSLOT_TRY(open());
   MEMSLOT_TRY(start());
   MEMSLOT_TRY(write());
-  WriteBack::Outcome stored;
+  std::vector<WriteBack::Outcome> stored;
   const Status sent = write_back();
-  if (write_back_ != nullptr) {
-    stored = write_back_->wait(deadline_in(context_.engine.clock, std::chrono::seconds(10)));
+  if (write_backs_ != nullptr) {
+    stored = write_backs_->wait(deadline_in(context_.engine.clock, std::chrono::seconds(10)));
   }
-  if (!sent) stored.error = sent.error().message;
+  if (!sent) {
+    if (stored.empty()) stored.emplace_back();
+    stored.back().error = sent.error().message;
+  }
   static_cast<void>(run_->close());
   return done(stored);
 }

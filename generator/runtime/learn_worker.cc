@@ -25,15 +25,6 @@ bool wants_delta(const std::string& config) {
   return parsed.is_object() && parsed.contains("kind") && parsed["kind"] == "delta";
 }
 
-// The options but for the kind, which the learner does not know.
-Result<LearnConfig> delta_config(const std::string& config) {
-  json parsed = json::parse(config, nullptr, false);
-  parsed.erase("kind");
-  MEMSLOT_TRY(LearnConfig out, learn_config_from_json(parsed.dump()));
-  out.kind = MemoryKind::kDelta;
-  return out;
-}
-
 MemoryVersion version_of(const wire::AssignLearn& job, const LearnOutcome& outcome) {
   MemoryVersion v;
   v.ref = {job.target.ns, job.target.id, 0};
@@ -49,6 +40,10 @@ MemoryVersion version_of(const wire::AssignLearn& job, const LearnOutcome& outco
   v.sha256 = sha256(outcome.payload.bytes());
   v.keys = outcome.keys.rows();
   v.stats = outcome.stats;
+  if (is_stateful(v.signature.kind)) {
+    const auto position = outcome.payload.scalar("position");
+    if (position) v.position = static_cast<std::uint64_t>(position.value());
+  }
   return v;
 }
 
@@ -59,7 +54,9 @@ SharedBytes shared(std::span<const std::byte> bytes) {
 }  // namespace
 
 LearnWorker::LearnWorker(Engine& engine, std::unique_ptr<Learner> learner, OuterParameters& outer)
-    : engine_(engine), learner_(std::move(learner)), outer_(outer) {}
+    : engine_(engine), learner_(std::move(learner)) {
+  if (learner_ != nullptr) through_.emplace(engine, outer, learner_->texts(), learner_->gate());
+}
 
 LearnWorker::~LearnWorker() { stop(); }
 
@@ -219,7 +216,9 @@ Result<LearnOutcome> LearnWorker::learn(const wire::AssignLearn& job) {
   if (learner_ == nullptr) {
     return Error{ErrorCode::kNotFound, "tokenizer: expected one in the model file, found none"};
   }
-  return wants_delta(job.config) ? read_through(job) : train(job);
+  if (!wants_delta(job.config)) return train(job);
+  const std::lock_guard one_at_a_time(learner_mutex_);
+  return through_->learn(job, [this](const LearnProgressReport& p) { return report(p); });
 }
 
 Result<LearnOutcome> LearnWorker::train(const wire::AssignLearn& job) {
@@ -265,50 +264,6 @@ Result<LearnOutcome> LearnWorker::learn_now(
   return outcome;
 }
 
-Result<LearnOutcome> LearnWorker::read_through(const wire::AssignLearn& job) {
-  MEMSLOT_TRY(const LearnConfig config, delta_config(job.config));
-  const auto& layers = engine_.gpt.options().slot_layers;
-  const auto layer =
-      config.layer < 0 ? layers.begin() : std::find(layers.begin(), layers.end(), config.layer);
-  if (layer == layers.end()) {
-    return invalid("learn option 'layer'", "one of the generator's slot layers", config.layer);
-  }
-  const auto slot = static_cast<std::size_t>(layer - layers.begin());
-  MEMSLOT_TRY(const auto outer, outer_.get(slot, MemoryKind::kDelta));
-  const SlotSignature signature = expected_signature(engine_.gpt, engine_.model_digest, slot,
-                                                     MemoryKind::kDelta, sha256(outer->bytes()));
-  const DeltaShape shape = outer_.shape();
-  MEMSLOT_TRY(const MemoryPayload empty,
-              make_delta_state(signature, shape, DeltaStateValues::zero(shape)));
-  MEMSLOT_TRY(auto memory, LoadedMemory::load(empty, job.target, sha256(empty.bytes()), signature,
-                                              outer.get(), engine_.gpt));
-  MEMSLOT_TRY(const auto ids, engine_.tokenizer->encode(job.text));
-  if (ids.size() < 2) return invalid("text", "at least 2 tokens", std::to_string(ids.size()));
-  SessionSettings settings;
-  settings.figures = false;
-  MEMSLOT_TRY(auto session, Session::make(engine_.gpt, engine_.scratch, settings));
-  MEMSLOT_TRY(session->add_tokens(ids));
-  const SlotChange change{slot, std::move(memory)};
-  std::optional<Result<MemoryPayload>> state;
-  LearnStats stats;
-  for (StepEnd end = StepEnd::kMore; end == StepEnd::kMore;) {
-    const bool wanted = report({static_cast<int>(session->cached()), static_cast<int>(ids.size()),
-                                static_cast<float>(stats.nll_after), 0, "reading"});
-    if (!wanted) return stopped();
-    MEMSLOT_TRY(engine_.scheduler.run([&]() -> Status {
-      MEMSLOT_TRY(session->activate({&change, 1}));
-      MEMSLOT_TRY(const StepOutput read, session->read(/*count=*/32));
-      end = read.end;
-      if (end == StepEnd::kEnded) state = session->snapshot(slot);
-      return ok();
-    }));
-  }
-  MEMSLOT_TRY(MemoryPayload payload, std::move(*state));
-  stats.tokens = static_cast<std::uint32_t>(ids.size());
-  stats.config = to_json(config);
-  return LearnOutcome{std::move(payload), {}, std::move(stats)};
-}
-
 void LearnWorker::send(const wire::AssignLearn& job, Result<LearnOutcome> outcome) {
   Outgoing item;
   if (outcome) {
@@ -317,7 +272,7 @@ void LearnWorker::send(const wire::AssignLearn& job, Result<LearnOutcome> outcom
     item.parts = {shared(learned.payload.bytes()),
                   shared(std::as_bytes(std::span(learned.keys.values)))};
     log::info("learn job {}: recall {:.3f}, nll {:.3f} -> {:.3f} in {:.1f} s", job.job,
-              learned.stats.recall, learned.stats.nll_before, learned.stats.nll_after,
+              learned.stats.recall.value_or(0), learned.stats.nll_before, learned.stats.nll_after,
               learned.stats.wall_seconds);
   } else {
     const Error& error = outcome.error();

@@ -9,7 +9,7 @@
 //              lease: nothing is learned twice. Unless the head moved: then the old one is
 //              cancelled, and the new one waits its turn. A cancelled job ends at the learner's
 //              next report; what cancels an older lease of it is ignored. Kind `delta` is not
-//              trained: the text is read through the slot and the state sent.
+//              trained: see read_through.h.
 // Concurrency: any thread.
 // Limits:      kMaxQueued jobs wait; more are answered with LearnFailed kOverloaded.
 // Lifecycle:   start(), stop(): cancels what runs; the controller assigns it again after its lease.
@@ -19,12 +19,14 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include "generator/learn/learner.h"
 #include "generator/runtime/engine.h"
 #include "generator/runtime/outer_parameters.h"
+#include "generator/runtime/read_through.h"
 
 namespace memslot {
 
@@ -58,14 +60,13 @@ class LearnWorker {
   void work(const wire::AssignLearn& job);
   Result<LearnOutcome> learn(const wire::AssignLearn& job);
   Result<LearnOutcome> train(const wire::AssignLearn& job);
-  Result<LearnOutcome> read_through(const wire::AssignLearn& job);
   bool report(const LearnProgressReport& progress);
   void send(const wire::AssignLearn& job, Result<LearnOutcome> outcome);
 
   Engine& engine_;
   std::mutex learner_mutex_;  // held while learning; taken before mutex_
   std::unique_ptr<Learner> learner_;
-  OuterParameters& outer_;
+  std::optional<ReadThrough> through_;  // where there is a learner
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

@@ -5,8 +5,10 @@
 
 namespace memslot {
 
-void Observer::start(std::int64_t first_position) {
+void Observer::start(std::int64_t first_position, std::int64_t boundary) {
   first_position_ = std::max<std::int64_t>(first_position, 1);
+  boundary_ = boundary;
+  chunks_.clear();
   std::fill(sum_.begin(), sum_.end(), 0.0);
   rows_ = 0;
   entropy_ = nll_ = 0;
@@ -33,7 +35,22 @@ void Observer::add_rows(const SlotCall& call) {
       }
     }
     ++rows_;
+    if ((call.position + row + 1 - boundary_) % wire::kChunkTokens == 0) close_chunk();
   }
+}
+
+wire::ChunkSummary Observer::open_chunk() const {
+  wire::ChunkSummary out{{}, rows_};
+  out.mean.reserve(sum_.size());
+  for (const double s : sum_) out.mean.push_back(static_cast<float>(s / rows_));
+  return out;
+}
+
+void Observer::close_chunk() {
+  if (chunks_.size() == wire::kWindowTokens / wire::kChunkTokens) chunks_.erase(chunks_.begin());
+  chunks_.push_back(open_chunk());
+  std::fill(sum_.begin(), sum_.end(), 0.0);
+  rows_ = 0;
 }
 
 void Observer::add_token(double entropy, double nll) {
@@ -44,11 +61,8 @@ void Observer::add_token(double entropy, double nll) {
 
 StepSummary Observer::summary() const {
   StepSummary out;
-  out.hidden_count = rows_;
-  if (rows_ > 0) {
-    out.hidden_mean.reserve(sum_.size());
-    for (const double s : sum_) out.hidden_mean.push_back(static_cast<float>(s / rows_));
-  }
+  out.chunks = chunks_;
+  if (rows_ > 0) out.chunks.push_back(open_chunk());
   if (tokens_ > 0) {
     out.entropy = static_cast<float>(entropy_ / tokens_);
     out.surprise = static_cast<float>(nll_ / tokens_);

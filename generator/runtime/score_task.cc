@@ -83,6 +83,7 @@ Result<std::string> Score::run() {
   MEMSLOT_TRY(const Scheduler::Place place, context_.engine.scheduler.admit(context_.stop));
   RunOptions options;
   options.session = arguments_.session;
+  options.deadline = arguments_.deadline;
   options.with_base = advised();
   options.settings.digest_logits = true;
   options.settings.top_logits = arguments_.top_logits;

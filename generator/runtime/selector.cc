@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "shared/base/log.h"
+#include "shared/wire/limits.h"  // kMaxChunkValues
 
 namespace memslot {
 namespace {
@@ -34,6 +35,7 @@ Status Selector::open(TimePoint deadline) {
   policy_ = body->policy;
   opened_ = true;
   known_epoch_ = 0;
+  window_known_ = false;
   return ok();
 }
 
@@ -47,6 +49,7 @@ Result<wire::Message> Selector::reopened(const wire::Body& body, Result<wire::Me
   if (const auto* observation = std::get_if<wire::Observation>(&body)) {
     wire::Observation again = *observation;
     again.residents = report();
+    tell_whole_window(again);
     return link_.call(std::move(again), {}, deadline);
   }
   return link_.call(body, {}, deadline);
@@ -71,6 +74,27 @@ wire::ResidentDelta Selector::report() {
   return out;
 }
 
+void Selector::remember(const std::vector<wire::ChunkSummary>& chunks) {
+  for (const wire::ChunkSummary& chunk : chunks) {
+    window_.push_back(chunk);
+    window_tokens_ += chunk.tokens;
+  }
+  const auto more_than_needed = [&] {
+    const wire::ChunkSummary& oldest = window_.front();
+    return window_tokens_ - oldest.tokens >= wire::kWindowTokens ||
+           window_.size() * oldest.mean.size() > wire::kMaxChunkValues;
+  };
+  while (window_.size() > 1 && more_than_needed()) {
+    window_tokens_ -= window_.front().tokens;
+    window_.pop_front();
+  }
+}
+
+void Selector::tell_whole_window(wire::Observation& observation) const {
+  observation.chunks.assign(window_.begin(), window_.end());
+  observation.whole_window = true;
+}
+
 void Selector::release_pins() {
   for (const ResidentKey& key : pinned_) residents_.unpin(key);
   pinned_.clear();
@@ -80,9 +104,12 @@ Result<Advice> Selector::observe(wire::Observation observation, TimePoint deadli
   const TimePoint start = clock_.now();
   observation.session = open_.session;
   observation.residents = report();
+  remember(observation.chunks);
+  if (!window_known_) tell_whole_window(observation);
   const std::uint64_t step = observation.step;
   auto reply = reopened(observation, link_.call_if_connected(observation, {}, deadline), deadline);
   known_epoch_ = 0;
+  window_known_ = false;
   if (!reply) return reply.error();
   auto* directive = std::get_if<wire::Directive>(&reply.value().body);
   if (directive == nullptr) return unexpected("Directive");
@@ -94,6 +121,7 @@ Result<Advice> Selector::observe(wire::Observation observation, TimePoint deadli
                                           ", found step " + std::to_string(directive->step)};
   }
   if (!directive->need_residents) known_epoch_ = sent_epoch_;
+  window_known_ = true;
   return Advice{std::move(*directive), std::move(reply.value().parts),
                 std::chrono::duration<double, std::micro>(clock_.now() - start).count()};
 }

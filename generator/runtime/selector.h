@@ -4,6 +4,9 @@
 //   - The resident set goes along as a delta to what the controller is known to have; after
 //   anything
 //     unsure, or when the controller asks, whole.
+//   - The text goes along as the chunks since the last observation; after an opening or anything
+//     unsure as the whole window (the chunks of the last wire::kWindowTokens), which replaces what
+//     the controller had. So a controller that restarted chooses as the one before it would have.
 //   - What was reported stays pinned until release_pins(): after the directive was followed, or
 //   missed.
 //   - A controller that restarted knows no session: it is opened again and the request repeated.
@@ -12,6 +15,7 @@
 //
 // Threads: one session's thread.
 #include <cstdint>
+#include <deque>
 #include <set>
 #include <string>
 #include <vector>
@@ -59,6 +63,8 @@ class Selector {
   Result<wire::Message> reopened(const wire::Body& body, Result<wire::Message> reply,
                                  TimePoint deadline);
   wire::ResidentDelta report();
+  void remember(const std::vector<wire::ChunkSummary>& chunks);
+  void tell_whole_window(wire::Observation& observation) const;
 
   ControllerLink& link_;
   ResidentSet& residents_;
@@ -68,6 +74,9 @@ class Selector {
   bool opened_ = false;
   std::uint64_t sent_epoch_ = 0;   // of the last report
   std::uint64_t known_epoch_ = 0;  // what the controller has of the resident set; 0: nothing sure
+  std::deque<wire::ChunkSummary> window_;  // oldest first; no more than kWindowTokens need
+  std::uint64_t window_tokens_ = 0;
+  bool window_known_ = false;  // the controller has the chunks of all earlier observations
   std::set<ResidentKey> reported_;
   std::vector<ResidentKey> pinned_;
   std::uint64_t late_ = 0;

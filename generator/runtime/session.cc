@@ -122,7 +122,7 @@ Status Session::forward(std::span<const std::int32_t> ids, Matrix hidden, bool l
 Result<bool> Session::prefill(std::int64_t limit) {
   const auto last = static_cast<std::int64_t>(tokens_.size()) - 1;
   const std::int64_t window = std::max<std::int64_t>(0, last - kPromptWindow);
-  if (kv_.length() == 0) observer_.start(window);
+  if (kv_.length() == 0) observer_.start(last - wire::kWindowTokens, /*boundary=*/last);
   // The window of the figures is a call of its own, so that only its rows need logits.
   const std::int64_t stop = kv_.length() < window ? window : last;
   const std::int64_t count = std::min({limit, stop - kv_.length(), Gpt::kMaxRows});
@@ -184,14 +184,15 @@ void Session::set_aside(std::size_t slot) {
               set_aside_.front().slot, set_aside_.front().memory.hex(), kMaxSetAside);
     set_aside_.erase(set_aside_.begin());
   }
-  set_aside_.push_back({slot, active->sha256(), std::move(state).value()});
+  set_aside_.push_back({slot, active->ref(), active->sha256(), std::move(state).value()});
 }
 
 void Session::bring_back(std::size_t slot) {
   const auto& active = slots_[slot].active();
   if (active == nullptr) return;
   const auto found = std::find_if(set_aside_.begin(), set_aside_.end(), [&](const SetAside& one) {
-    return one.slot == slot && one.memory == active->sha256();
+    return one.slot == slot && one.ref.ns == active->ref().ns && one.ref.id == active->ref().id &&
+           one.memory == active->sha256();
   });
   if (found == set_aside_.end()) return;
   const Status restored = slots_[slot].restore(found->state);
@@ -242,7 +243,7 @@ Result<std::span<const float>> Session::next_logits() {
 
 Result<StepOutput> Session::write(int count, const OnToken& on_token) {
   StepOutput out;
-  observer_.start(kv_.length());
+  observer_.start(kv_.length(), kv_.length());
   MEMSLOT_CHECK(!tokens_.empty() && kv_.length() + 1 == static_cast<std::int64_t>(tokens_.size()));
   for (int i = 0; i < count && room() > 0; ++i) {
     MEMSLOT_TRY(const std::span<const float> logits, next_logits());
@@ -262,7 +263,7 @@ Result<StepOutput> Session::write(int count, const OnToken& on_token) {
 
 Result<StepOutput> Session::read(int count) {
   StepOutput out;
-  observer_.start(kv_.length());
+  observer_.start(kv_.length(), kv_.length());
   const auto left = static_cast<std::int64_t>(tokens_.size()) - 1 - kv_.length();
   for (std::int64_t todo = std::min<std::int64_t>(count, left); todo > 0;) {
     const std::int64_t first = kv_.length();

@@ -28,7 +28,7 @@
 #include "generator/runtime/observer.h"
 #include "generator/runtime/sampler.h"
 #include "generator/slot/slot.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/messages_step.h"
 
 namespace memslot {
 
@@ -105,7 +105,8 @@ class Session {
   Status add_tokens(std::span<const std::int32_t> ids);
 
   // Reads up to `limit` tokens of those given, never the last one; true when all are read. The
-  // summary then is of the last kPromptWindow tokens.
+  // summary then has chunks of the last wire::kWindowTokens, counted from the end, and figures of
+  // the last kPromptWindow.
   static constexpr std::int64_t kPromptWindow = 32;
   Result<bool> prefill(std::int64_t limit);
   StepSummary prompt_summary() const { return prompt_; }
@@ -152,6 +153,7 @@ class Session {
   // goes.
   struct SetAside {
     std::size_t slot = 0;
+    MemoryRef ref;  // two memories may hold the same bytes
     Sha256 memory;  // digest of its payload
     MemoryPayload state;
   };

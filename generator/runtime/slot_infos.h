@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "generator/model/gpt.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/messages_link.h"
 
 namespace memslot {
 

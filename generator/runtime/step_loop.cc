@@ -1,5 +1,6 @@
 #include "generator/runtime/step_loop.h"
 
+#include <algorithm>  // equal
 #include <future>
 #include <utility>
 
@@ -8,6 +9,15 @@
 namespace memslot {
 
 using wire::ActiveReason;
+namespace {
+
+bool same_memories(const std::vector<wire::ActiveMemory>& a,
+                   const std::vector<wire::ActiveMemory>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const auto& x, const auto& y) { return x.ref == y.ref; });
+}
+
+}  // namespace
 
 StepLoop::StepLoop(Setup setup, Advance advance)
     : setup_(std::move(setup)), advance_(std::move(advance)) {
@@ -136,14 +146,14 @@ StepLoop::Plan StepLoop::take_pins() {
 wire::Observation StepLoop::outcome() const {
   wire::Observation out;
   out.step = step_;
-  out.hidden_mean = summary_.hidden_mean;
-  out.hidden_count = summary_.hidden_count;
+  out.chunks = summary_.chunks;
   out.entropy = summary_.entropy;
   out.surprise = summary_.surprise;
   out.gain = last_gain_;
   out.tokens = last_tokens_;
   out.sampled = setup_.sampled && step_ > 0;
   out.active = active_;
+  out.steps_since_swap = since_swap_;
   return out;
 }
 
@@ -188,11 +198,13 @@ Result<StepReport> StepLoop::run_one() {
     plan = ahead_ ? std::move(*ahead_) : Plan{{}, active_, 0, 0};
     ahead_.reset();
   }
-  const wire::Observation observation = outcome();
+  wire::Observation observation;
+  if (async) observation = outcome();
+  since_swap_ = same_memories(active_, plan.active) ? since_swap_ + 1 : 1;
   active_ = plan.active;
   std::future<Status> computed =
       setup_.scheduler->post([this, &plan, &report] { return compute(plan, &report); });
-  if (async) ahead_ = advised(observation, before);
+  if (async) ahead_ = advised(std::move(observation), before);
   MEMSLOT_TRY(computed.get());
 
   report.active = active_;

@@ -101,6 +101,7 @@ class StepLoop {
   Advance advance_;
   std::uint64_t step_ = 0;
   std::vector<wire::ActiveMemory> active_;
+  std::uint32_t since_swap_ = 1;  // steps that active_ has run; the prompt counts as one
   std::vector<SlotChange> pins_;
   std::vector<wire::ActiveMemory> pinned_;  // what the pins are called
   std::optional<Plan> ahead_;               // async: the plan of the step before

@@ -94,6 +94,12 @@ void read_text(ArgumentReader& in, TextArguments* out) {
     in.take("ids");
 }
 
+void read_deadline(ArgumentReader& in, Duration* out) {
+  std::int64_t milliseconds = 1000;
+  in.integer("deadline_ms", &milliseconds, 1, 600'000);
+  *out = std::chrono::milliseconds(milliseconds);
+}
+
 }  // namespace
 
 Result<GenerateArguments> generate_arguments(std::string_view json) {
@@ -113,9 +119,7 @@ Result<GenerateArguments> generate_arguments(std::string_view json) {
   in.texts("stop", &out.stop);
   if (auto stops = StopMatcher::make(out.stop); !stops) in.fail(stops.error());
   in.flag("explore", &out.explore);
-  std::int64_t deadline_ms = 1000;
-  in.integer("deadline_ms", &deadline_ms, 1, 600'000);
-  out.deadline = std::chrono::milliseconds(deadline_ms);
+  read_deadline(in, &out.deadline);
   in.flag("write_back", &out.write_back);
   in.integer("write_back_every", &out.write_back_every, 0, kMaxTokens);
   const auto& namespaces = out.session.namespaces;
@@ -133,6 +137,7 @@ Result<ScoreArguments> score_arguments(std::string_view json) {
   read_text(in, &out.text);
   read_session(in, "base", &out.session);
   in.integer("top_logits", &out.top_logits, 0, 64);
+  read_deadline(in, &out.deadline);
   MEMSLOT_TRY(in.finish());
   return out;
 }

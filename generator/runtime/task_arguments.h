@@ -14,7 +14,7 @@
 #include "generator/runtime/sampler.h"
 #include "shared/base/clock.h"
 #include "shared/memory/record.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/messages_step.h"
 
 namespace memslot {
 
@@ -65,6 +65,7 @@ struct ScoreArguments {
   SessionArguments session;
   TextArguments text;
   int top_logits = 0;
+  Duration deadline = std::chrono::seconds(1);
 };
 Result<ScoreArguments> score_arguments(std::string_view json);
 

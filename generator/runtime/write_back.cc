@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>  // find_if, rotate
 #include <condition_variable>
 #include <mutex>
 #include <optional>
@@ -21,7 +22,7 @@ struct WriteBack::Shared : std::enable_shared_from_this<WriteBack::Shared> {
   };
 
   Shared(Outbox& to, wire::OpenSession opening, MemoryVersion origin)
-      : outbox(to), session(std::move(opening)), head(std::move(origin)) {}
+      : outbox(to), session(std::move(opening)), from(origin.ref.text()), head(std::move(origin)) {}
 
   // With under_way set by the caller.
   Status send(State state);
@@ -31,6 +32,7 @@ struct WriteBack::Shared : std::enable_shared_from_this<WriteBack::Shared> {
 
   Outbox& outbox;  // outlives its callbacks
   const wire::OpenSession session;
+  const std::string from;
   std::mutex mutex;
   std::condition_variable changed;
   MemoryVersion head;  // what the next write-back is made from
@@ -135,7 +137,26 @@ WriteBack::Outcome WriteBack::wait(TimePoint deadline) {
   std::unique_lock lock(shared_->mutex);
   shared_->changed.wait_until(lock, deadline, [&] { return !shared_->under_way; });
   Outcome out = shared_->outcome;
+  out.from = shared_->from;
   out.pending = shared_->under_way;
+  return out;
+}
+
+Status WriteBacks::write(const MemoryVersion& origin, std::uint64_t step, std::uint64_t position,
+                         const MemoryPayload& state) {
+  const auto found = std::find_if(all_.begin(), all_.end(),
+                                  [&](const auto& one) { return one.first == origin.token; });
+  if (found == all_.end()) {
+    all_.emplace_back(origin.token, WriteBack(outbox_, session_, origin));
+  } else {
+    std::rotate(found, found + 1, all_.end());
+  }
+  return all_.back().second.write(step, position, state);
+}
+
+std::vector<WriteBack::Outcome> WriteBacks::wait(TimePoint deadline) {
+  std::vector<WriteBack::Outcome> out;
+  for (auto& [token, one] : all_) out.push_back(one.wait(deadline));
   return out;
 }
 

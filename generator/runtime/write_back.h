@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "generator/runtime/outbox.h"
 #include "generator/slot/slot.h"
@@ -21,6 +23,7 @@ namespace memslot {
 class WriteBack {
  public:
   struct Outcome {
+    std::string from;       // "NS/ID@VERSION" of the version that the state was made from
     bool stored = false;    // acknowledged
     bool conflict = false;  // ... as a branch
     bool pending = false;   // not acknowledged yet: the outbox goes on trying
@@ -40,6 +43,27 @@ class WriteBack {
  private:
   struct Shared;
   std::shared_ptr<Shared> shared_;  // with the outbox's callback, which may outlive the session
+};
+
+// Those of a session that has several stateful memories in turn: one for each version that a state
+// starts from, so that every state goes back to its own memory.
+//
+// Threads: as WriteBack.
+class WriteBacks {
+ public:
+  WriteBacks(Outbox& outbox, wire::OpenSession session)
+      : outbox_(outbox), session_(std::move(session)) {}
+
+  // As WriteBack::write(), for the state of the memory that was loaded as `origin`.
+  Status write(const MemoryVersion& origin, std::uint64_t step, std::uint64_t position,
+               const MemoryPayload& state);
+  // Of every memory written, the latest last.
+  std::vector<WriteBack::Outcome> wait(TimePoint deadline);
+
+ private:
+  Outbox& outbox_;
+  const wire::OpenSession session_;
+  std::vector<std::pair<std::string, WriteBack>> all_;  // by the origin's token; the latest last
 };
 
 }  // namespace memslot

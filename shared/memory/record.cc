@@ -42,6 +42,14 @@ class Fields {
       fail(key, "an integer in range", v->dump());
     }
   }
+  // Null where there is none.
+  void real(const char* key, std::optional<double>& out) {
+    if (!is_null(key)) real(key, out.emplace());
+  }
+  template <class T>
+  void integer(const char* key, std::optional<T>& out) {
+    if (!is_null(key)) integer(key, out.emplace());
+  }
   // parse: Result<T>(string_view)
   template <class T, class Parse>
   void parsed(const char* key, T& out, Parse parse) {
@@ -58,6 +66,10 @@ class Fields {
   Status status() const { return status_; }
 
  private:
+  bool is_null(const char* key) const {
+    const auto it = object_.find(key);
+    return it != object_.end() && it->is_null();
+  }
   const json* find(const char* key, bool (json::*is)() const noexcept, const char* expected) {
     const auto it = object_.find(key);
     if (it == object_.end()) {
@@ -84,17 +96,22 @@ json signature_json(const SlotSignature& s) {
       {"outer", s.outer.hex()}};
 }
 
+template <class T>
+json or_null(const std::optional<T>& value) {
+  return value ? json(*value) : json(nullptr);
+}
+
 json stats_json(const LearnStats& s) {
   return {{"nll_before", s.nll_before},
           {"nll_after", s.nll_after},
-          {"recall_before", s.recall_before},
-          {"recall", s.recall},
-          {"locality", s.locality},
+          {"recall_before", or_null(s.recall_before)},
+          {"recall", or_null(s.recall)},
+          {"locality", or_null(s.locality)},
           {"wise_min_activation", s.wise_min_activation},
           {"wall_seconds", s.wall_seconds},
-          {"steps", s.steps},
+          {"steps", or_null(s.steps)},
           {"tokens", s.tokens},
-          {"segments", s.segments},
+          {"segments", or_null(s.segments)},
           {"config", s.config}};
 }
 

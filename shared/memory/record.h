@@ -3,6 +3,7 @@
 //
 // Threads: values.
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,18 +41,20 @@ enum class VersionOrigin : std::uint8_t {  // values are on disk and on the wire
 std::string_view version_origin_name(VersionOrigin origin);
 Result<VersionOrigin> parse_version_origin(std::string_view name);
 
-// What learning measured. NLL in nats per token; shares in [0, 1].
+// What learning measured. NLL in nats per token; shares in [0, 1]. Absent (null in JSON): not
+// measured, or without a meaning for the kind (docs/kinds.md).
 struct LearnStats {
-  double nll_before = 0;     // of the source, with base
-  double nll_after = 0;      // of the source, with the memory
-  double recall_before = 0;  // top-1, whole document, teacher-forced, first 16 tokens excluded
-  double recall = 0;
-  double locality = 0;             // relative NLL change on control text, (after - before) / before
+  double nll_before = 0;  // of the source, with base
+  double nll_after = 0;   // of the source, with the memory
+  // Top-1, whole document, teacher-forced, first 16 tokens excluded; absent where there are no
+  // more.
+  std::optional<double> recall_before, recall;
+  std::optional<double> locality;  // relative NLL change on control text, (after - before) / before
   double wise_min_activation = 0;  // min over the source's tokens of ||memory(x) - base(x)||_2
   double wall_seconds = 0;
-  std::uint32_t steps = 0;
+  std::optional<std::uint32_t> steps;  // of the optimizer
   std::uint32_t tokens = 0;
-  std::uint32_t segments = 0;
+  std::optional<std::uint32_t> segments;
   std::string config;  // the learn configuration, JSON
   friend bool operator==(const LearnStats&, const LearnStats&) = default;
 };

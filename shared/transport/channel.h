@@ -8,7 +8,7 @@
 // Concurrency: receive() from one thread at a time; send(), wake() from any thread.
 // Limits:      send() never blocks. Queues are bounded in bytes; over the bound it returns
 //              kOverloaded and the packet is not sent. Incoming packets over the limits of
-//              wire/messages.h are dropped and counted, before any field is read.
+//              wire/limits.h are dropped and counted, before any field is read.
 //              What a client end sends before it is connected waits in its queue.
 // Lifecycle:   made open; close() (idempotent, also by the destructor) makes receive() return
 //              kCancelled. Destroy it only when no call is under way.
@@ -37,6 +37,10 @@ struct ChannelStats {
   std::uint64_t received = 0;    // packets handed to the caller
   std::uint64_t overloaded = 0;  // packets refused because a queue was full
   std::uint64_t dropped = 0;     // incoming packets over a limit
+  // Of a connecting end, noticed by receive(): the other end does not take this one's key; it has
+  // keys where this one has none, or the other way round, or is not the one that was expected.
+  std::uint64_t refused = 0;
+  std::uint64_t failed_handshakes = 0;
 };
 
 class Channel {

@@ -1,6 +1,6 @@
 #include "shared/transport/packet_limits.h"
 
-#include "shared/wire/messages.h"  // limits
+#include "shared/wire/limits.h"
 
 namespace memslot {
 

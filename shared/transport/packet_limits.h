@@ -1,5 +1,5 @@
 #pragma once
-// The limits of wire/messages.h on a packet, the same for every channel.
+// The limits of wire/limits.h on a packet, the same for every channel.
 //
 // Threads: pure functions.
 #include "shared/transport/channel.h"

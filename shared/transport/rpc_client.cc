@@ -96,7 +96,8 @@ class RpcClient::Link {
 
   mutable std::mutex mutex_;  // guards the members down to the blank line
   std::map<std::uint64_t, Pending> pending_;
-  std::condition_variable changed_;  // connected_, refusal_, stopped_
+  std::condition_variable changed_;  // welcomed_, refusal_, stopped_
+  bool welcomed_ = false;            // connected, and on_connected has run
   Error refusal_{ErrorCode::kTimeout, "controller: no answer to Hello"};
   RpcStats stats_;
   TimePoint planned_wake_{};  // when the link thread looks again at the latest
@@ -162,9 +163,9 @@ Status RpcClient::Link::post(Message message) {
 
 Status RpcClient::Link::wait_connected(TimePoint deadline) {
   std::unique_lock lock(mutex_);
-  changed_.wait_until(lock, deadline, [this] { return connected_ || stopped_; });
+  changed_.wait_until(lock, deadline, [this] { return welcomed_ || stopped_; });
   if (stopped_) return Error{ErrorCode::kCancelled, "link: stopped"};
-  if (connected_) return ok();
+  if (welcomed_) return ok();
   return refusal_;
 }
 
@@ -263,9 +264,12 @@ void RpcClient::Link::handle_hello(Message message) {
   const auto* welcome = std::get_if<wire::HelloReply>(&message.body);
   if (welcome == nullptr) {
     const auto result = as_result(std::move(message));
-    const std::lock_guard lock(mutex_);
-    refusal_ =
+    Error refusal =
         result ? Error{ErrorCode::kCorruption, "controller: expected HelloReply"} : result.error();
+    const std::lock_guard lock(mutex_);
+    // Once: Hello is tried again for ever.
+    if (refusal.message != refusal_.message) log::warn("link: refused: {}", refusal.message);
+    refusal_ = std::move(refusal);
     return;
   }
   const bool restarted = incarnation_ != 0 && incarnation_ != welcome->incarnation;
@@ -275,9 +279,13 @@ void RpcClient::Link::handle_hello(Message message) {
   {
     const std::lock_guard lock(mutex_);
     connected_ = true;
-    changed_.notify_all();
   }
   if (handlers_.on_connected) handlers_.on_connected(*welcome, restarted);
+  {
+    const std::lock_guard lock(mutex_);
+    welcomed_ = true;
+    changed_.notify_all();
+  }
   send_waiting();
 }
 
@@ -286,7 +294,7 @@ void RpcClient::Link::lose(const char* why) {
   log::warn("link: controller lost: {}", why);
   {
     const std::lock_guard lock(mutex_);
-    connected_ = false;
+    connected_ = welcomed_ = false;
     for (auto& [request, pending] : pending_) pending.sent = false;
     ++stats_.lost;
     refusal_ = Error{ErrorCode::kUnavailable, std::string("controller lost: ") + why};

@@ -60,8 +60,8 @@ class RpcClient {
   void start();
   void stop();
 
-  // Waits for the first HelloReply, or the next one after a loss. kTimeout with the controller's
-  // last word if it refused the Hello (its code then), kCancelled.
+  // Waits for the first HelloReply, or the next one after a loss, and on_connected. kTimeout with
+  // the controller's last word if it refused the Hello (its code then), kCancelled.
   Status wait_connected(TimePoint deadline);
   bool connected() const;
 

@@ -8,10 +8,13 @@
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
+#include <cstring>
 #include <map>
 #include <mutex>
+#include <utility>
 #include <zmq.hpp>
 
+#include "shared/base/log.h"
 #include "shared/base/rng.h"                 // random_nonce
 #include "shared/transport/packet_limits.h"  // check_outgoing, is_frame_allowed
 #include "shared/transport/zmq_options.h"    // check_options, set_*
@@ -127,6 +130,8 @@ class ZmqChannel final : public Channel {
   enum class Taken { kNothing, kDropped, kPacket };
 
   Taken take(Packet& out);
+  void watch_handshakes();
+  void note_handshakes();
   bool take_frame(Message& message, std::size_t index, Packet& out);
   void wait(std::unique_lock<std::mutex>& lock, TimePoint deadline);
   Status send_route(const PeerId& peer);
@@ -141,6 +146,7 @@ class ZmqChannel final : public Channel {
 
   mutable std::mutex mutex_;  // guards the members down to the blank line
   zmq::socket_t socket_;
+  zmq::socket_t events_;  // how handshakes ended; of a connecting end
   std::map<PeerId, std::shared_ptr<Budget>> budgets_;
   ChannelStats stats_;
   bool waiting_ = false;  // a receive() is in poll(), without the lock
@@ -173,6 +179,7 @@ void ZmqChannel::connect(const ClientOptions& options) {
   std::string identity = options.identity;
   if (identity.empty()) identity.append("m").append(std::to_string(random_nonce()));
   zmq_internal::set_client(socket_, options, identity);
+  watch_handshakes();
   socket_.connect(options.endpoint);
   endpoint_ = options.endpoint;
 }
@@ -183,6 +190,7 @@ void ZmqChannel::do_close() {
     closed_ = true;
     poke();
     idle_.wait(lock, [this] { return !waiting_; });
+    events_.close();
     socket_.close();
   }
   context_.shutdown();  // ends the doorkeeper
@@ -291,6 +299,35 @@ ZmqChannel::Taken ZmqChannel::take(Packet& out) {
   return good && index > 0 ? Taken::kPacket : Taken::kDropped;
 }
 
+// A refused client is not told by the socket itself: it tries again for ever.
+void ZmqChannel::watch_handshakes() {
+  constexpr const char* kEvents = "inproc://handshakes";
+  constexpr int kFailures = ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                            ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
+  if (zmq_socket_monitor(socket_.handle(), kEvents, kFailures) != 0) throw zmq::error_t();
+  events_ = zmq::socket_t(context_, zmq::socket_type::pair);
+  events_.set(zmq::sockopt::linger, 0);
+  events_.connect(kEvents);
+}
+
+void ZmqChannel::note_handshakes() {
+  if (!events_) return;
+  for (bool more = true;;) {
+    Message message;  // the event's number and value; then the endpoint
+    if (zmq_msg_recv(message.get(), events_.handle(), ZMQ_DONTWAIT) < 0) return;
+    const bool first = std::exchange(more, message.more());
+    if (!first || !message.more() || message.size() < sizeof(std::uint16_t)) continue;
+    std::uint16_t event = 0;
+    std::memcpy(&event, message.data(), sizeof event);
+    ++(event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH ? stats_.refused : stats_.failed_handshakes);
+    if (stats_.refused + stats_.failed_handshakes > 1) continue;
+    log::warn("link to {}: {}", endpoint_,
+              stats_.refused > 0 ? "this key is not on the controller's list of clients"
+                                 : "the handshake failed: keys on one side only, or another server "
+                                   "key");
+  }
+}
+
 void ZmqChannel::wait(std::unique_lock<std::mutex>& lock, TimePoint deadline) {
   const int socket_fd = socket_.get(zmq::sockopt::fd);
   waiting_ = true;
@@ -313,6 +350,7 @@ Result<Packet> ZmqChannel::receive(TimePoint deadline) {
   std::unique_lock lock(mutex_);
   for (;;) {
     if (closed_) return Error{ErrorCode::kCancelled, "channel: closed"};
+    note_handshakes();
     if (woken_.exchange(false)) return Error{ErrorCode::kUnavailable, "woken"};
     Packet packet;
     switch (take(packet)) {

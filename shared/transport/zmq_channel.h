@@ -27,7 +27,7 @@
 
 #include "shared/transport/channel.h"
 #include "shared/transport/keys.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/limits.h"
 
 namespace memslot {
 

@@ -11,7 +11,7 @@
 
 namespace memslot::wire {
 
-// kInvalidArgument: over a limit of messages.h, or against a rule of validate.h.
+// kInvalidArgument: over a limit of limits.h, or against a rule of validate.h.
 Result<std::vector<SharedBytes>> encode(const Message& message);
 
 // FlatBuffers are verified before any field is read. kCorruption (malformed, digest, non-finite

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "envelope_generated.h"
+#include "shared/wire/limits.h"
 #include "shared/wire/messages.h"
 
 namespace memslot::wire {
@@ -46,13 +47,14 @@ class Reader {
   std::vector<float> floats(const char* what, const flatbuffers::Vector<float>* from,
                             std::size_t limit);
 
+  // False, and failed, over the limit.
+  bool fits(const char* what, std::size_t count, std::size_t limit);
   void fail(Error error) {
     if (!error_) error_ = std::move(error);
   }
   const std::optional<Error>& error() const { return error_; }
 
  private:
-  bool fits(const char* what, std::size_t count, std::size_t limit);
   std::optional<Error> error_;
 };
 

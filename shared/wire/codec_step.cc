@@ -1,3 +1,5 @@
+#include <algorithm>  // copy
+
 #include "shared/wire/codec_parts.h"  // pack, unpack, Reader
 
 // Observation and Directive (the hot path), and memories that travel.
@@ -55,21 +57,57 @@ flatbuffers::Optional<float> as_fbs(const std::optional<float>& value) {
   return value ? flatbuffers::Optional<float>(*value) : flatbuffers::nullopt;
 }
 
+// The means one after the other: one vector, however many chunks.
+Offset<flatbuffers::Vector<float>> pack_means(Builder& b, const std::vector<ChunkSummary>& chunks) {
+  std::size_t values = 0;
+  for (const ChunkSummary& chunk : chunks) values += chunk.mean.size();
+  float* out = nullptr;
+  const auto means = b.CreateUninitializedVector(values, &out);
+  for (const ChunkSummary& chunk : chunks) {
+    out = std::copy(chunk.mean.begin(), chunk.mean.end(), out);
+  }
+  return means;
+}
+
+std::vector<ChunkSummary> unpack_chunks(Reader& r, const fbs::Observation& m) {
+  const std::vector<float> means = r.floats("chunk means", m.chunk_means(), kMaxChunkValues);
+  const std::size_t count = m.chunk_tokens() == nullptr ? 0 : m.chunk_tokens()->size();
+  if (!r.fits("chunks", count, kMaxChunks)) return {};
+  const std::size_t width = count == 0 ? 0 : means.size() / count;
+  if (width * count != means.size()) {
+    r.fail(corrupt("chunk means", "as many for each of " + std::to_string(count) + " chunks",
+                   std::to_string(means.size()) + " values"));
+    return {};
+  }
+  std::vector<ChunkSummary> out(count);
+  auto from = means.begin();
+  for (std::size_t i = 0; i < count; ++i, from += static_cast<std::ptrdiff_t>(width)) {
+    out[i].mean.assign(from, from + static_cast<std::ptrdiff_t>(width));
+    out[i].tokens = m.chunk_tokens()->Get(static_cast<flatbuffers::uoffset_t>(i));
+  }
+  return out;
+}
+
 }  // namespace
 
 Offset<fbs::Observation> pack(Builder& b, const Observation& m) {
-  const auto hidden = b.CreateVector(m.hidden_mean);
+  const auto means = pack_means(b, m.chunks);
+  std::vector<std::uint32_t> counts;
+  counts.reserve(m.chunks.size());
+  for (const ChunkSummary& chunk : m.chunks) counts.push_back(chunk.tokens);
+  const auto tokens = b.CreateVector(counts);
   const auto active = pack_list<fbs::ActiveMemory>(b, m.active);
   const auto residents = pack(b, m.residents);
-  return fbs::CreateObservation(b, m.session, m.step, hidden, m.hidden_count, m.entropy, m.surprise,
-                                as_fbs(m.gain), m.tokens, m.sampled, active, residents);
+  return fbs::CreateObservation(b, m.session, m.step, m.entropy, m.surprise, as_fbs(m.gain),
+                                m.tokens, m.sampled, active, residents, means, tokens,
+                                m.whole_window, m.steps_since_swap);
 }
 
 Observation unpack(Reader& r, const fbs::Observation& m) {
   return {.session = m.session(),
           .step = m.step(),
-          .hidden_mean = r.floats("hidden_mean", m.hidden_mean(), kMaxHidden),
-          .hidden_count = m.hidden_count(),
+          .chunks = unpack_chunks(r, m),
+          .whole_window = m.whole_window(),
           .entropy = m.entropy(),
           .surprise = m.surprise(),
           .gain = as_std(m.gain()),
@@ -80,7 +118,8 @@ Observation unpack(Reader& r, const fbs::Observation& m) {
               [&](const fbs::ActiveMemory& a) {
                 return ActiveMemory{a.slot(), r.ref(a.ref()), same_value<ActiveReason>(a.reason())};
               }),
-          .residents = unpack_residents(r, m.residents())};
+          .residents = unpack_residents(r, m.residents()),
+          .steps_since_swap = m.steps_since_swap()};
 }
 
 Offset<fbs::Directive> pack(Builder& b, const Directive& m) {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "shared/wire/codec.h"  // body_name
+#include "shared/wire/limits.h"
 
 namespace memslot::wire {
 namespace {
@@ -69,8 +70,9 @@ Status good_version(const MemoryVersion& v) {
   MEMSLOT_TRY(word("token bytes", v.token));
   MEMSLOT_TRY(word("parent token bytes", v.parent));
   const LearnStats& s = v.stats;
-  for (const double value : {s.nll_before, s.nll_after, s.recall_before, s.recall, s.locality,
-                             s.wise_min_activation, s.wall_seconds}) {
+  for (const double value :
+       {s.nll_before, s.nll_after, s.recall_before.value_or(0), s.recall.value_or(0),
+        s.locality.value_or(0), s.wise_min_activation, s.wall_seconds}) {
     MEMSLOT_TRY(finite("learn statistics", value));
   }
   return ok();
@@ -109,12 +111,25 @@ Status check(const OpenSession& m) {
 }
 Status check(const OpenSessionReply& m) { return word("policy digest bytes", m.policy_digest); }
 
-Status check(const Observation& m) {
-  MEMSLOT_TRY(at_most("hidden_mean", kMaxHidden, m.hidden_mean.size()));
+Status good_chunks(const std::vector<ChunkSummary>& chunks) {
+  MEMSLOT_TRY(at_most("chunks", kMaxChunks, chunks.size()));
   // A sum of products with zero is NaN if any element is not finite: one pass, no branches.
   float poison = 0;
-  for (const float x : m.hidden_mean) poison += x * 0.0f;
-  if (poison != 0) return corrupt("hidden_mean", "finite numbers", "NaN or infinity");
+  for (const ChunkSummary& chunk : chunks) {
+    const std::size_t width = chunk.mean.size();
+    if (chunk.tokens == 0) return corrupt("chunk tokens", "at least 1", 0);
+    if (width == 0) return corrupt("chunk mean", "at least 1 value", 0);
+    if (width != chunks[0].mean.size()) return corrupt("chunk mean", chunks[0].mean.size(), width);
+    MEMSLOT_TRY(at_most("chunk mean", kMaxHidden, width));
+    for (const float x : chunk.mean) poison += x * 0.0f;
+  }
+  if (poison != 0) return corrupt("chunk mean", "finite numbers", "NaN or infinity");
+  const std::size_t values = chunks.empty() ? 0 : chunks.size() * chunks[0].mean.size();
+  return at_most("chunk values", kMaxChunkValues, values);
+}
+
+Status check(const Observation& m) {
+  MEMSLOT_TRY(good_chunks(m.chunks));
   MEMSLOT_TRY(finite("entropy", m.entropy));
   MEMSLOT_TRY(finite("surprise", m.surprise));
   MEMSLOT_TRY(finite("gain", m.gain.value_or(0)));

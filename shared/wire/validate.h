@@ -6,7 +6,7 @@
 //   floats     finite
 //   names      namespaces, memories, sources, where not empty: check_name() of memory/record.h
 //   words      jobs, tokens, kinds, verbs: at most kMaxWordBytes
-//   lists      at most the kMax... of messages.h
+//   lists      at most the kMax... of limits.h
 //   parts      as many as the body says (a payload for MemoryReply, ...), at most kMaxPartBytes
 //
 // Threads: pure functions.

@@ -16,6 +16,7 @@
 #include <string>
 
 #include "generator/backend/open_backend.h"
+#include "generator/backend/thread_team.h"
 #include "generator/model/gpt.h"
 #include "tests/bench/timing_backend.h"
 
@@ -163,6 +164,7 @@ int run(const Options& options) {
 }  // namespace memslot::bench
 
 int main(int argc, char** argv) {
+  memslot::bound_thread_spinning(argv);
   memslot::bench::Options options;
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "generator/backend/open_backend.h"
+#include "generator/backend/thread_team.h"
 #include "generator/learn/material.h"
 #include "generator/learn/trainer.h"
 #include "generator/learn/upper_stack.h"
@@ -135,4 +136,7 @@ int run(const Options& o) {
 }  // namespace
 }  // namespace memslot::bench
 
-int main(int argc, char** argv) { return memslot::bench::run(memslot::bench::parse(argc, argv)); }
+int main(int argc, char** argv) {
+  memslot::bound_thread_spinning(argv);
+  return memslot::bench::run(memslot::bench::parse(argc, argv));
+}

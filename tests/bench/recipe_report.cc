@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "generator/backend/open_backend.h"
+#include "generator/backend/thread_team.h"
 #include "generator/learn/learner.h"
 #include "generator/slot/slot.h"
 #include "shared/base/clock.h"
@@ -118,25 +119,25 @@ class Report {
       request.config = must(learn_config_from_json(json.dump()));
       const auto outcome = must(learner_->learn(request, nullptr));
       const LearnStats& s = outcome.stats;
-      recall += s.recall;
-      least = std::min(least, s.recall);
-      locality += s.locality;
-      worst = std::max(worst, s.locality);
+      recall += s.recall.value_or(0);
+      least = std::min(least, s.recall.value_or(0));
+      locality += s.locality.value_or(0);
+      worst = std::max(worst, s.locality.value_or(0));
       seconds += s.wall_seconds;
-      steps += s.steps;
+      steps += s.steps.value_or(0);
       const double answered = options_.cloze ? cloze_of(i, &outcome.payload) : 0;
       cloze += answered;
       lines_.push_back({{"kind", kind},
                         {"layout", layout},
                         {"source", sources_[i].name},
                         {"control", options_.control},
-                        {"recall", s.recall},
-                        {"recall_before", s.recall_before},
+                        {"recall", s.recall.value_or(0)},
+                        {"recall_before", s.recall_before.value_or(0)},
                         {"nll_before", s.nll_before},
                         {"nll_after", s.nll_after},
-                        {"control_change", s.locality},
+                        {"control_change", s.locality.value_or(0)},
                         {"cloze", answered},
-                        {"steps", s.steps},
+                        {"steps", s.steps.value_or(0)},
                         {"tokens", s.tokens},
                         {"seconds", s.wall_seconds},
                         {"wise_min_activation", s.wise_min_activation},
@@ -212,6 +213,7 @@ class Report {
 }  // namespace memslot::bench
 
 int main(int argc, char** argv) {
+  memslot::bound_thread_spinning(argv);
   memslot::bench::Report(memslot::bench::parse(argc, argv)).run();
   return 0;
 }

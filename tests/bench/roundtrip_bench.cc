@@ -47,8 +47,7 @@ class Samples {
 
 wire::Observation observation() {
   wire::Observation m;
-  m.hidden_mean.assign(576, 0.5f);
-  m.hidden_count = 16;
+  m.chunks = {{std::vector<float>(576, 0.5f), 16}};
   m.active.resize(1);
   return m;
 }

@@ -15,6 +15,7 @@
 #include "shared/transport/rpc_client.h"
 #include "shared/transport/zmq_channel.h"
 #include "storage/memory_store.h"
+#include "tests/support/small_payload.h"
 #include "tests/support/temporary_folder.h"
 
 namespace memslot {
@@ -61,12 +62,8 @@ class Bank {
 
  private:
   void publish(unsigned number, const MemoryKeys& keys) {
-    const std::vector<float> a(16 * kDim, static_cast<float>(number));
-    const auto payload = MemoryPayloadBuilder(signature(), DType::kBF16)
-                             .scalar("alpha", 16)
-                             .tensor("a", {16, kDim}, a)
-                             .finish()
-                             .value();
+    const auto payload =
+        testing_support::payload_of(signature(), DType::kBF16, static_cast<float>(number));
     MemoryDraft draft;
     draft.meta.ref.id = fmt::format("m{}", number);
     draft.meta.token = new_token(clock_);
@@ -109,8 +106,7 @@ std::vector<wire::Observation> observations(Bank& bank, unsigned memories, unsig
   for (unsigned i = 0; i < steps; ++i) {
     out[i].session = 1;
     out[i].step = i;
-    out[i].hidden_mean = bank.query(static_cast<unsigned>(bank.rng()()) % memories);
-    out[i].hidden_count = 32;
+    out[i].chunks = {{bank.query(static_cast<unsigned>(bank.rng()()) % memories), 32}};
     out[i].tokens = 16;
     out[i].active = {{.slot = 0, .ref = {}, .reason = wire::ActiveReason::kDirective}};
     out[i].residents = {.epoch = 1, .base_epoch = i == 0 ? 0u : 1u, .added = {}, .removed = {}};

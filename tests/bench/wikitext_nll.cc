@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "generator/backend/open_backend.h"
+#include "generator/backend/thread_team.h"
 #include "generator/model/gpt.h"
 #include "generator/model/tokenizer.h"
 
@@ -125,6 +126,7 @@ bool parse(int argc, char** argv, Options& options) {
 }  // namespace memslot::bench
 
 int main(int argc, char** argv) {
+  memslot::bound_thread_spinning(argv);
   using namespace memslot::bench;
   Options options;
   if (!parse(argc, argv, options)) return usage();

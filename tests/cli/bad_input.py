@@ -1,4 +1,5 @@
 """What is wrong, damaged, foreign or in the way: each is refused, named, and changes nothing."""
+import contextlib
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import unittest
 
 from pair import (BUSY, CONTROLLER, CORRUPTION, ENVIRONMENT, FIXTURES, GENERATOR, INVALID, MISMATCH, NO_SPACE,
-                  NOT_FOUND, NOT_SUPPORTED, PROMPT, Client, MEMSLOT, PairCase, model_path)
+                  NOT_FOUND, NOT_SUPPORTED, PERMISSION, PROMPT, Client, MEMSLOT, PairCase, ROOT, model_path)
 
 NO_TOKENIZER = FIXTURES / "llama_tiny_theta10000_hf"
 
@@ -67,8 +68,12 @@ class BadInput(PairCase):
         client = Client(MEMSLOT, endpoint)
         for daemon in (pair.controller(endpoint, "memory:"), pair.generator(endpoint, NO_TOKENIZER)):
             self.addCleanup(daemon.stop)
-        for command in (["generate", "text"], ["score", "some text"], ["tokenize", "text"]):
-            self.refused(client(*command), NOT_FOUND, "tokenizer", "expected", "found none")
+        source = self.write("source.txt", "A ferry leaves the harbour at dawn and comes back at dusk.")
+        for command in (["generate", "text"], ["score", "some text"], ["tokenize", "text"], ["learn", source],
+                        ["learn", source, "--kind", "delta"], ["learn", source, "--detach"]):
+            with self.subTest(command=command):
+                self.refused(client(*command), NOT_FOUND, "tokenizer", "expected", "found none")
+        self.assertEqual(client.json("jobs", "ls")["jobs"], [])
         self.assertEqual(len(client.json("score", "--ids", 1, 2, 3)["tokens"]), 2)
         self.assertIn("nats", client("score", "--ids", 1, 2, 3).stdout)
         # A memory of the default model, offered to this one.
@@ -77,11 +82,10 @@ class BadInput(PairCase):
         self.refused(client("score", "--ids", *([1] * 129)), INVALID, "at most 128", "found 129")
 
     # Memories.
-    def test_a_memory_of_another_model_layer_or_size_is_kept_but_never_loaded(self):
+    def test_a_memory_of_another_model_or_layer_is_kept_but_never_loaded(self):
         memory, other = PairCase.pair.memory, b"\x11" * 32
         files = {"model digest": memory().patch(8, other).sign(model=other.hex()),
-                 "layer": memory().patch(40, struct.pack("<i", 7)).sign(layer=7),
-                 "d_ff": memory().patch(52, struct.pack("<i", 3072)).sign(d_ff=3072)}
+                 "layer": memory().patch(40, struct.pack("<i", 7)).sign(layer=7)}
         for what, file in files.items():
             with self.subTest(what=what):
                 self.client.json("bank", "import", self.write("other.mse", file.bytes()), "--id", "other")
@@ -90,11 +94,15 @@ class BadInput(PairCase):
                                  "found")
                 self.client.json("bank", "rm", "other")
 
-    def test_a_memory_whose_kind_is_not_what_it_holds(self):
-        file = PairCase.pair.memory().patch(6, b"\x01").sign(kind="mlp")
-        self.client.json("bank", "import", self.write("kind.mse", file.bytes()), "--id", "kind")
-        self.refused(self.client("generate", PROMPT, "-m", "kind"), CORRUPTION, "default/kind", "expected", "found")
-        self.client.json("bank", "rm", "kind")
+    def test_a_memory_whose_tensors_are_not_of_its_kind_form_or_size(self):
+        memory = PairCase.pair.memory
+        files = {"kind mlp": memory().patch(6, b"\x01").sign(kind="mlp"),
+                 "kind delta": memory().patch(6, b"\x04").sign(kind="delta"),
+                 "form gelu_tanh": memory().patch(44, b"\x02").sign(form="gelu_tanh"),
+                 "gate.B": memory().patch(52, struct.pack("<i", 3072)).sign(d_ff=3072)}
+        for what, file in files.items():
+            with self.subTest(what=what):
+                self.refused(self.imported(file.bytes()), MISMATCH, "" if "delta" in what else what, "expected", "found")
         self.refused(self.imported(PairCase.pair.memory().patch(6, b"\x63").bytes()), CORRUPTION, "kind",
                      "expected 1 to 10", "found 99")
 
@@ -173,7 +181,7 @@ class BadInput(PairCase):
         there, absent = (stranger("bank", "show", f"default/{name}") for name in ("corvandite-lora", "absentmem"))
         self.refused(there, NOT_FOUND, "found none")
         self.assertEqual(there.stderr.replace("corvandite-lora", "X"), absent.stderr.replace("absentmem", "X"))
-        self.assertNotEqual(unknown("bank", "ls").returncode, 0)
+        self.refused(unknown("bank", "ls"), PERMISSION, endpoint, "expected", "found it refused")
         self.assertEqual(self.names(owner), ["default/corvandite-lora@1"])
 
     # Texts.
@@ -195,6 +203,9 @@ class BadInput(PairCase):
         text = self.write("long.txt", "The cat sat on the mat. " * 2000)
         self.refused(self.client("generate", "--prompt-file", text), INVALID, "expected fewer than 8192", "found 1")
         self.refused(self.client("score", "--file", text), INVALID, "expected at most 8192", "found 1")
+        for kind in ("mlp", "lora", "delta"):
+            self.refused(self.client("learn", text, "--kind", kind), INVALID, "source tokens", "8192 (the context)",
+                         "found 1")
 
     def test_token_ids_that_the_model_does_not_have(self):
         for command in ("score", "tokenize"):
@@ -224,6 +235,30 @@ class BadInput(PairCase):
         client.json("bank", "rm", "m0")
         client.json("bank", "import", PairCase.pair.export, "--id", "again")
 
+    def test_no_space_for_the_bank_refuses_the_memory_whole(self):
+        disk = self.folder / "disk"
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], capture_output=True,
+                          check=False).returncode != 0:
+            self.skipTest("SKIPPED: a full disk needs the right to mount a tmpfs (run as root)")
+        self.addCleanup(subprocess.run, ["umount", disk], check=True)
+        endpoint = PairCase.pair.ipc("full")
+        client = Client(MEMSLOT, endpoint)
+        controller = PairCase.pair.controller(endpoint, disk / "bank")
+        self.addCleanup(controller.stop)
+        client.json("bank", "import", PairCase.pair.export, "--id", "before")
+        ballast = disk / "ballast"
+        with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(1 << 16))
+        self.refused(client("bank", "import", PairCase.pair.export, "--id", "after"), NO_SPACE, "expected", "found")
+        self.assertEqual(self.names(client), ["default/before@1"])
+        copy = self.folder / "from_a_full_disk.mse"
+        client.json("bank", "export", "before", copy)
+        ballast.unlink()
+        client.json("bank", "import", PairCase.pair.export, "--id", "after")
+        self.assertEqual(client.json("bank", "verify")["bad"], [])
+
     @unittest.skipUnless(os.path.exists("/dev/full"), "SKIPPED: no /dev/full")
     def test_no_space_for_an_export(self):
         self.refused(self.client("bank", "export", "corvandite-lora", "/dev/full"), NO_SPACE, "/dev/full",
@@ -252,15 +287,34 @@ class BadInput(PairCase):
         self.assertNotEqual(result.returncode, 0)
         self.refused(result, result.returncode, self.folder / "bank", "expected", "found")
 
+    def stranger(self):
+        """A socket that speaks ZMTP 3.0 with the controller: greeting without security, READY as a DEALER."""
+        peer = socket.socket(socket.AF_UNIX)
+        self.addCleanup(peer.close)
+        peer.settimeout(10)
+        peer.connect(PairCase.pair.endpoint.removeprefix("ipc://"))
+        peer.sendall(b"\xff" + bytes(7) + b"\x01\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+        self.assertIn(b"READY", self.received(peer, b"READY"))
+        ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+        peer.sendall(b"\x04" + bytes([len(ready)]) + ready)
+        return peer
+
+    def test_a_message_of_another_protocol_version_is_answered_with_both_versions(self):
+        seed = sorted((ROOT / "tests" / "fuzz" / "corpus" / "codec").glob("v*_Heartbeat"))[-1].read_bytes()
+        envelope = bytearray(seed[4:4 + struct.unpack_from("<I", seed)[0]])
+        # The version is the envelope's first field, for ever: found through the root's table of fields.
+        root = struct.unpack_from("<I", envelope)[0]
+        fields = root - struct.unpack_from("<i", envelope, root)[0]
+        place = root + struct.unpack_from("<H", envelope, fields + 4)[0]
+        known = struct.unpack_from("<H", envelope, place)[0]
+        struct.pack_into("<H", envelope, place, known + 900)
+        peer = self.stranger()
+        peer.sendall(b"\x00" + bytes([len(envelope)]) + envelope)
+        said = f"protocol version: expected {known}, found {known + 900}".encode()
+        self.assertIn(said, self.received(peer, said))
+
     def test_a_message_that_is_none_is_answered_and_leaves_the_controller_at_work(self):
-        with socket.socket(socket.AF_UNIX) as peer:
-            peer.settimeout(10)
-            peer.connect(PairCase.pair.endpoint.removeprefix("ipc://"))
-            # ZMTP 3.0: greeting without security, READY as a DEALER, then messages of one frame.
-            peer.sendall(b"\xff" + bytes(7) + b"\x01\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
-            self.assertIn(b"READY", self.received(peer, b"READY"))
-            ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
-            peer.sendall(b"\x04" + bytes([len(ready)]) + ready)
+        with self.stranger() as peer:
             for body in (b"hello", b"", b"\xff" * 200):
                 peer.sendall(b"\x00" + bytes([len(body)]) + body)
                 answer = self.received(peer, b"malformed bytes")

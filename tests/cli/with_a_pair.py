@@ -9,6 +9,7 @@ import sys
 import unittest
 
 from bad_input import BadInput  # noqa: F401: its tests run with these
+from curve import Curve  # noqa: F401
 from pair import (CONTROLLER, ENVIRONMENT, INVALID, MEMSLOT, NOT_FOUND, PROMPT, SOURCES, Client, PairCase,
                   model_path)
 
@@ -127,6 +128,39 @@ class TheBank(PairCase):
         second.json("bank", "export", "corvandite-lora", copy)
         self.assertEqual(copy.read_bytes(), PairCase.pair.export.read_bytes())
 
+    def test_a_relative_backup_path_is_taken_from_where_the_client_runs(self):
+        here = self.folder / "here"
+        here.mkdir()
+        result = subprocess.run([*self.client.command, "--json", "bank", "backup", "copy"], cwd=here, env=ENVIRONMENT,
+                                capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(json.loads(result.stdout)["directory"], str(here / "copy"))
+        self.assertTrue(any((here / "copy").iterdir()))
+        restore = subprocess.run([MEMSLOT, "bank", "restore", "copy", "bank"], cwd=here, timeout=60, check=False,
+                                 capture_output=True, env={**ENVIRONMENT, "MEMSLOT_CONTROLLER": CONTROLLER})
+        self.assertEqual(restore.returncode, 0)
+        self.assertTrue((here / "bank").is_dir())
+
+    def test_a_learned_delta_version_has_statistics_and_null_where_they_mean_nothing(self):
+        learned = self.client.json("learn", SOURCES / "ferry_chess.txt", "--kind", "delta", "--id", "figures")
+        stats = learned["learned"][0]["stats"]
+        for name in ("nll_before", "nll_after", "recall_before", "recall", "wall_seconds", "tokens"):
+            self.assertGreater(stats[name], 0, name)
+        self.assertIsInstance(stats["locality"], float)
+        self.assertIsInstance(stats["wise_min_activation"], float)
+        self.assertIsNone(stats["steps"])
+        self.assertIsNone(stats["segments"])
+        self.assertEqual(self.client.json("bank", "show", "figures")["version"]["stats"], stats)
+        for command in (["learn", SOURCES / "ferry_chess.txt", "--kind", "delta", "--id", "figures"], ["bank", "ls"]):
+            self.assertEqual(self.client(*command).returncode, 0)
+
+    def test_a_generation_longer_than_the_context_ends_there(self):
+        prompt = self.write("prompt.txt", "the " * 8180)
+        done = self.client.json("generate", "--prompt-file", prompt, "-m", "base", "--max-tokens", 1000)
+        if done["finish"] != "eos":
+            self.assertEqual(done["finish"], "context")
+            self.assertEqual(done["prompt_tokens"] + len(done["tokens"]), self.client.json("status")["generator"]["context"])
+
     def test_a_state_written_back_from_an_old_version_is_a_branch_and_leaves_the_head(self):
         self.client.json("learn", SOURCES / "corvandite.txt", "--kind", "delta", "--id", "state")
         write = ("generate", PROMPT, "-m", "state@1", "--write-back", "--max-tokens", 4)
@@ -135,6 +169,7 @@ class TheBank(PairCase):
         self.assertTrue(second["write_back_conflict"])
         shown = self.client.json("bank", "show", "state")
         self.assertEqual(shown["version"]["version"], 2)
+        self.assertEqual(shown["source_text"], (SOURCES / "corvandite.txt").read_text(encoding="utf-8"))
         self.assertEqual(len(shown["branches"]), 1)
 
 

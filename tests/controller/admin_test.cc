@@ -129,6 +129,8 @@ TEST_F(AdminTest, SaysWhatIsWrongWithARequest) {
   EXPECT_EQ(admin("jobs.show", {{"job", "unknown"}})["error"], "not_found");
   EXPECT_EQ(admin("bank.backup", {{"directory", "/nowhere"}})["error"],
             "not_supported");  // in memory
+  for (const char* relative : {"backup", "./backup", ""})
+    EXPECT_EQ(admin("bank.backup", {{"directory", relative}})["error"], "invalid_argument");
 }
 
 TEST_F(AdminTest, NamesTheConnectedPeers) {

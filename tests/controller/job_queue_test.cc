@@ -302,6 +302,19 @@ TEST_F(JobQueueTest, FailsAJobWhoseResultIsDamaged) {
   EXPECT_EQ(versions(job.target), 0u);
 }
 
+TEST_F(JobQueueTest, FailsAJobWhoseResultIsNotOfTheKindThatItNames) {
+  const Job job = jobs().submit(draft()).value();
+  const auto leased = lease();
+  const MemoryPayload payload = testing_support::signed_as(small_payload(1.0f), MemoryKind::kMlp);
+  const auto refused = jobs().result(result_of(leased, payload), payload.bytes(), {});
+  ASSERT_TRUE(refused);
+  EXPECT_FALSE(refused.value().ack.accepted);
+  EXPECT_EQ(jobs().find(job.id)->code, ErrorCode::kMismatch);
+  EXPECT_NE(jobs().find(job.id)->message.find("expected down, gate, up, found"), std::string::npos)
+      << jobs().find(job.id)->message;
+  EXPECT_EQ(versions(job.target), 0u);
+}
+
 TEST_F(JobQueueTest, FailsAJobWhoseKeysAreNotRows) {
   const Job job = jobs().submit(draft()).value();
   const auto leased = lease();
@@ -319,7 +332,7 @@ TEST_F(JobQueueTest, FailsAJobWhoseKeysAreNotRows) {
 TEST_F(JobQueueTest, ForgetsTheOldestFinishedJobsAndTheirTexts) {
   for (int i = 0; i < 6; ++i) {
     clock_.advance(std::chrono::seconds(1));
-    const Job job = jobs().submit(draft("s" + std::to_string(i))).value();
+    const Job job = jobs().submit(draft(std::string("s").append(std::to_string(i)))).value();
     ASSERT_TRUE(jobs().cancel(job.id, ""));
   }
   jobs().expire();

@@ -10,6 +10,7 @@
 #include "controller/step/candidate_index.h"
 #include "storage/memory_bank.h"
 #include "storage/memory_store.h"
+#include "tests/support/small_payload.h"
 
 namespace memslot {
 
@@ -24,16 +25,12 @@ inline SlotSignature slot_signature(MemoryKind kind = MemoryKind::kLora,
   s.kind = kind;
   s.d_model = kDim;
   s.d_ff = 16;
+  if (kind == MemoryKind::kDelta) s.outer = sha256(bytes_of("outer parameters"));
   return s;
 }
 
 inline MemoryPayload small_payload(float value, const SlotSignature& signature = slot_signature()) {
-  const std::vector<float> a(16, value);
-  return MemoryPayloadBuilder(signature, DType::kF32)
-      .scalar("alpha", 16)
-      .tensor("a", {2, 8}, a)
-      .finish()
-      .value();
+  return testing_support::payload_of(signature, DType::kF32, value);
 }
 
 // `rows` keys around `centre`, jittered by `spread`.

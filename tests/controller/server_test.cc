@@ -335,6 +335,24 @@ TEST_F(ServerTest, LearnsWithProgressAndTellsTheWatchers) {
   EXPECT_EQ(c.admin("jobs.ls", {{"state", "done"}})["jobs"].size(), 1u);
 }
 
+TEST_F(ServerTest, RefusesToLearnWhereNoGeneratorReadsTextAndWaitsWhereNoneIsThere) {
+  start();
+  TestPeer& c = client();
+  const auto learn = task("learn", {{"text", "The light was lit."}, {"source", "skerrow"}});
+  c.send(learn);
+  ASSERT_EQ(c.event()["type"], "job") << "a generator may come";
+  EXPECT_EQ(c.event()["phase"], "queued");
+  generator(100, /*workers=*/0);
+  TestPeer& other = client(501);
+  other.send(learn);
+  EXPECT_EQ(other.event()["error"], "not_found");
+  EXPECT_EQ(other.admin("jobs.ls")["jobs"].size(), 1u);
+  TestPeer& able = generator(101, /*workers=*/1);
+  EXPECT_TRUE(able.expect<wire::AssignLearn>()) << "the one that waited";
+  other.send(learn);
+  EXPECT_EQ(other.event()["type"], "job");
+}
+
 TEST_F(ServerTest, TellsAFencedGeneratorToStop) {
   start();
   TestPeer& g = generator();

@@ -46,8 +46,7 @@ class StepHandlerTest : public testing::Test {
     o.session = 5;
     o.step = step;
     if (near >= 0) {
-      o.hidden_mean = centre_of(static_cast<unsigned>(near));
-      o.hidden_count = 32;
+      o.chunks = {{centre_of(static_cast<unsigned>(near)), 32}};
     }
     o.tokens = 16;
     o.active = {{.slot = 0, .ref = active, .reason = wire::ActiveReason::kDirective}};
@@ -246,7 +245,7 @@ TEST_F(StepHandlerTest, RefusesMoreSessionsThanItsLimit) {
 TEST_F(StepHandlerTest, RefusesObservationsThatDoNotFitTheSession) {
   open(session());
   auto narrow = observe(0, 4);
-  narrow.hidden_mean.pop_back();
+  narrow.chunks[0].mean.pop_back();
   expect_error(narrow, ErrorCode::kMismatch);
   auto slot = observe(0, 4);
   slot.active[0].slot = 1;
@@ -334,13 +333,24 @@ TEST_F(StepHandlerTest, BoundsTheNumberOfCandidates) {
 TEST_F(StepHandlerTest, LooksAtTheNewestTokensOfTheWindow) {
   open(session());
   auto half = observe(0, 1);
-  half.hidden_count = 16;
+  half.chunks[0].tokens = 16;
   step(half);
   half.step = 1;
-  half.hidden_mean = centre_of(2);
+  half.chunks[0].mean = centre_of(2);
   step(half);
   half.step = 2;
   EXPECT_EQ(step(half).directive.actions[0].ref, ref("m2"));  // m1 has left the 32 tokens
+}
+
+TEST_F(StepHandlerTest, AWholeWindowTakesThePlaceOfWhatWasKnown) {
+  open(session());
+  step(observe(0, 1));
+  auto part = observe(1, 2);
+  part.chunks[0].tokens = 8;
+  EXPECT_EQ(step(part).directive.actions[0].ref, ref("m1")) << "24 of the 32 tokens are about it";
+  part.step = 2;
+  part.whole_window = true;
+  EXPECT_EQ(step(part).directive.actions[0].ref, ref("m2")) << "there is nothing else any more";
 }
 
 TEST_F(StepHandlerTest, CountsWhatWasActiveNotWhatWasAdvised) {

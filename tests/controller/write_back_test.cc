@@ -65,6 +65,39 @@ TEST_F(WriteBackTest, PublishesANewVersionWithTheKeysOfItsParent) {
   EXPECT_EQ(keeper_.index().find("default", "state")->version.ref.version, 2u);
 }
 
+TEST_F(WriteBackTest, CarriesTheSourceTextOfItsAncestorThroughEveryVersion) {
+  ASSERT_TRUE(handler_.handle(kPeer, request("t2", payload_), payload_.bytes(), kFarDeadline));
+  EXPECT_EQ(bank_.bank().load_source(head(), kFarDeadline).value(), "some words");
+  const MemoryPayload later = small_payload(3.0f, kDelta);
+  auto third = request("t3", later);
+  third.expected = "t2";
+  ASSERT_TRUE(handler_.handle(kPeer, third, later.bytes(), kFarDeadline));
+  EXPECT_EQ(head().ref.version, 3u);
+  EXPECT_EQ(bank_.bank().load_source(head(), kFarDeadline).value(), "some words");
+  // A lost one keeps it too.
+  const MemoryPayload late = small_payload(4.0f, kDelta);
+  ASSERT_TRUE(handler_.handle(kPeer, request("loser", late), late.bytes(), kFarDeadline));
+  const auto branches = bank_.bank().branches(first_.ref, kFarDeadline).value();
+  ASSERT_EQ(branches.size(), 1u);
+  EXPECT_EQ(bank_.bank().load_source(branches[0], kFarDeadline).value(), "some words");
+}
+
+TEST_F(WriteBackTest, AParentWithoutASourceTextHasAChildWithoutOne) {
+  const SlotSignature outer = slot_signature(MemoryKind::kLora);
+  const MemoryPayload payload = small_payload(1.0f, outer);
+  auto made = request("t1", payload);
+  made.version.ref = {.ns = "default", .id = "made", .version = 0};
+  made.version.signature = outer;
+  made.expected.clear();
+  ASSERT_TRUE(handler_.handle(kPeer, made, payload.bytes(), kFarDeadline));
+  made.expected = "t1";
+  made.version.token = "t2";
+  const auto reply = handler_.handle(kPeer, made, payload.bytes(), kFarDeadline);
+  ASSERT_TRUE(reply) << reply.error().message;
+  EXPECT_EQ(bank_.bank().load_source(reply.value().version, kFarDeadline).error().code,
+            ErrorCode::kNotFound);
+}
+
 TEST_F(WriteBackTest, IsSuccessAgainForTheSameToken) {
   ASSERT_TRUE(handler_.handle(kPeer, request("t2", payload_), payload_.bytes(), kFarDeadline));
   const auto again =
@@ -102,6 +135,12 @@ TEST_F(WriteBackTest, RefusesWhatIsDamagedUnfitOrNotFinite) {
   auto unlike = request("t2", payload_);
   unlike.version.signature.kind = MemoryKind::kMlp;
   EXPECT_EQ(refused(unlike, payload_.bytes()), ErrorCode::kMismatch);
+  // Another kind's tensors under a signature that fits the slot.
+  const MemoryPayload mlp =
+      testing_support::signed_as(small_payload(2.0f, kDelta), MemoryKind::kMlp);
+  auto disguised = request("t2", mlp);
+  disguised.version.signature = mlp.signature();
+  EXPECT_EQ(refused(disguised, mlp.bytes()), ErrorCode::kMismatch);
 }
 
 TEST_F(WriteBackTest, KnowsOnlyItsOwnSessionsAndNamespaces) {

@@ -207,10 +207,14 @@ struct Pair {
                            "--heartbeat-ms", "500", "--lease-s", "5"},
                           std::move(controller_arguments)),
                    folder.path() + "/controller.log"),
-        generator(MEMSLOT_GENERATOR,
-                  joined({"--model", model, "--endpoint", endpoint},
-                         joined(small(), std::move(generator_arguments))),
-                  folder.path() + "/generator.log") {}
+        generator(another_generator("generator", std::move(generator_arguments))) {}
+
+  // One more on the same controller and model; not started yet.
+  Process another_generator(const std::string& name, std::vector<std::string> more = {}) const {
+    return {MEMSLOT_GENERATOR,
+            joined({"--model", model, "--endpoint", endpoint}, joined(small(), std::move(more))),
+            folder.path() + "/" + name + ".log"};
+  }
 
   void start() {
     controller.start();

@@ -1,12 +1,17 @@
-// kill -9 of either process at random moments, with learning, write-back and generation under way.
-// MEMSLOT_KILLS times (6; 50 with MEMSLOT_FULL=1). Afterwards:
-//   - every accepted learn job is done, and its memory has exactly one version: learned once, not
-//   lost;
-//   - every acknowledged write-back is in the bank;
+// kill -9 of either process at random moments, with learning, learning over an existing head,
+// write-back (also from a head that has moved on) and generation under way. MEMSLOT_KILLS times (6;
+// 50 with MEMSLOT_FULL=1).
+// Meanwhile:
+//   - histories only grow, version by version, each made from the one before it;
+//   - every head that is listed can be read: no version is visible before it is whole.
+// Afterwards:
+//   - every accepted learn job is done and made exactly one version: learned once, not lost;
+//   - every acknowledged write-back is in the history, or kept as a branch where it lost;
 //   - every payload of every version reads and verifies;
 //   - base generates as before, and attests as before.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <random>
 #include <set>
@@ -51,45 +56,119 @@ Result<json> insist_admin(Client& client, const std::string& verb, const json& a
   }
 }
 
+struct WrittenBack {
+  std::uint64_t session = 0;
+  std::string memory;  // "default/state@N"
+  bool branch = false;
+};
+
 struct Work {
   std::atomic<bool> stop{false};
   std::mutex mutex;
-  std::map<std::string, std::string> jobs;  // accepted: job -> source
-  std::set<std::string> written_back;       // acknowledged: "default/state@N"
-  std::atomic<int> generated{0};
+  std::map<std::string, std::string> jobs;  // accepted: job -> memory
+  std::vector<WrittenBack> written_back;    // acknowledged
+  std::vector<std::string> wrong;           // what was seen and must not be
+  std::atomic<int> generated{0}, looked{0};
+
+  void saw_wrong(std::string what) {
+    const std::lock_guard lock(mutex);
+    wrong.push_back(std::move(what));
+  }
 };
 
-void keep_learning(const std::string& endpoint, Work& work) {
+constexpr const char* kAgain = "again";  // learned over and over
+
+// Submits one job after the other; `id` "" makes a memory for each.
+void keep_learning(const std::string& endpoint, const std::string& id, Work& work) {
   Client client(endpoint);
   for (int i = 0; !work.stop; ++i) {
-    const std::string source = "source-" + std::to_string(i);
+    const std::string memory = id.empty() ? "source-" + std::to_string(i) : id;
     const auto accepted = client.task(
         "learn",
-        {{"text", kText},
-         {"source", source},
-         {"id", source},
+        {{"text", kText + std::to_string(i)},
+         {"source", memory},
+         {"id", memory},
          {"watch", false},
          {"config", {{"kind", "lora"}, {"rank", 2}, {"max_steps", 4}, {"target_recall", 1}}}},
         nullptr, 20s);
     if (accepted) {
       const std::lock_guard lock(work.mutex);
-      work.jobs[accepted.value()["job"].get<std::string>()] = source;
+      work.jobs[accepted.value()["job"].get<std::string>()] = memory;
     }
     std::this_thread::sleep_for(300ms);
   }
 }
 
-void keep_writing_back(const std::string& endpoint, Work& work) {
+// One session after the other writes its state back over the version that it began with.
+void keep_writing_back(const std::string& endpoint, const std::string& memory, Work& work) {
   Client client(endpoint);
   while (!work.stop) {
+    std::vector<json> events;
     const auto done = client.task(
         "generate",
-        {{"prompt", kText}, {"memory", "state"}, {"max_tokens", 8}, {"write_back", true}}, nullptr,
+        {{"prompt", kText}, {"memory", memory}, {"max_tokens", 8}, {"write_back", true}}, &events,
         20s);
     if (!done || !done.value().contains("write_back")) continue;
+    WrittenBack written;
+    for (const json& event : events) {  // a controller that restarted had it generated again
+      if (event["type"] == "start") written.session = event["session"].get<std::uint64_t>();
+    }
+    written.memory = done.value()["write_back"].get<std::string>();
+    written.branch = done.value()["write_back_conflict"].get<bool>();
     const std::lock_guard lock(work.mutex);
-    work.written_back.insert(done.value()["write_back"].get<std::string>() +
-                             (done.value()["write_back_conflict"].get<bool>() ? " (branch)" : ""));
+    work.written_back.push_back(std::move(written));
+  }
+}
+
+std::vector<MemoryVersion> versions_of(const json& list) {
+  std::vector<MemoryVersion> out;
+  for (const json& one : list) out.push_back(must(memory_version_from_json(one.dump())));
+  return out;
+}
+
+// Whether an error says only that something is down.
+bool passing(ErrorCode code) {
+  return code == ErrorCode::kUnavailable || code == ErrorCode::kTimeout;
+}
+
+// One look at a memory that changes; `seen` is what the look before saw.
+void look(Client& client, const std::string& id, std::vector<std::string>& seen, Work& work) {
+  const auto history = client.admin("bank.history", {{"memory", id}}, 5s);
+  if (!history) {
+    const bool absent = history.error().code == ErrorCode::kNotFound && seen.empty();
+    if (!absent && !passing(history.error().code)) {
+      work.saw_wrong(id + ": history: " + history.error().message);
+    }
+    return;
+  }
+  std::vector<std::string> tokens;
+  std::string parent;
+  for (const MemoryVersion& version : versions_of(history.value()["versions"])) {
+    if (version.ref.version != tokens.size() + 1) {
+      work.saw_wrong(version.ref.text() + ": expected version " +
+                     std::to_string(tokens.size() + 1));
+    }
+    if (version.parent != parent) work.saw_wrong(version.ref.text() + ": another parent");
+    parent = version.token;
+    tokens.push_back(version.token);
+  }
+  if (tokens.size() < seen.size() || !std::equal(seen.begin(), seen.end(), tokens.begin())) {
+    work.saw_wrong(id + ": a version that was listed is gone");
+  }
+  seen = std::move(tokens);
+  const auto head = client.admin("bank.export", {{"memory", id}}, 5s);  // reads it, digest and all
+  if (!head && !passing(head.error().code)) {
+    work.saw_wrong(id + ": head: " + head.error().message);
+  }
+  if (head) ++work.looked;
+}
+
+void keep_looking(const std::string& endpoint, Work& work) {
+  Client client(endpoint);
+  std::map<std::string, std::vector<std::string>> seen;
+  while (!work.stop) {
+    for (const char* id : {kAgain, "state"}) look(client, id, seen[id], work);
+    std::this_thread::sleep_for(20ms);
   }
 }
 
@@ -116,30 +195,65 @@ void wait_for_jobs(Client& client, std::chrono::seconds limit) {
   }
 }
 
+// Every payload of the memory, read by its name.
+void check_readable(Client& client, const MemoryVersion& version) {
+  const auto read = insist_admin(client, "bank.export", {{"memory", version.ref.text()}}, 30s);
+  EXPECT_TRUE(read) << version.ref.text() << ": " << read.error().message;
+}
+
 void check_jobs(Client& client, const Work& work) {
   const json listed = must(insist_admin(client, "jobs.ls", json::object(), 30s));
+  std::map<std::string, std::set<std::string>> made;  // memory -> tokens of the jobs that made it
   std::map<std::string, json> jobs;
-  for (const json& job : listed["jobs"]) jobs[job["job"].get<std::string>()] = job;
-  for (const auto& [job, source] : work.jobs) {
+  for (const json& job : listed["jobs"]) {
+    const std::string name = job["job"].get<std::string>();
+    jobs[name] = job;
+    if (job["state"] != "done") continue;
+    EXPECT_FALSE(job["branch"].get<bool>()) << job;  // one lease at a time for one memory
+    made[job["id"].get<std::string>()].insert(name + ":" +
+                                              std::to_string(job["lease"].get<std::uint64_t>()));
+  }
+  for (const auto& [job, memory] : work.jobs) {
     ASSERT_TRUE(jobs.contains(job)) << "an accepted job is lost: " << job;
     EXPECT_EQ(jobs[job]["state"], "done") << jobs[job];
-    const json history = must(client.admin("bank.history", {{"memory", source}}));
-    EXPECT_EQ(history["versions"].size(), 1u) << source << " was learned more than once";
-    const json shown = must(client.admin("bank.show", {{"memory", source}}));
-    EXPECT_TRUE(shown["branches"].empty()) << source;
+  }
+  for (const auto& [memory, tokens] : made) {
+    if (memory == "state") continue;  // changed by write-backs as well
+    const json history = must(insist_admin(client, "bank.history", {{"memory", memory}}, 30s));
+    std::set<std::string> found;
+    for (const MemoryVersion& version : versions_of(history["versions"])) {
+      EXPECT_TRUE(found.insert(version.token).second) << version.ref.text();
+      check_readable(client, version);
+    }
+    EXPECT_EQ(found, tokens) << memory << ": one version for each job, and no other";
+    EXPECT_EQ(found.size(), history["versions"].size());
+    const json shown = must(insist_admin(client, "bank.show", {{"memory", memory}}, 30s));
+    EXPECT_TRUE(shown["branches"].empty()) << memory;
   }
 }
 
 void check_write_backs(Client& client, const Work& work) {
   const json history = must(insist_admin(client, "bank.history", {{"memory", "state"}}, 30s));
-  std::set<std::string> versions;
-  for (const json& version : history["versions"]) {
-    const MemoryVersion v = must(memory_version_from_json(version.dump()));
-    versions.insert(v.ref.text());
+  const json shown = must(insist_admin(client, "bank.show", {{"memory", "state"}}, 30s));
+  std::map<std::string, std::string> versions;  // by the session that wrote it
+  std::set<std::string> branches;
+  for (const MemoryVersion& version : versions_of(history["versions"])) {
+    versions[version.origin_id] = version.ref.text();
+    check_readable(client, version);
   }
-  for (const std::string& stored : work.written_back) {
-    if (stored.find("(branch)") != std::string::npos) continue;  // kept beside the history
-    EXPECT_TRUE(versions.contains(stored)) << "an acknowledged write-back is lost: " << stored;
+  for (const MemoryVersion& branch : versions_of(shown["branches"])) {
+    EXPECT_TRUE(branch.branch);
+    EXPECT_TRUE(branches.insert(branch.origin_id).second) << branch.origin_id << " wrote twice";
+    EXPECT_FALSE(versions.contains(branch.origin_id)) << branch.origin_id << " wrote both";
+  }
+  for (const WrittenBack& written : work.written_back) {
+    const std::string by = "session " + std::to_string(written.session);
+    if (written.branch) {
+      EXPECT_TRUE(branches.contains(by)) << "an acknowledged branch is lost: " << by;
+    } else {
+      ASSERT_TRUE(versions.contains(by)) << "an acknowledged write-back is lost: " << by;
+      EXPECT_EQ(versions[by], written.memory);
+    }
   }
 }
 
@@ -160,10 +274,14 @@ TEST(Kill, LosesNothingAcknowledgedAndLearnsNothingTwice) {
       60s));
 
   Work work;
-  std::vector<std::thread> threads;
-  threads.emplace_back([&] { keep_learning(pair.endpoint, work); });
-  threads.emplace_back([&] { keep_writing_back(pair.endpoint, work); });
-  threads.emplace_back([&] { keep_generating(pair.endpoint, work); });
+  std::thread threads[] = {
+      std::thread([&] { keep_learning(pair.endpoint, "", work); }),
+      std::thread([&] { keep_learning(pair.endpoint, kAgain, work); }),
+      std::thread([&] { keep_writing_back(pair.endpoint, "state", work); }),
+      std::thread([&] { keep_writing_back(pair.endpoint, "state@1", work); }),
+      std::thread([&] { keep_looking(pair.endpoint, work); }),
+      std::thread([&] { keep_generating(pair.endpoint, work); }),
+  };
   std::string failed;
   for (int i = 0; i < kills() && failed.empty(); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(200 + rng() % 2000));
@@ -182,6 +300,7 @@ TEST(Kill, LosesNothingAcknowledgedAndLearnsNothingTwice) {
   work.stop = true;
   for (std::thread& t : threads) t.join();
   ASSERT_EQ(failed, "");
+  for (const std::string& wrong : work.wrong) ADD_FAILURE() << wrong;
 
   wait_for_jobs(client, 180s);
   check_jobs(client, work);
@@ -193,11 +312,21 @@ TEST(Kill, LosesNothingAcknowledgedAndLearnsNothingTwice) {
   const json attest_after = must(insist(client, "attest", json::object(), 30s));
   EXPECT_EQ(attest_after["equal"], true);
   EXPECT_EQ(attest_after["digest"], attest["digest"]);
-  std::printf("kills=%d jobs=%zu write_backs=%zu generated=%d\n", kills(), work.jobs.size(),
-              work.written_back.size(), work.generated.load());
-  EXPECT_GT(work.jobs.size(), 0u);
-  EXPECT_GT(work.written_back.size(), 0u);
+  const auto again = std::count_if(work.jobs.begin(), work.jobs.end(),
+                                   [](const auto& job) { return job.second == kAgain; });
+  const auto branches = std::count_if(work.written_back.begin(), work.written_back.end(),
+                                      [](const WrittenBack& one) { return one.branch; });
+  std::printf(
+      "kills=%d jobs=%zu (%td over a head) write_backs=%zu (%td branches) generated=%d "
+      "looks=%d\n",
+      kills(), work.jobs.size(), again, work.written_back.size(), branches, work.generated.load(),
+      work.looked.load());
+  EXPECT_GT(again, 1);
+  EXPECT_GT(static_cast<std::ptrdiff_t>(work.jobs.size()), again);
+  EXPECT_GT(branches, 0);
+  EXPECT_GT(static_cast<std::ptrdiff_t>(work.written_back.size()), branches);
   EXPECT_GT(work.generated.load(), 0);
+  EXPECT_GT(work.looked.load(), 0);
   if (testing::Test::HasFailure()) {
     std::fprintf(stderr, "--- controller\n%s--- generator\n%s", pair.controller.log().c_str(),
                  pair.generator.log().c_str());

@@ -65,13 +65,13 @@ TEST_P(Learners, MemorizeATextWithEitherKindAndLayout) {
       const bool whole = layout == SegmentLayout::kCumulative;
       EXPECT_LT(s.nll_after, (whole ? 0.5 : 0.8) * s.nll_before);
       if (whole) {
-        EXPECT_GT(s.recall, s.recall_before + 0.2);
+        EXPECT_GT(s.recall.value(), s.recall_before.value() + 0.2);
       }
       EXPECT_EQ(s.tokens, 27u);
       EXPECT_EQ(outcome.value().keys.rows(), s.segments);
       EXPECT_EQ(outcome.value().keys.dim, 64u);
       EXPECT_GT(s.wise_min_activation, 0);
-      EXPECT_NE(s.locality, 0);
+      EXPECT_NE(s.locality.value(), 0);
       EXPECT_EQ(outcome.value().payload.kind(), kind);
     }
   }

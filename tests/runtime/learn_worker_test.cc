@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>  // abs
+
 #include "tests/runtime/tiny_engine.h"
 
 namespace memslot {
@@ -17,13 +19,13 @@ const char* kText =
 struct LearnWorkerTest : testing::Test {
   TinyEngine tiny{{2}};
   std::unique_ptr<LearnWorker> worker;
+  LearnTexts texts;
 
   void begin() {
     tiny.connect();
     worker = std::make_unique<LearnWorker>(
         *tiny.engine,
-        std::make_unique<Learner>(*tiny.tiny.gpt, tiny.tiny.file, tiny.tokenizer, LearnTexts{},
-                                  tiny.gate),
+        std::make_unique<Learner>(*tiny.tiny.gpt, tiny.tiny.file, tiny.tokenizer, texts, tiny.gate),
         *tiny.outer);
     worker->start();
   }
@@ -40,6 +42,55 @@ struct LearnWorkerTest : testing::Test {
     out.config = config;
     out.target = {"default", "ferry", 0};
     return out;
+  }
+  // Outer parameters as the worker would make them, but with the slot gate open: a memory then
+  // changes what the model says.
+  void store_open_outer() {
+    const ModelConfig& config = tiny.tiny.gpt->config();
+    const DeltaShape shape{config.heads, config.head_dim, config.head_dim, false};
+    const auto fresh =
+        must(make_fresh_delta(tiny.signature(0, MemoryKind::kDelta), shape, DType::kF32, 3));
+    DeltaOuterValues values = to_values(must(DeltaOuterView::parse(fresh.outer)));
+    values.slot_gate = random_values(config.d_model, 2.0f, tiny.rng);
+    for (float& w : values.o_proj) w *= 20;
+    auto outer =
+        stored("delta-l2-s1", must(make_delta_outer(fresh.outer.signature(), DType::kF32, values)));
+    outer.version.ref.ns = "outer";
+    tiny.controller.store(outer);
+  }
+  struct Scored {
+    double nll_sum = 0;
+    std::size_t tokens = 0, hits = 0, counted = 0;
+    double nll() const { return nll_sum / static_cast<double>(tokens); }
+    double recall() const { return static_cast<double>(hits) / static_cast<double>(counted); }
+  };
+  // As a session reads it, the memory from its stored state.
+  Scored scored(const std::string& text, std::shared_ptr<const LoadedMemory> memory) {
+    auto session = tiny.session();
+    must(session->add_tokens(must(tiny.tokenizer.encode(text))));
+    const SlotChange change{0, std::move(memory)};
+    must(session->activate({&change, 1}));
+    const StepOutput out = must(session->read(1000));
+    Scored sum;
+    for (std::size_t i = 0; i < out.tokens.size(); ++i) {
+      ++sum.tokens;
+      sum.nll_sum -= double{out.tokens[i].log_prob};
+      if (i + 1 < 16) continue;
+      ++sum.counted;
+      if (out.tokens[i].is_argmax) ++sum.hits;
+    }
+    return sum;
+  }
+  // The one result, as a version and its payload.
+  FakeController::Stored result() {
+    for (const wire::Message& m : tiny.controller.heard()) {
+      const auto* learned = std::get_if<wire::LearnResult>(&m.body);
+      if (learned == nullptr) continue;
+      FakeController::Stored out{learned->version, m.parts.at(0)};
+      out.version.ref.version = 1;
+      return out;
+    }
+    throw std::runtime_error("no result");
   }
   // Waits until the controller heard of a job that it runs, and not only waits.
   bool heard_running() {
@@ -148,6 +199,65 @@ TEST_F(LearnWorkerTest, ADeltaJobReadsTheTextThroughTheSlot) {
   EXPECT_EQ(outer[0].version.ref, (MemoryRef{"outer", "delta-l2-s1", 0}));
   EXPECT_EQ(outer[0].expected, "");
   EXPECT_EQ(outer[0].version.sha256, v.signature.outer);
+}
+
+TEST_F(LearnWorkerTest, ADeltaJobMeasuresTheMemoryAsASessionWouldRunIt) {
+  texts.control = {"Soup is made of what there is.", "The gate was painted green in the spring."};
+  store_open_outer();
+  begin();
+  worker->assign(job("j1", R"({"kind": "delta"})"));
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(1, 20s));
+  const auto memory = result();
+  const LearnStats& s = memory.version.stats;
+  EXPECT_EQ(memory.version.position, std::string(kText).size());
+  const auto loaded = tiny.load(memory);
+  const Scored before = scored(kText, nullptr), after = scored(kText, loaded);
+  EXPECT_NEAR(s.nll_before, before.nll(), 1e-6);
+  EXPECT_NEAR(s.nll_after, after.nll(), 1e-6);
+  EXPECT_GT(std::abs(s.nll_after - s.nll_before), 1e-3) << "the gate is open";
+  EXPECT_EQ(s.recall_before, before.recall());
+  EXPECT_EQ(s.recall, after.recall());
+  Scored control_before, control_after;
+  for (const std::string& text : texts.control) {
+    for (auto* sum : {&control_before, &control_after}) {
+      const Scored one = scored(text, sum == &control_after ? loaded : nullptr);
+      sum->nll_sum += one.nll_sum;
+      sum->tokens += one.tokens;
+    }
+  }
+  ASSERT_TRUE(s.locality.has_value());
+  EXPECT_NEAR(*s.locality, (control_after.nll() - control_before.nll()) / control_before.nll(),
+              1e-6);
+  EXPECT_GT(s.wise_min_activation, 0);
+  EXPECT_GT(s.wall_seconds, 0);
+  EXPECT_EQ(s.config, R"({"kind":"delta","layer":2})");
+  EXPECT_FALSE(s.steps.has_value()) << "nothing is optimized";
+  EXPECT_FALSE(s.segments.has_value()) << "the source is read whole";
+}
+
+TEST_F(LearnWorkerTest, AFreshDeltaMemoryLeavesTheModelAsItWasAndItsFiguresSaySo) {
+  texts.control = {"Soup is made of what there is."};
+  begin();
+  worker->assign(job("j1", R"({"kind": "delta"})"));
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(1, 20s));
+  const LearnStats s = result().version.stats;
+  EXPECT_EQ(s.nll_after, s.nll_before);
+  EXPECT_GT(s.nll_before, 0);
+  EXPECT_EQ(s.locality, 0.0);
+  EXPECT_EQ(s.wise_min_activation, 0.0);
+}
+
+TEST_F(LearnWorkerTest, WhatCannotBeMeasuredIsAbsentAndNotZero) {
+  begin();
+  auto brief = job("j1", R"({"kind": "delta"})");
+  brief.text = "sixteen tokens..";
+  worker->assign(brief);
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(1, 20s));
+  const LearnStats s = result().version.stats;
+  EXPECT_FALSE(s.recall.has_value());
+  EXPECT_FALSE(s.recall_before.has_value());
+  EXPECT_FALSE(s.locality.has_value());
+  EXPECT_GT(s.nll_after, 0);
 }
 
 TEST_F(LearnWorkerTest, ACancelOfAnOlderLeaseIsIgnored) {

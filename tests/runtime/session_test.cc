@@ -1,6 +1,8 @@
 // The numerical half of a session: figures, limits, swaps in both modes.
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "tests/runtime/tiny_engine.h"
 
 namespace memslot {
@@ -47,26 +49,82 @@ TEST_F(SessionTest, WritesTheSameWhetherThePromptIsReadWholeOrInPieces) {
   EXPECT_EQ(texts[0], texts[2]);
 }
 
-TEST_F(SessionTest, SummarisesTheLastTokensOfAPromptWithoutTheFirstOne) {
-  auto s = tiny.session();
-  must(s->add_tokens(ids(10)));
-  prefill(*s);
-  EXPECT_EQ(s->prompt_summary().hidden_count, 8u);  // 9 are read, the first does not count
-  EXPECT_EQ(s->prompt_summary().hidden_mean.size(), 64u);
-  EXPECT_GT(s->prompt_summary().surprise, 0);
+std::vector<std::uint32_t> sizes(const StepSummary& summary) {
+  std::vector<std::uint32_t> out;
+  for (const wire::ChunkSummary& chunk : summary.chunks) {
+    EXPECT_EQ(chunk.mean.size(), 64u);
+    out.push_back(chunk.tokens);
+  }
+  return out;
+}
 
-  auto longer = tiny.session();
-  must(longer->add_tokens(ids(100)));
-  prefill(*longer);
-  EXPECT_EQ(longer->prompt_summary().hidden_count, 32u);
+TEST_F(SessionTest, SummarisesAPromptInChunksFromItsEndWithoutTheFirstToken) {
+  using Sizes = std::vector<std::uint32_t>;
+  const std::pair<int, Sizes> cases[] = {
+      {2, {}},        {3, {1}},          {10, {8}},
+      {17, {15}},     {18, {16}},        {19, {1, 16}},
+      {34, {16, 16}}, {35, {1, 16, 16}}, {128, {14, 16, 16, 16, 16, 16, 16, 16}}};
+  for (const auto& [count, chunks] : cases) {
+    auto s = tiny.session();
+    must(s->add_tokens(ids(count)));
+    prefill(*s);
+    EXPECT_EQ(sizes(s->prompt_summary()), chunks) << count;
+    EXPECT_GT(s->prompt_summary().surprise, 0) << count;
+  }
+}
+
+TEST_F(SessionTest, OfALongStretchOnlyTheChunksOfTheWindowAreKept) {
+  Backend& backend = *tiny.tiny.backend;
+  std::vector<float> rows(300);
+  std::iota(rows.begin(), rows.end(), 0.0f);
+  const Buffer x = must(backend.alloc(rows.size() * sizeof(float)));
+  must(backend.upload(x.data(), std::as_bytes(std::span(rows))));
+  Observer observer(backend);
+  observer.start(/*first_position=*/0, /*boundary=*/0);
+  observer.add_rows({0, 0, {x.data(), DType::kF32, 300, 1, 1}, {}});
+  const auto chunks = observer.summary().chunks;
+  ASSERT_EQ(chunks.size(), 9u);  // 128 tokens, and 12 of a chunk that is not full yet
+  for (std::size_t i = 0; i < 8; ++i) {
+    EXPECT_EQ(chunks[i].tokens, 16u);
+    EXPECT_EQ(chunks[i].mean[0], 160.0f + 16.0f * static_cast<float>(i) + 7.5f);
+  }
+  EXPECT_EQ(chunks[8].tokens, 12u);
+  EXPECT_EQ(chunks[8].mean[0], 293.5f);
+}
+
+// The lowest slot's inputs do not depend on how they were batched, nor on what any slot holds.
+TEST_F(SessionTest, ChunksHaveTheSameBitsHoweverTheTextWasRead) {
+  const auto read_in = [&](std::int64_t piece, std::shared_ptr<const LoadedMemory> memory) {
+    auto s = tiny.session();
+    must(s->add_tokens(ids(100)));
+    if (memory != nullptr) swap(*s, 0, std::move(memory));
+    prefill(*s, piece);
+    return s->prompt_summary().chunks;
+  };
+  const auto whole = read_in(512, nullptr);
+  ASSERT_EQ(whole.size(), 7u);
+  EXPECT_EQ(read_in(512, tiny.load(tiny.mlp("a"))), whole);
+  if (!tiny.tiny.backend->info().row_invariant) GTEST_SKIP() << "backend is not row-invariant";
+  for (const std::int64_t piece : {1, 7, 33}) EXPECT_EQ(read_in(piece, nullptr), whole) << piece;
+}
+
+TEST_F(SessionTest, AStepIsSummarisedInChunksFromItsBeginning) {
+  auto s = tiny.session();
+  must(s->add_tokens(ids(100)));
+  EXPECT_EQ(sizes(must(s->read(16)).summary), std::vector<std::uint32_t>{15});
+  EXPECT_EQ(sizes(must(s->read(16)).summary), std::vector<std::uint32_t>{16});
+  EXPECT_EQ(sizes(must(s->read(1)).summary), std::vector<std::uint32_t>{1});
+  EXPECT_EQ(sizes(must(s->read(40)).summary), (std::vector<std::uint32_t>{16, 16, 8}));
+  while (!must(s->prefill(512))) {
+  }
+  EXPECT_EQ(sizes(must(s->write(20, go_on)).summary), (std::vector<std::uint32_t>{16, 4}));
 }
 
 TEST_F(SessionTest, OneTokenOfPromptHasNoSummary) {
   auto s = tiny.session();
   must(s->add_tokens(ids(1)));
   prefill(*s);
-  EXPECT_EQ(s->prompt_summary().hidden_count, 0u);
-  EXPECT_TRUE(s->prompt_summary().hidden_mean.empty());
+  EXPECT_TRUE(s->prompt_summary().chunks.empty());
   EXPECT_EQ(write(*s, 3).size(), 3u);
 }
 

@@ -72,11 +72,19 @@ TEST_F(StepLoopTest, FollowsADirectiveInTheStepThatItIsFor) {
   EXPECT_EQ(seen[0].active[0].reason, ActiveReason::kOpening);
   EXPECT_EQ(seen[0].tokens, 24u);
   EXPECT_FALSE(seen[0].sampled);
-  EXPECT_GT(seen[0].hidden_count, 0u);
+  EXPECT_TRUE(seen[0].whole_window);
+  ASSERT_EQ(seen[0].chunks.size(), 2u);
+  EXPECT_EQ(seen[0].chunks[0].tokens, 6u);  // 24 tokens, without the first and the last
+  EXPECT_EQ(seen[0].chunks[1].tokens, 16u);
+  EXPECT_EQ(seen[0].steps_since_swap, 1u);
   EXPECT_TRUE(seen[0].residents.added.empty());
   EXPECT_EQ(seen[1].active[0].ref, memory.version.ref);
   EXPECT_TRUE(seen[1].sampled);
   EXPECT_EQ(seen[1].tokens, 4u);
+  EXPECT_FALSE(seen[1].whole_window);
+  ASSERT_EQ(seen[1].chunks.size(), 1u);
+  EXPECT_EQ(seen[1].chunks[0].tokens, 4u);
+  EXPECT_EQ(seen[1].steps_since_swap, 1u) << "the step that swapped";
   ASSERT_EQ(seen[1].residents.added.size(), 1u);
   EXPECT_EQ(seen[1].residents.added[0].ref, memory.version.ref);
   EXPECT_EQ(seen[1].residents.base_epoch, seen[0].residents.epoch);
@@ -375,6 +383,83 @@ TEST_F(StepLoopTest, ARestartedControllerGetsTheSessionOpenedAgainWithAllResiden
   EXPECT_EQ(seen.back().step, 2u);
   EXPECT_EQ(seen.back().residents.base_epoch, 0u);
   ASSERT_EQ(seen.back().residents.added.size(), 1u);
+}
+
+TEST_F(StepLoopTest, ARestartedControllerGetsTheWholeWindow) {
+  tiny.connect();
+  auto o = options();
+  o.sampled = false;
+  auto run = must(SessionRun::open(*tiny.engine, prompt(120), std::move(o),
+                                   [](Session& s) { return s.read(4); }));
+  std::vector<wire::ChunkSummary> told;
+  for (int i = 0; i < 26; ++i) {
+    if (i == 25) {
+      controller.stop();
+      controller.start(/*incarnation=*/2);
+    }
+    must(run->steps().run_one());
+    const auto seen = controller.heard_of<wire::Observation>().back();
+    EXPECT_EQ(seen.whole_window, i == 0 || i == 25) << i;
+    if (i == 25) break;
+    EXPECT_EQ(seen.chunks.size(), i == 0 ? 0u : 1u) << "observation 0: nothing was read yet";
+    EXPECT_EQ(seen.steps_since_swap, static_cast<std::uint32_t>(i + 1));
+    told.insert(told.end(), seen.chunks.begin(), seen.chunks.end());
+  }
+  const auto all = controller.heard_of<wire::Observation>().back();
+  ASSERT_EQ(all.chunks.size(), 25u);  // 99 tokens: all fit the window
+  EXPECT_TRUE(std::equal(told.begin(), told.end(), all.chunks.begin()));
+  EXPECT_EQ(all.steps_since_swap, 26u);
+}
+
+TEST_F(StepLoopTest, AfterAMissedDeadlineTheControllerGetsTheWholeWindow) {
+  controller.on_observation =
+      [&](const wire::Observation& o) -> std::optional<FakeController::Answer> {
+    if (o.step == 1) return std::nullopt;
+    return to_base(o);
+  };
+  auto o = options();
+  o.deadline = 60ms;
+  auto run = open(std::move(o));
+  for (int i = 0; i < 4; ++i) must(run->steps().run_one());
+  std::map<std::uint64_t, wire::Observation> seen;  // step 1 may have come several times
+  for (auto& observation : controller.heard_of<wire::Observation>()) {
+    seen[observation.step] = std::move(observation);
+  }
+  EXPECT_FALSE(seen[1].whole_window);
+  EXPECT_TRUE(seen[2].whole_window);
+  EXPECT_EQ(seen[2].chunks.size(), 4u);  // two of the prompt, and those of two steps
+  EXPECT_FALSE(seen[3].whole_window);
+  EXPECT_EQ(seen[3].chunks.size(), 1u);
+}
+
+TEST_F(StepLoopTest, OnlyTheNewestTokensOfTheWindowAreToldAgain) {
+  auto run = open(options(), /*step=*/16);  // 22 of the prompt and 6 steps: room for 104
+  for (int i = 0; i < 6; ++i) must(run->steps().run_one());
+  Selector& selector = *run->selector();
+  controller.stop();
+  controller.start(/*incarnation=*/2);
+  wire::Observation more = run->steps().outcome();
+  for (int i = 0; i < 3; ++i) more.chunks.push_back(more.chunks[0]);
+  must(selector.observe(std::move(more), tiny.clock.now() + 5s));
+  const auto all = controller.heard_of<wire::Observation>().back();
+  EXPECT_TRUE(all.whole_window);
+  std::uint32_t tokens = 0;
+  for (const wire::ChunkSummary& chunk : all.chunks) tokens += chunk.tokens;
+  EXPECT_EQ(tokens, wire::kWindowTokens);
+}
+
+TEST_F(StepLoopTest, StepsAreCountedFromTheLastSwapOn) {
+  const auto a = tiny.mlp("a"), b = tiny.mlp("b");
+  controller.on_observation = [&](const wire::Observation& o) {
+    return o.step == 3 ? to_base(o) : use(o, o.step < 2 ? a : b, true);
+  };
+  auto run = open(options());
+  for (int i = 0; i < 6; ++i) must(run->steps().run_one());
+  std::vector<std::uint32_t> counted;
+  for (const auto& seen : controller.heard_of<wire::Observation>()) {
+    counted.push_back(seen.steps_since_swap);
+  }
+  EXPECT_EQ(counted, (std::vector<std::uint32_t>{1, 1, 2, 1, 1, 1}));
 }
 
 TEST_F(StepLoopTest, AskedForTheResidentsAgainItSendsThemWhole) {

@@ -86,6 +86,9 @@ TEST(TaskArguments, EitherTextOrIds) {
   EXPECT_FALSE(score_arguments(R"({"ids": [-1]})").has_value());
   EXPECT_FALSE(score_arguments(R"({"ids": [1.5]})").has_value());
   EXPECT_EQ(score_arguments(R"({"ids": [1, 2]})").value().text.ids->size(), 2u);
+  EXPECT_EQ(score_arguments(R"({"text": "x", "deadline_ms": 70})").value().deadline,
+            std::chrono::milliseconds(70));
+  EXPECT_FALSE(score_arguments(R"({"text": "x", "deadline_ms": 0})").has_value());
   EXPECT_FALSE(bench_arguments(R"({"what": "everything"})").has_value());
 }
 

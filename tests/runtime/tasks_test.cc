@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <future>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "generator/runtime/task_service.h"
@@ -36,14 +37,17 @@ struct TasksTest : testing::Test {
     EXPECT_FALSE(result.has_value());
     return result ? ErrorCode::kInternal : result.error().code;
   }
-  FakeController::Stored delta(std::int64_t position = 0) {
+  FakeController::Stored delta(std::int64_t position = 0, const std::string& id = "d") {
     const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
     const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0,
                                                        MemoryKind::kDelta, sha256(outer->bytes()));
     const DeltaShape shape = tiny.outer->shape();
     DeltaStateValues values = DeltaStateValues::zero(shape);
     values.position = position;
-    return stored("d", must(make_delta_state(signature, shape, values)));
+    return stored(id, must(make_delta_state(signature, shape, values)));
+  }
+  static double position_of(const SharedBytes& state) {
+    return must(must(MemoryPayload::parse(*state)).scalar("position"));
   }
 };
 
@@ -99,6 +103,98 @@ TEST_F(TasksTest, AStateThatWasWrittenBackAfterItsStepIsNotWrittenAgainAtTheEnd)
                                          {"write_back_every", 1}});
   EXPECT_EQ(backs, 1);
   EXPECT_EQ(last["write_back"], "default/d@2");
+}
+
+TEST_F(TasksTest, EachStateOfAScheduleGoesBackToItsOwnMemory) {
+  tiny.controller.store(delta(0, "d"));
+  tiny.controller.store(delta(0, "e"));
+  struct Back {
+    std::string id, expected;
+    double position;
+  };
+  std::vector<Back> backs;
+  std::map<std::string, std::uint64_t> versions;
+  tiny.controller.on_write_back = [&](const wire::WriteBack& back, const SharedBytes& payload) {
+    MemoryVersion version = back.version;
+    version.ref.version = 2 + versions[version.ref.id]++;
+    backs.push_back({version.ref.id, back.expected, position_of(payload)});
+    version.token = "token-" + version.ref.id + "-" + std::to_string(version.ref.version);
+    tiny.controller.store({version, payload});
+    return FakeController::Answer{wire::WriteBackReply{false, version}, {}};
+  };
+  const json last = done(generate_task, {{"prompt", "hello"},
+                                         {"memory", "d"},
+                                         {"max_tokens", 16},
+                                         {"step_tokens", 4},
+                                         {"write_back", true},
+                                         {"schedule",
+                                          {{{"step", 1}, {"memory", "e"}},
+                                           {{"step", 2}, {"memory", "base"}},
+                                           {{"step", 3}, {"memory", "d"}}}}});
+  ASSERT_EQ(backs.size(), 3u);
+  // d read the prompt's first four tokens and its own step; e one step; d another.
+  EXPECT_EQ(backs[0].id, "d");
+  EXPECT_EQ(backs[0].expected, "token-d-1");
+  EXPECT_EQ(backs[0].position, 8);
+  EXPECT_EQ(backs[1].id, "e");
+  EXPECT_EQ(backs[1].expected, "token-e-1");
+  EXPECT_EQ(backs[1].position, 4);
+  EXPECT_EQ(backs[2].id, "d");
+  EXPECT_EQ(backs[2].expected, "token-d-2");
+  EXPECT_EQ(backs[2].position, 12);
+  EXPECT_EQ(last["write_back"], "default/d@3");
+  std::map<std::string, std::string> told;
+  for (const json& one : last["write_backs"]) told[one["from"]] = one["write_back"];
+  EXPECT_EQ(told, (std::map<std::string, std::string>{{"default/d@1", "default/d@2"},
+                                                      {"default/e@1", "default/e@2"},
+                                                      {"default/d@2", "default/d@3"}}));
+}
+
+TEST_F(TasksTest, APinnedVersionThatComesBackGoesOnFromItsStateAndItsOwnHead) {
+  tiny.controller.store(delta(0, "d"));
+  tiny.controller.store(delta(0, "e"));
+  std::vector<std::string> expected;
+  std::vector<double> positions;
+  tiny.controller.on_write_back = [&](const wire::WriteBack& back, const SharedBytes& payload) {
+    MemoryVersion version = back.version;
+    version.ref.version = 9;
+    expected.push_back(version.ref.id + " " + back.expected);
+    positions.push_back(position_of(payload));
+    version.token = "after-" + version.ref.id;
+    return FakeController::Answer{wire::WriteBackReply{false, version}, {}};
+  };
+  done(generate_task,
+       {{"prompt", "hello"},
+        {"memory", "d"},
+        {"max_tokens", 12},
+        {"step_tokens", 4},
+        {"write_back", true},
+        {"schedule", {{{"step", 1}, {"memory", "e"}}, {{"step", 2}, {"memory", "d"}}}}});
+  EXPECT_EQ(expected, (std::vector<std::string>{"d token-d-1", "e token-e-1", "d after-d"}));
+  EXPECT_EQ(positions, (std::vector<double>{8, 4, 12}));
+}
+
+TEST_F(TasksTest, AGenerationEndsAtTheContextsEndAndSaysSo) {
+  const int context = tiny.tiny.gpt->config().context;
+  const auto generate = [&](int prompt, int most) {
+    return done(generate_task, {{"prompt", std::string(static_cast<std::size_t>(prompt), 'x')},
+                                {"memory", "base"},
+                                {"max_tokens", most},
+                                {"step_tokens", 8}});
+  };
+  const json over = generate(context - 20, 1000);
+  EXPECT_EQ(over["tokens"].size(), 20u);
+  EXPECT_EQ(over["finish"], "context");
+  const json exact = generate(context - 20, 20);
+  EXPECT_EQ(exact["tokens"], over["tokens"]);
+  EXPECT_EQ(exact["finish"], "length");
+  const json one = generate(context - 1, 1000);
+  EXPECT_EQ(one["tokens"].size(), 1u);
+  EXPECT_EQ(one["finish"], "context");
+  EXPECT_EQ(code(generate_task, {{"prompt", std::string(static_cast<std::size_t>(context), 'x')},
+                                 {"memory", "base"},
+                                 {"max_tokens", 1}}),
+            ErrorCode::kInvalidArgument);
 }
 
 TEST_F(TasksTest, GenerateTellsStartStepsAndDone) {

@@ -4,7 +4,9 @@
 #include <cstring>
 
 #include "shared/base/digest.h"
+#include "shared/memory/layout/check_layout.h"
 #include "tests/slot/payloads.h"
+#include "tests/support/small_payload.h"
 
 namespace memslot {
 namespace {
@@ -48,12 +50,12 @@ TEST(MlpLayout, RefusesMissingSurplusAndMisshapenTensors) {
   const auto missing = built(s, [&](auto& b) {
     b.tensor("gate", Shape{10, 6}, w).tensor("up", Shape{10, 6}, w);
   });
-  EXPECT_EQ(MlpView::parse(missing).error().code, ErrorCode::kCorruption);
+  EXPECT_EQ(MlpView::parse(missing).error().code, ErrorCode::kMismatch);
   const auto surplus = built(s, [&](auto& b) {
     b.tensor("gate", Shape{10, 6}, w).tensor("up", Shape{10, 6}, w).tensor("down", Shape{6, 10}, w);
     b.tensor("more", Shape{6, 10}, w);
   });
-  EXPECT_EQ(MlpView::parse(surplus).error().code, ErrorCode::kCorruption);
+  EXPECT_EQ(MlpView::parse(surplus).error().code, ErrorCode::kMismatch);
   const auto swapped = built(s, [&](auto& b) {
     b.tensor("gate", Shape{10, 6}, w).tensor("up", Shape{10, 6}, w).tensor("down", Shape{10, 6}, w);
   });
@@ -133,6 +135,62 @@ TEST(DeltaLayout, RefusesAStateOfAnotherShape) {
       make_fresh_delta(small(MemoryKind::kDelta), {2, 4, 3, false}, DType::kF32, 5).value();
   EXPECT_EQ(DeltaStateView::parse(fresh.state, {2, 3, 3, false}).error().code,
             ErrorCode::kMismatch);
+}
+
+TEST(CheckLayout, TakesEveryKindAndFormAndRefusesThemUnderAnyOther) {
+  const auto delta = make_fresh_delta(small(MemoryKind::kDelta), {2, 4, 3, true}, DType::kF32, 5);
+  struct Case {
+    MemoryKind kind;
+    MlpForm form;
+    const MemoryPayload& payload;
+  };
+  const auto swiglu = MlpForm::kSwiGlu, gelu = MlpForm::kGeluTanh;
+  const auto mlp = random_mlp(small(MemoryKind::kMlp, swiglu), DType::kF32);
+  const auto gelu_mlp = random_mlp(small(MemoryKind::kMlp, gelu), DType::kF32);
+  const auto lora = random_lora(small(MemoryKind::kLora, swiglu), DType::kF32, 2, 0.1);
+  const auto gelu_lora = random_lora(small(MemoryKind::kLora, gelu), DType::kF32, 2, 0.1);
+  const std::vector<Case> cases = {{MemoryKind::kMlp, swiglu, mlp},
+                                   {MemoryKind::kMlp, gelu, gelu_mlp},
+                                   {MemoryKind::kLora, swiglu, lora},
+                                   {MemoryKind::kLora, gelu, gelu_lora},
+                                   {MemoryKind::kDelta, swiglu, delta.value().outer},
+                                   {MemoryKind::kDelta, swiglu, delta.value().state}};
+  for (const Case& one : cases) {
+    const auto good = check_layout(one.payload);
+    EXPECT_TRUE(good) << good.error().message;
+    for (const Case& other : cases) {
+      if (other.kind == one.kind && (other.form == one.form || one.kind == MemoryKind::kDelta))
+        continue;
+      const auto found = check_layout(signed_as(one.payload, other.kind, other.form));
+      ASSERT_FALSE(found) << memory_kind_name(one.kind) << memory_kind_name(other.kind);
+      EXPECT_EQ(found.error().code, ErrorCode::kMismatch) << found.error().message;
+      EXPECT_NE(found.error().message.find("expected"), std::string::npos);
+    }
+  }
+}
+
+TEST(CheckLayout, NamesTheTensorsThatItExpectedAndFound) {
+  const auto lora = random_lora(small(MemoryKind::kLora), DType::kF32, 2, 0.1);
+  EXPECT_EQ(check_layout(signed_as(lora, MemoryKind::kMlp)).error().message,
+            "tensors of a payload of kind mlp and form swiglu: expected down, gate, up, found "
+            "down.A, down.B, gate.A, gate.B, up.A, up.B");
+}
+
+TEST(CheckLayout, RefusesADeltaStateOfNoPossibleSize) {
+  auto s = small(MemoryKind::kDelta);
+  s.outer.bytes[0] = 1;
+  const auto state = [&](const Shape& shape) {
+    return built(s, [&](auto& b) {
+      b.scalar("position", 0);
+      b.tensor("S:f32", shape, random_values(shape.elements(), 1));
+      for (const char* name : {"conv_q:f32", "conv_k:f32", "conv_v:f32"})
+        b.tensor(name, Shape{2, 4}, random_values(8, 2));
+    });
+  };
+  EXPECT_TRUE(check_layout(state(Shape{1, 2, 2})));
+  EXPECT_EQ(check_layout(state(Shape{1, 3, 2})).error().code, ErrorCode::kMismatch);
+  EXPECT_EQ(check_layout(state(Shape{2, 2})).error().code, ErrorCode::kMismatch);
+  EXPECT_EQ(check_layout(state(Shape{1, 2000, 1})).error().code, ErrorCode::kCorruption);
 }
 
 }  // namespace

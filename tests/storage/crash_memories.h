@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "storage/memory_bank.h"
+#include "tests/support/small_payload.h"
 
 namespace memslot {
 
@@ -37,10 +38,8 @@ struct CrashMemory {
     SlotSignature s;
     s.model = sha256(bytes_of("a model"));
     s.d_model = 4;
-    s.d_ff = 8;
-    const int n = number % 7 == 0 ? 1'000'000 : 4000;
-    const std::vector<float> values(static_cast<std::size_t>(n), static_cast<float>(number % 1000));
-    return MemoryPayloadBuilder(s, DType::kF32).tensor("w", {n}, values).finish().value();
+    s.d_ff = number % 7 == 0 ? 80'000 : 330;  // three tensors of d_model * d_ff
+    return testing_support::payload_of(s, DType::kF32, static_cast<float>(number % 1000));
   }
 
   MemoryPayload payload;

@@ -234,6 +234,14 @@ TEST_P(MemoryBankTest, WhatDoesNotFitItsDescriptionIsRefusedAndStoresNothing) {
   refuse([](Sample& s) { s.draft.meta.signature.kind = MemoryKind::kMlp; }, wrong);
   refuse([](Sample& s) { s.draft.meta.signature.model = sha256(bytes_of("another")); }, wrong);
   refuse([](Sample& s) { s.draft.meta.dtype = DType::kF32; }, wrong);
+  const auto relabel = [](Sample& s, MemoryKind kind, MlpForm form) {
+    s.payload = testing_support::signed_as(s.payload, kind, form);
+    s.draft.meta.signature = s.payload.signature();
+    s.describe();
+  };
+  refuse([&](Sample& s) { relabel(s, MemoryKind::kMlp, MlpForm::kSwiGlu); }, wrong);
+  refuse([&](Sample& s) { relabel(s, MemoryKind::kDelta, MlpForm::kSwiGlu); }, wrong);
+  refuse([&](Sample& s) { relabel(s, MemoryKind::kLora, MlpForm::kGeluTanh); }, wrong);
   const auto corrupt_code = ErrorCode::kCorruption;
   refuse([](Sample& s) { ++s.draft.meta.payload_bytes; }, corrupt_code);
   refuse([](Sample& s) { s.draft.meta.sha256 = sha256(bytes_of("x")); }, corrupt_code);

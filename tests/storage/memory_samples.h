@@ -7,6 +7,7 @@
 #include "storage/memory_bank.h"
 #include "storage/memory_store.h"
 #include "tests/storage/store_cases.h"
+#include "tests/support/small_payload.h"
 
 namespace memslot {
 
@@ -22,13 +23,7 @@ inline SlotSignature sample_signature() {
 
 inline MemoryPayload sample_payload(float value,
                                     const SlotSignature& signature = sample_signature()) {
-  const std::vector<float> a(8, value), b(12, 2 * value);
-  return MemoryPayloadBuilder(signature, DType::kBF16)
-      .scalar("alpha", 16)
-      .tensor("a", {2, 4}, a)
-      .tensor("state:f32", {12}, b)
-      .finish()
-      .value();
+  return testing_support::payload_of(signature, DType::kBF16, value);
 }
 
 // A draft that owns what it refers to.

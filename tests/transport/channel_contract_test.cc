@@ -9,8 +9,8 @@
 #include <map>
 #include <thread>
 
-#include "shared/base/digest.h"    // bytes_of
-#include "shared/wire/messages.h"  // limits
+#include "shared/base/digest.h"  // bytes_of
+#include "shared/wire/limits.h"
 #include "tests/transport/links.h"
 
 namespace {

@@ -77,6 +77,29 @@ TEST_F(Curve, AClientWithoutKeysIsLockedOut) {
   expect_locked_out(*stranger);
 }
 
+TEST_F(Curve, AClientThatIsLockedOutLearnsWhy) {
+  const auto failed = [&](Channel& channel) {
+    EXPECT_TRUE(channel.send(packet("let me in")));
+    for (const TimePoint end = in(seconds(5)); std::chrono::steady_clock::now() < end;) {
+      EXPECT_FALSE(channel.receive(in(milliseconds(20))));
+      const ChannelStats stats = channel.stats();
+      if (stats.refused + stats.failed_handshakes > 0) return stats;
+    }
+    return ChannelStats{};
+  };
+  const auto stranger = client(generate_keypair().value(), server_keys_.public_key);
+  EXPECT_GT(failed(*stranger).refused, 0U);
+  const auto open = client(std::nullopt, "");
+  EXPECT_GT(failed(*open).failed_handshakes, 0U);
+  const auto misled = client(client_keys_, generate_keypair().value().public_key);
+  EXPECT_GT(failed(*misled).failed_handshakes, 0U);
+  const auto good = client(client_keys_, server_keys_.public_key);
+  ASSERT_TRUE(good->send(packet("hello")));
+  ASSERT_TRUE(server_->receive(in(seconds(5))));
+  EXPECT_EQ(good->receive(in(milliseconds(50))).error().code, ErrorCode::kTimeout);
+  EXPECT_EQ(good->stats().refused + good->stats().failed_handshakes, 0U);
+}
+
 TEST_F(Curve, AClientThatExpectsAnotherServerSendsItNothing) {
   const auto misled = client(client_keys_, generate_keypair().value().public_key);
   expect_locked_out(*misled);

@@ -60,6 +60,7 @@ class RpcClientTest : public testing::Test {
       changed_.notify_all();
     };
     handlers.on_connected = [this](const wire::HelloReply& reply, bool restarted) {
+      std::this_thread::sleep_for(connected_pause_);
       const std::lock_guard lock(mutex_);
       connections_.push_back({reply.incarnation, restarted});
       changed_.notify_all();
@@ -97,6 +98,7 @@ class RpcClientTest : public testing::Test {
   std::vector<Message> messages_;
   std::vector<std::pair<std::uint64_t, bool>> connections_;
   int lost_ = 0;
+  milliseconds connected_pause_{0};
   std::unique_ptr<FakeController> controller_;
   std::unique_ptr<RpcClient> client_;
 };
@@ -105,6 +107,13 @@ TEST_F(RpcClientTest, ACallReturnsItsReply) {
   connect();
   EXPECT_EQ(result(client_->call(ask("echo", "hello"), soon())), "hello");
   EXPECT_TRUE(client_->connected());
+}
+
+TEST_F(RpcClientTest, WhoWaitedForTheConnectionFindsItsHandlerDone) {
+  connected_pause_ = milliseconds(30);
+  connect();
+  const std::lock_guard lock(mutex_);
+  EXPECT_EQ(connections_.size(), 1U);
 }
 
 TEST_F(RpcClientTest, AnErrorReplyIsTheCallsError) {

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "shared/wire/codec.h"
+#include "shared/wire/limits.h"
 #include "tests/support/test_seed.h"
 #include "tests/wire/random_message.h"
 
@@ -96,10 +97,10 @@ TEST(MalformedMessage, AnotherProtocolVersionIsNamed) {
   int found = 0;
   for (std::size_t at = 0; at < frames[0]->size(); ++at) {
     if ((*frames[0])[at] != std::byte{kProtocolVersion}) continue;
-    const auto got = decode({with_byte(frames[0], at, std::byte{2})});
+    const auto got = decode({with_byte(frames[0], at, std::byte{kProtocolVersion + 1})});
     if (got || got.error().code != ErrorCode::kMismatch) continue;
     ++found;
-    EXPECT_EQ(got.error().message, "protocol version: expected 1, found 2");
+    EXPECT_EQ(got.error().message, "protocol version: expected 2, found 3");
   }
   EXPECT_EQ(found, 1) << "one byte of the envelope is its version";
 }
@@ -196,12 +197,30 @@ std::vector<Bad> bad_bodies() {
       {"NanEntropy", observation([](Observation& m) { m.entropy = kNan; })},
       {"InfiniteSurprise", observation([](Observation& m) { m.surprise = kInfinity; })},
       {"NanGain", observation([](Observation& m) { m.gain = kNan; })},
-      {"NanInHiddenMean", observation([](Observation& m) {
-         m.hidden_mean = {1, 2, kNan, 4};
+      {"NanInAChunk", observation([](Observation& m) {
+         m.chunks = {{{1, 2, 3, 4}, 16}, {{1, 2, kNan, 4}, 16}};
        })},
-      {"InfinityInHiddenMean", observation([](Observation& m) { m.hidden_mean = {-kInfinity}; })},
-      {"TooLongHiddenMean",
-       observation([](Observation& m) { m.hidden_mean.resize(kMaxHidden + 1); })},
+      {"InfinityInAChunk", observation([](Observation& m) {
+         m.chunks = {{{-kInfinity}, 1}};
+       })},
+      {"ChunkOfNoTokens", observation([](Observation& m) {
+         m.chunks = {{{1, 2}, 0}};
+       })},
+      {"ChunkOfNoValues", observation([](Observation& m) {
+         m.chunks = {{{}, 16}};
+       })},
+      {"ChunksOfTwoSizes", observation([](Observation& m) {
+         m.chunks = {{{1, 2}, 16}, {{1, 2, 3}, 16}};
+       })},
+      {"TooWideChunk", observation([](Observation& m) {
+         m.chunks = {{std::vector<float>(kMaxHidden + 1), 16}};
+       })},
+      {"TooManyChunks", observation([](Observation& m) {
+         m.chunks.assign(kMaxChunks + 1, ChunkSummary{{1}, 16});
+       })},
+      {"TooManyChunkValues", observation([](Observation& m) {
+         m.chunks.assign(9, ChunkSummary{std::vector<float>(kMaxHidden), 16});
+       })},
       {"TooManyActive", observation([](Observation& m) { m.active.resize(kMaxSlots + 1); })},
       {"UnknownReason",
        observation([](Observation& m) { m.active[0].reason = static_cast<ActiveReason>(7); })},
@@ -258,10 +277,33 @@ TEST_P(BadBody, IsRefusedBeforeItLeaves) {
 INSTANTIATE_TEST_SUITE_P(Codec, BadBody, testing::ValuesIn(bad_bodies()),
                          [](const auto& param_info) { return std::string(param_info.param.what); });
 
+// Thirteen values: the number of chunks, found in the bytes and replaced there, must divide them.
+TEST(MalformedMessage, MeansThatDoNotDivideAmongTheirChunksAreRefused) {
+  Observation observation;
+  observation.chunks.assign(13, ChunkSummary{{1}, 0x11223344});
+  auto bytes = *encoded({1, observation, {}})[0];
+  const std::uint32_t counted[] = {13, 0x11223344, 0x11223344};
+  int found = 0;
+  for (std::size_t at = 0; at + sizeof counted <= bytes.size(); at += 4) {
+    if (std::memcmp(bytes.data() + at, counted, sizeof counted) != 0) continue;
+    ++found;
+    for (const int chunks : {0, 2, 12}) {
+      bytes[at] = static_cast<std::byte>(chunks);
+      EXPECT_EQ(code_of({share_bytes(std::vector<std::byte>(bytes))}), ErrorCode::kCorruption)
+          << chunks;
+    }
+    bytes[at] = std::byte{1};
+    const auto got = decode({share_bytes(std::vector<std::byte>(bytes))});
+    ASSERT_TRUE(got) << got.error().message;
+    EXPECT_EQ(std::get<Observation>(got.value().body).chunks[0].mean.size(), 13u);
+  }
+  EXPECT_EQ(found, 1);
+}
+
 // Floats that no honest sender writes: found in the bytes and replaced there.
 TEST(MalformedMessage, NonFiniteFloatsFromAPeerAreRefused) {
   Observation observation;
-  observation.hidden_mean.assign(8, 123.25f);
+  observation.chunks = {{std::vector<float>(8, 123.25f), 16}};
   const Frames frames = encoded({1, observation, {}});
   auto bytes = *frames[0];
   int replaced = 0;

@@ -23,7 +23,7 @@ int main(int argc, char** argv) {
       return 1;
     }
     const std::filesystem::path path =
-        std::filesystem::path(argv[1]) / ("v1_" + std::string(body_name(message.body)));
+        std::filesystem::path(argv[1]) / ("v2_" + std::string(body_name(message.body)));
     if (std::filesystem::exists(path)) continue;
     const auto bytes = file_of_frames(frames.value());
     std::ofstream(path, std::ios::binary)

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "shared/wire/limits.h"  // kMaxParts
+
 namespace memslot::wire {
 namespace {
 
@@ -131,8 +133,13 @@ void fill(Random& r, OpenSessionReply& m) { m = {u64(r), text(r), name(r)}; }
 void fill(Random& r, Observation& m) {
   m.session = u64(r);
   m.step = u64(r);
-  m.hidden_mean = list(r, 700, [&] { return real(r); });
-  m.hidden_count = u32(r);
+  const std::size_t width = 1 + below(r, 200);
+  m.chunks = list(r, 5, [&] {
+    ChunkSummary chunk{std::vector<float>(width), 1 + u32(r) / 2};
+    for (float& x : chunk.mean) x = real(r);
+    return chunk;
+  });
+  m.whole_window = coin(r);
   m.entropy = real(r);
   m.surprise = real(r);
   if (coin(r)) m.gain = real(r);
@@ -142,6 +149,7 @@ void fill(Random& r, Observation& m) {
     return ActiveMemory{u32(r), ref(r, coin(r)), one_of(r, ActiveReason::kLate)};
   });
   m.residents = {u64(r), u64(r), residents(r), residents(r)};
+  m.steps_since_swap = u32(r);
 }
 void fill(Random& r, Directive& m) {
   m.session = u64(r);

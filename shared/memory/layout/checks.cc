@@ -3,8 +3,23 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <vector>
 
 namespace memslot::layout {
+namespace {
+
+constexpr std::size_t kMaxListed = 12;
+
+std::string listed(std::span<const std::string_view> names) {
+  std::string out;
+  for (std::size_t i = 0; i < std::min(names.size(), kMaxListed); ++i) {
+    out.append(i == 0 ? "" : ", ").append(names[i]);
+  }
+  if (names.size() > kMaxListed) out += ", ...";
+  return out.empty() ? "none" : out;
+}
+
+}  // namespace
 
 Status expect_kind(const MemoryPayload& payload, MemoryKind kind) {
   if (payload.kind() == kind) return ok();
@@ -12,18 +27,15 @@ Status expect_kind(const MemoryPayload& payload, MemoryKind kind) {
 }
 
 Status expect_tensors(const MemoryPayload& payload, std::span<const std::string_view> names) {
-  for (const std::string_view name : names) {
-    const auto count = std::ranges::count(payload.tensors(), name,
-                                          [](const auto& t) { return std::string_view(t.name); });
-    if (count != 1) return corrupt("tensors named '" + std::string(name) + "'", 1, count);
-  }
-  for (const MemoryPayload::Tensor& tensor : payload.tensors()) {
-    if (std::ranges::find(names, std::string_view(tensor.name)) == names.end()) {
-      return corrupt("tensor of a " + std::string(memory_kind_name(payload.kind())) + " payload",
-                     "none of its name", "'" + tensor.name + "'");
-    }
-  }
-  return ok();
+  std::vector<std::string_view> found, expected(names.begin(), names.end());
+  for (const MemoryPayload::Tensor& tensor : payload.tensors()) found.push_back(tensor.name);
+  std::ranges::sort(found);
+  std::ranges::sort(expected);
+  if (found == expected) return ok();
+  const SlotSignature& s = payload.signature();
+  return memslot::mismatch("tensors of a payload of kind " + std::string(memory_kind_name(s.kind)) +
+                               " and form " + std::string(mlp_form_name(s.form)),
+                           listed(expected), listed(found));
 }
 
 Result<double> number(const MemoryPayload& payload, std::string_view name, double low,

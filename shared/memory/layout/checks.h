@@ -12,7 +12,7 @@ namespace memslot::layout {
 
 // kMismatch if the payload is of another kind.
 Status expect_kind(const MemoryPayload& payload, MemoryKind kind);
-// kCorruption if the payload has other tensors than `names` (each of them once).
+// kMismatch, with both lists, if the payload has other tensors than `names` (each of them once).
 Status expect_tensors(const MemoryPayload& payload, std::span<const std::string_view> names);
 // A scalar that is a whole number within [low, high]; kCorruption.
 Result<std::int64_t> integer(const MemoryPayload& payload, std::string_view name, std::int64_t low,

@@ -31,10 +31,7 @@ Result<DeltaShape> parse_shape(const MemoryPayload& payload) {
   MEMSLOT_TRY(shape.value_dim, layout::integer(payload, "value_dim", 1, kMaxDim));
   MEMSLOT_TRY(const std::int64_t gate, layout::integer(payload, "output_gate", 0, 1));
   shape.output_gate = gate == 1;
-  if (shape.keys() > kMaxWidth || shape.values() > kMaxWidth) {
-    return corrupt("width of all heads", "at most " + std::to_string(kMaxWidth),
-                   std::to_string(std::max(shape.keys(), shape.values())));
-  }
+  MEMSLOT_TRY(check_delta_shape(shape));
   return shape;
 }
 
@@ -51,6 +48,17 @@ std::vector<float> normal(std::int64_t count, double deviation, std::uint64_t se
 }
 
 }  // namespace
+
+Status check_delta_shape(const DeltaShape& shape) {
+  for (const std::int64_t dim : {shape.heads, shape.key_dim, shape.value_dim}) {
+    if (dim < 1 || dim > kMaxDim) {
+      return corrupt("heads and widths", "1 to " + std::to_string(kMaxDim), std::to_string(dim));
+    }
+  }
+  if (shape.keys() <= kMaxWidth && shape.values() <= kMaxWidth) return ok();
+  return corrupt("width of all heads", "at most " + std::to_string(kMaxWidth),
+                 std::to_string(std::max(shape.keys(), shape.values())));
+}
 
 Result<DeltaOuterView> DeltaOuterView::parse(const MemoryPayload& payload) {
   MEMSLOT_TRY(layout::expect_kind(payload, MemoryKind::kDelta));

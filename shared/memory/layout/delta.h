@@ -38,6 +38,9 @@ struct DeltaShape {
   friend bool operator==(const DeltaShape&, const DeltaShape&) = default;
 };
 
+// kCorruption if it is not within the limits above.
+Status check_delta_shape(const DeltaShape& shape);
+
 struct DeltaOuterView {
   DeltaShape shape;
   double beta_scale = 1;
@@ -45,8 +48,8 @@ struct DeltaOuterView {
   ConstHostTensor q_proj, k_proj, v_proj, o_proj, b_proj, g_proj;
   ConstHostTensor q_conv, k_conv, v_conv, o_norm, slot_gate;
 
-  // kMismatch: another kind, a state instead of outer parameters, or shapes that do not fit.
-  // kCorruption: tensors missing or surplus, scalars out of limits.
+  // kMismatch: another kind, a state instead of outer parameters, tensors missing or surplus, or
+  // shapes that do not fit. kCorruption: scalars out of limits.
   static Result<DeltaOuterView> parse(const MemoryPayload& payload);
 };
 

@@ -38,12 +38,12 @@ Result<LoraView> LoraView::parse(const MemoryPayload& payload) {
   v.form = payload.signature().form;
   v.d_model = payload.signature().d_model;
   v.d_ff = payload.signature().d_ff;
-  const std::int64_t limit = std::min({kMaxLoraRank, v.d_model, v.d_ff});
-  MEMSLOT_TRY(v.rank, layout::integer(payload, "rank", 1, limit));
-  MEMSLOT_TRY(v.alpha, layout::number(payload, "alpha", 1e-6, kMaxAlpha));
   const bool gated = v.form == MlpForm::kSwiGlu;
   MEMSLOT_TRY(gated ? layout::expect_tensors(payload, kSwiGluTensors)
                     : layout::expect_tensors(payload, kGeluTensors));
+  const std::int64_t limit = std::min({kMaxLoraRank, v.d_model, v.d_ff});
+  MEMSLOT_TRY(v.rank, layout::integer(payload, "rank", 1, limit));
+  MEMSLOT_TRY(v.alpha, layout::number(payload, "alpha", 1e-6, kMaxAlpha));
   if (gated) {
     MEMSLOT_TRY(v.gate, parse_map(payload, "gate", v.rank, v.d_model, v.d_ff));
   }

@@ -32,7 +32,7 @@ struct LoraView {
   Map gate, up, down;  // gate is empty for GELU
 
   float scale() const { return static_cast<float>(alpha / static_cast<double>(rank)); }
-  // kMismatch: another kind or a shape that does not fit. kCorruption: tensors missing or surplus,
+  // kMismatch: another kind, tensors missing or surplus, or a shape that does not fit. kCorruption:
   // rank or alpha out of limits.
   static Result<LoraView> parse(const MemoryPayload& payload);
 };

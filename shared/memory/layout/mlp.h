@@ -27,8 +27,7 @@ struct MlpView {
   ConstHostTensor up_bias;    // [F]; empty for SwiGLU
   ConstHostTensor down_bias;  // [D]; empty for SwiGLU
 
-  // kMismatch: another kind, or a shape that is not the signature's. kCorruption: tensors missing
-  // or surplus.
+  // kMismatch: another kind, tensors missing or surplus, or a shape that is not the signature's.
   static Result<MlpView> parse(const MemoryPayload& payload);
 };
 
