@@ -73,10 +73,17 @@ Status print_reply(Client& client, const Output& out, const std::string& verb,
 }
 
 Status history(Client& client, const Output& out, const Context& context, const BankOptions& o) {
-  MEMSLOT_TRY(const auto reply,
-              client.ask("bank.history", {{"memory", qualified(context, o.memory)}}, nullptr));
-  out.result(*reply.result);
-  for (const auto& version : (*reply.result)["versions"]) out.line(version_line(out, version));
+  json all = json::array();
+  json arguments = {{"memory", qualified(context, o.memory)}, {"after", 0}};
+  do {
+    MEMSLOT_TRY(const auto page, client.ask("bank.history", arguments, nullptr));
+    for (const auto& version : (*page.result)["versions"]) {
+      out.line(version_line(out, version));
+      all.push_back(version);
+    }
+    arguments["after"] = page.result->value("next", 0);
+  } while (arguments["after"] != 0);
+  out.result({{"versions", all}});
   return ok();
 }
 

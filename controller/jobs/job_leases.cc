@@ -287,6 +287,12 @@ std::vector<const Job*> JobQueue::expire() {
   return out;
 }
 
+void JobQueue::excuse(Duration gap) {
+  for (auto& [id, e] : entries_) {
+    if (e.job.state == JobState::kLeased) e.expires += gap;
+  }
+}
+
 std::vector<const Job*> JobQueue::drop_holder(const PeerId& holder) {
   std::vector<const Job*> out;
   std::vector<std::string> held;

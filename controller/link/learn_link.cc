@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "controller/link/arguments.h"
+#include "shared/base/digest.h"
 #include "shared/base/json_depth.h"
 #include "shared/base/log.h"
 #include "shared/base/rng.h"
@@ -80,7 +81,10 @@ Result<std::string> LearnLink::start(const Peer& client, std::uint64_t request,
   draft.ns = ns.value_or("default");
   draft.id = id.value_or("");
   draft.kind = kind_of(draft.config);
-  draft.origin = std::to_string(client.hello.incarnation) + ":" + std::to_string(request);
+  // Listed with the job, so not in a form from which another could claim to be this process.
+  draft.origin = sha256(bytes_of(client.user + " " + std::to_string(client.hello.incarnation) +
+                                 ":" + std::to_string(request)))
+                     .hex();
   if (!client.access.sees(draft.ns)) return invisible("namespace " + draft.ns);
   if (!jobs_.knows(draft.origin)) {
     MEMSLOT_TRY(check_learners(draft.ns));
