@@ -110,6 +110,51 @@ TEST_F(JobQueueTest, LearnsAJobFromSubmissionToMemory) {
   EXPECT_TRUE(idle());
 }
 
+TEST_F(JobQueueTest, KeepsALeaseWhoseResultFindsNoSpaceUntilThereIsSome) {
+  const Job job = jobs().submit(draft()).value();
+  const auto leased = lease();
+  for (int i = 0; i < 3; ++i) {
+    store_.fail_before(Call::kPut, store_.calls(Call::kPut) + 1, ErrorCode::kNoSpace);
+    const auto refused = deliver(leased);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kNoSpace);
+    clock_.advance(kOptions.lease - std::chrono::seconds(1));
+    EXPECT_TRUE(jobs().expire().empty());
+    EXPECT_EQ(jobs().find(job.id)->state, JobState::kLeased) << "the attempts renew it";
+  }
+  const auto done = deliver(leased);
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_TRUE(done.value().ack.accepted);
+  EXPECT_EQ(jobs().find(job.id)->state, JobState::kDone);
+  EXPECT_EQ(versions(job.target), 1u);
+}
+
+TEST_F(JobQueueTest, RefusesKeysThatWouldBlindTheSearchOfOthers) {
+  const Job job = jobs().submit(draft()).value();
+  const auto leased = lease();
+  const MemoryPayload payload = small_payload(1.0f);
+  std::vector<float> keys = keys_;
+  keys[3] = 3e38f;
+  const auto outcome =
+      jobs().result(result_of(leased, payload), payload.bytes(), std::as_bytes(std::span(keys)));
+  ASSERT_TRUE(outcome);
+  EXPECT_FALSE(outcome.value().ack.accepted);
+  EXPECT_EQ(jobs().find(job.id)->state, JobState::kFailed);
+  EXPECT_EQ(versions(job.target), 0u);
+}
+
+TEST_F(JobQueueTest, LeasesRunLongerByTheTimeInWhichNobodyListened) {
+  const Job job = jobs().submit(draft()).value();
+  lease();
+  clock_.advance(10 * kOptions.lease);
+  jobs().excuse(10 * kOptions.lease);
+  EXPECT_TRUE(jobs().expire().empty());
+  EXPECT_EQ(jobs().find(job.id)->state, JobState::kLeased);
+  clock_.advance(kOptions.lease);
+  jobs().expire();
+  EXPECT_EQ(jobs().find(job.id)->state, JobState::kQueued);
+}
+
 TEST_F(JobQueueTest, KeepsJobsOverARestart) {
   const Job first = jobs().submit(draft("a")).value();
   clock_.advance(std::chrono::seconds(1));
