@@ -94,6 +94,11 @@ class Pair:
         self.bin, self.processes = args.bin, []
         self.start("memslot-controller", "--bank", f"{self.folder.name}/bank", "--endpoint", self.endpoint)
         self.start("memslot-generator", "--model", args.model, "--endpoint", self.endpoint)
+        end = time.monotonic() + 60  # its link comes up on its own
+        while subprocess.run(self.command("status"), capture_output=True, check=False).returncode != 0:
+            if time.monotonic() > end:
+                raise RuntimeError("the controller knows no generator")
+            time.sleep(0.05)
 
     def start(self, program, *arguments):
         log = open(f"{self.folder.name}/{program}.log", "w+", encoding="utf-8")
