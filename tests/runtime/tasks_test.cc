@@ -8,6 +8,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "generator/runtime/bench_task.h"
 #include "generator/runtime/task_service.h"
 #include "generator/runtime/write_back.h"
 #include "shared/wire/limits.h"
@@ -327,6 +328,27 @@ TEST_F(TasksTest, TokenizeAndAttest) {
   EXPECT_EQ(attest["equal"], true);
   EXPECT_EQ(attest["digest"], attest["at_load"]);
   EXPECT_EQ(code(attest_task, {{"what", 1}}), ErrorCode::kInvalidArgument);
+}
+
+TEST_F(TasksTest, BenchMeasuresWhatItSaysAndRefusesWhatDoesNotFitTheContext) {
+  LearnWorker worker(*tiny.engine, nullptr, *tiny.outer);
+  const auto bench = [&](const json& arguments) -> Result<std::string> {
+    return bench_task({*tiny.engine, stop.get_token(), {}}, arguments.dump(), worker, "");
+  };
+  const json decode = json::parse(must(bench({{"what", "decode"}, {"tokens", 8}, {"repeats", 1}})));
+  EXPECT_EQ(decode["tokens"], 8);
+  EXPECT_GT(decode["tokens_per_second"].get<double>(), 0);
+  const int context = tiny.tiny.gpt->config().context;
+  for (const auto& [what, over] :
+       {std::pair{"decode", context - 15}, {"prefill", context}, {"learn_step", context + 1}}) {
+    const auto refused = bench({{"what", what}, {"tokens", over}, {"repeats", 1}});
+    ASSERT_FALSE(refused) << what;
+    EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument) << refused.error().message;
+  }
+  const json trip =
+      json::parse(must(bench({{"what", "round_trip"}, {"memory", "auto"}, {"repeats", 5}})));
+  EXPECT_EQ(trip["repeats"], 5) << "the warm-up comes beside them";
+  EXPECT_GT(trip["median_us"].get<double>(), 0);
 }
 
 TEST_F(TasksTest, ADeltaMemoryIsWrittenBackAndTheNewVersionReported) {
