@@ -104,8 +104,9 @@ await() {
 await controller "$CONTROLLER_PID"
 await generator "$GENERATOR_PID"
 # Its link comes up on its own: on a busy machine a moment after it is ready.
-for _ in $(seq 300); do
-  "$MEMSLOT_BUILD/bin/memslot" status >/dev/null 2>&1 && break
+for round in $(seq 300); do
+  "$MEMSLOT_BUILD/bin/memslot" status >/dev/null 2>"$DATA/status.log" && break
+  [ "$round" -lt 300 ] || die "expected the generator at the controller, found: $(tail -1 "$DATA/status.log")"
   sleep 0.1
 done
 

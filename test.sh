@@ -61,7 +61,7 @@ pass "measurements" "$MEMSLOT_ROOT/tests/bench/acceptance.py" --build "$MEMSLOT_
 pass "tests under AVX2" run_tests_avx2 "$@"
 pass "tests" run_tests "$@"
 echo "== summary" | tee -a "$LOG"
-grep -E '^[0-9]+% tests passed|targets met' "$LOG" | sort -u | tee -a "$LOG"
+grep -E '^[0-9]+% tests passed|targets met|^NOT MEASURED' "$LOG" | sort -u | tee -a "$LOG"
 if [ ${#FAILED[@]} -gt 0 ]; then
   printf 'FAILED: %s\n' "${FAILED[@]}" | tee -a "$LOG"
   exit 1

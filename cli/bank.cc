@@ -1,3 +1,6 @@
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -73,10 +76,17 @@ Status print_reply(Client& client, const Output& out, const std::string& verb,
 }
 
 Status history(Client& client, const Output& out, const Context& context, const BankOptions& o) {
-  MEMSLOT_TRY(const auto reply,
-              client.ask("bank.history", {{"memory", qualified(context, o.memory)}}, nullptr));
-  out.result(*reply.result);
-  for (const auto& version : (*reply.result)["versions"]) out.line(version_line(out, version));
+  json all = json::array();
+  json arguments = {{"memory", qualified(context, o.memory)}, {"after", 0}};
+  do {
+    MEMSLOT_TRY(const auto page, client.ask("bank.history", arguments, nullptr));
+    for (const auto& version : (*page.result)["versions"]) {
+      out.line(version_line(out, version));
+      all.push_back(version);
+    }
+    arguments["after"] = page.result->value("next", 0);
+  } while (arguments["after"] != 0);
+  out.result({{"versions", all}});
   return ok();
 }
 
@@ -155,6 +165,54 @@ CLI::App* add_verb(CLI::App& bank, Context& context, const std::shared_ptr<BankO
   return command;
 }
 
+// What `program` says on standard error, and its exit status; -1 where it does not run.
+int run_quietly(std::vector<std::string> arguments, std::string& errors) {
+  std::vector<char*> argv;
+  for (auto& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return -1;
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
+  pid_t child = -1;
+  const int failed = posix_spawnp(&child, argv[0], &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[1]);
+  char buffer[4096];
+  for (ssize_t n = 0; (n = read(ends[0], buffer, sizeof buffer)) > 0;) {
+    errors.append(buffer, static_cast<std::size_t>(n));
+  }
+  close(ends[0]);
+  int status = 0;
+  if (failed != 0 || waitpid(child, &status, 0) != child) return -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+int restore_as_json(const Output& out, const std::string& program, const BankOptions& o) {
+  std::string errors;
+  const int status = run_quietly({program, "--restore", o.directory, "--bank", o.bank}, errors);
+  if (status == 0) {
+    out.result({{"restored", o.bank}, {"from", o.directory}});
+    return 0;
+  }
+  if (status < 0) {
+    return out.fail(
+        {ErrorCode::kNotFound, "program: cannot run " + program + " (set MEMSLOT_CONTROLLER)"});
+  }
+  // The last line; its exit code is an error's, or that of wrong settings.
+  while (errors.ends_with('\n')) errors.pop_back();
+  std::string message = errors.substr(errors.rfind('\n') + 1);
+  const std::string prefix = "memslot-controller: ";
+  if (message.starts_with(prefix)) message.erase(0, prefix.size());
+  auto code = status == 2 ? ErrorCode::kInvalidArgument : ErrorCode::kInternal;
+  for (int i = 1; i <= static_cast<int>(ErrorCode::kInternal); ++i) {
+    if (exit_code(static_cast<ErrorCode>(i)) == status) code = static_cast<ErrorCode>(i);
+  }
+  return out.fail({code, message});
+}
+
 void add_restore(CLI::App& bank, Context& context, const std::shared_ptr<BankOptions>& o) {
   auto* command = bank.add_subcommand(
       "restore", "Copy a backup into an empty bank directory (offline, on this host)");
@@ -168,6 +226,7 @@ void add_restore(CLI::App& bank, Context& context, const std::shared_ptr<BankOpt
       // The controller owns the bank's format, so it does the work.
       const char* controller = std::getenv("MEMSLOT_CONTROLLER");
       const std::string program = controller == nullptr ? "memslot-controller" : controller;
+      if (context.json) return restore_as_json(context.output(), program, *o);
       execlp(program.c_str(), program.c_str(), "--restore", o->directory.c_str(), "--bank",
              o->bank.c_str(), static_cast<char*>(nullptr));
       return context.output().fail(

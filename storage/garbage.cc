@@ -69,6 +69,10 @@ Result<GarbageReport> collect_garbage(BankStore& store, const Clock& clock, Dura
     ++report.removed;
     report.removed_bytes += payload.bytes;
   }
+  // What nobody refers to any more may be the text of a memory that was removed.
+  if (report.removed > 0) {
+    MEMSLOT_TRY(store.compact(deadline));
+  }
   return report;
 }
 

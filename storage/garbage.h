@@ -8,6 +8,8 @@
 // A version whose metadata cannot be read might refer to anything: then nothing is removed and the
 // error names the record.
 //
+// Where it removed something it compacts, so that no file holds the bytes afterwards.
+//
 // Threads: may run beside any use of the store.
 #include <cstdint>
 

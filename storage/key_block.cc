@@ -24,8 +24,10 @@ Status check_keys(const MemoryKeys& keys) {
   }
   const std::size_t rows = keys.values.size() / keys.dim;
   if (rows > kMaxRows) return invalid("keys", "at most 65536", rows);
-  if (!std::ranges::all_of(keys.values, [](float v) { return std::isfinite(v); })) {
-    return invalid("key values", "finite numbers", "a NaN or infinity");
+  const auto worst = std::ranges::find_if_not(
+      keys.values, [](float v) { return std::abs(v) <= kMaxKeyValue; });  // a NaN is not
+  if (worst != keys.values.end()) {
+    return invalid("key values", "finite numbers of at most 1000000", *worst);
   }
   return ok();
 }

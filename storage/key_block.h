@@ -2,7 +2,7 @@
 // Key vectors as bytes, for the bank and for export files:
 //   u32 dim | u32 rows | f32[rows, dim], little-endian, nothing after.
 //
-// Limits: 1 <= dim <= 131072, 1 <= rows <= 65536, all finite.
+// Limits: 1 <= dim <= 131072, 1 <= rows <= 65536, every |value| <= kMaxKeyValue.
 // Threads: pure functions.
 #include <cstddef>
 #include <span>
@@ -11,6 +11,10 @@
 #include "shared/memory/record.h"
 
 namespace memslot {
+
+// Far above any hidden state, and far below where squares and their sums leave f32: one memory's
+// keys take part in the statistics of everybody's.
+inline constexpr float kMaxKeyValue = 1e6f;
 
 // kInvalidArgument: outside the limits, or values.size() is no multiple of dim.
 Status check_keys(const MemoryKeys& keys);

@@ -29,7 +29,8 @@
 
 namespace memslot {
 
-struct StoredMemory;  // a version and the tokens of its parts (record_metadata.h)
+struct StoredMemory;     // a version and the tokens of its parts (record_metadata.h)
+struct TombstoneRecord;  // what is remembered of an erased memory (record_metadata.h)
 
 // What a writer offers. Borrows: the bytes must live until publish_memory() returns.
 struct MemoryDraft {
@@ -123,7 +124,8 @@ class MemoryBank {
 
   // Forgets the memory: versions, branches, statistics, and the bytes of every payload and source
   // text on disk (the store is compacted: seconds per gigabyte). Leaves a tombstone with the time.
-  // Made again, it counts versions on. kNotFound.
+  // Made again, it counts versions on. After an error or a crash in the middle, call it again: it
+  // goes on where it stopped, and is kNotFound only once it has ended.
   Status erase(const MemoryRef& ref, TimePoint deadline);
   struct Tombstone {
     std::int64_t erased_unix_ms = 0;
@@ -163,7 +165,11 @@ class MemoryBank {
                                          TimePoint deadline);
   Result<PublishedMemory> settle_conflict(const MemoryDraft& draft, StoredMemory& stored,
                                           TimePoint deadline);
-  Status bury(const MemoryRef& ref, std::span<const StoredMemory> versions, TimePoint deadline);
+  Result<std::string> bury(const MemoryRef& ref, std::span<const StoredMemory> versions,
+                           TombstoneRecord& record, TimePoint deadline);
+  Result<std::string> erase_records(const MemoryRef& ref, TombstoneRecord& record,
+                                    TimePoint deadline);
+  Status forget_statistics(const MemoryRef& ref, TimePoint deadline);
 
   BankStore& store_;
   const Clock& clock_;

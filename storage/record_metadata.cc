@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "shared/base/json_depth.h"
+
 namespace memslot {
 namespace {
 
@@ -12,6 +14,7 @@ std::string dump(const json& object) {
 }
 
 Result<json> parse_object(std::string_view text) {
+  if (!json_depth_fits(text)) return corrupt("record metadata nesting", "at most 64", "deeper");
   json object = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object()) return corrupt("record metadata", "a JSON object", "something else");
   return object;
@@ -90,7 +93,8 @@ Result<StoredMemory> decode_memory(const RecordVersion& record) {
 std::string encode_tombstone(const TombstoneRecord& record) {
   return dump({{"erased_unix_ms", record.tombstone.erased_unix_ms},
                {"last_version", record.tombstone.last_version},
-               {"tokens", record.tokens}});
+               {"tokens", record.tokens},
+               {"finished", record.finished}});
 }
 
 Result<TombstoneRecord> decode_tombstone(std::string_view metadata) {
@@ -106,6 +110,8 @@ Result<TombstoneRecord> decode_tombstone(std::string_view metadata) {
     if (!token.is_string()) return corrupt("tombstone token", "a string", token.type_name());
     record.tokens.push_back(token.get<std::string>());
   }
+  // Absent in a bank of before: repeating a finished erase does no harm.
+  record.finished = object.value("finished", json()) == true;
   return record;
 }
 

@@ -45,6 +45,8 @@ Result<StoredMemory> decode_memory(const RecordVersion& record);
 struct TombstoneRecord {
   MemoryBank::Tombstone tombstone;
   std::vector<std::string> tokens;  // of erased versions: their retries must not bring them back
+  // Whether their bytes are gone from the disk; an erase that was interrupted before is repeated.
+  bool finished = false;
 };
 std::string encode_tombstone(const TombstoneRecord& record);
 Result<TombstoneRecord> decode_tombstone(std::string_view metadata);

@@ -3,6 +3,8 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "shared/base/json_depth.h"
+
 namespace memslot {
 namespace {
 
@@ -51,6 +53,7 @@ std::string to_json(const Job& job) {
 }
 
 Result<Job> job_from_json(std::string_view text) {
+  if (!json_depth_fits(text)) return corrupt("job nesting", "at most 64", "deeper");
   try {
     const auto j = nlohmann::json::parse(text);
     Job job;

@@ -1,11 +1,11 @@
 // The life of a lease: given, renewed, ended by its result or for want of one.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <utility>
 
 #include "controller/jobs/job_queue.h"
 #include "shared/base/log.h"
+#include "storage/key_block.h"
 
 namespace memslot {
 namespace {
@@ -20,8 +20,8 @@ bool is_permanent(ErrorCode code) {
     case ErrorCode::kCorruption:
     case ErrorCode::kMismatch:
     case ErrorCode::kNotSupported:
-    case ErrorCode::kNoSpace:
     case ErrorCode::kPermission: return true;
+    case ErrorCode::kNoSpace:  // somebody will make room; the training is worth the wait
     case ErrorCode::kConflict:
     case ErrorCode::kIndeterminate:
     case ErrorCode::kUnavailable:
@@ -35,10 +35,8 @@ bool is_permanent(ErrorCode code) {
   return false;
 }
 
-// Damage to the one job or its memory; lack of space, say, is everyone's and passes.
-bool is_unreadable(ErrorCode code) {
-  return code != ErrorCode::kNoSpace && code != ErrorCode::kPermission && is_permanent(code);
-}
+// Damage to the one job or its memory; what is everyone's passes.
+bool is_unreadable(ErrorCode code) { return code != ErrorCode::kPermission && is_permanent(code); }
 
 Result<MemoryKeys> parse_keys(std::span<const std::byte> bytes, const SlotSignature& signature) {
   MemoryKeys keys;
@@ -49,9 +47,8 @@ Result<MemoryKeys> parse_keys(std::span<const std::byte> bytes, const SlotSignat
   keys.dim = static_cast<std::uint32_t>(signature.d_model);
   keys.values.resize(bytes.size() / sizeof(float));
   std::memcpy(keys.values.data(), bytes.data(), bytes.size());
-  const auto bad = [](float x) { return !std::isfinite(x); };
-  if (std::any_of(keys.values.begin(), keys.values.end(), bad)) {
-    return corrupt("keys", "finite numbers", "others");
+  if (const auto checked = check_keys(keys); !checked) {
+    return Error{ErrorCode::kCorruption, checked.error().message};
   }
   return keys;
 }
@@ -206,12 +203,18 @@ Result<JobQueue::Outcome> JobQueue::result(const wire::LearnResult& result,
   const auto published = publish(*e, result, payload, key_bytes);
   if (!published) {
     const Error error = published.error().with_context("result of job " + result.job);
-    if (!is_permanent(error.code)) return error;
+    if (!is_permanent(error.code)) {
+      e->expires = clock_.now() + options_.lease;  // it holds the result and sends it again
+      return error;
+    }
     give_up_lease(*e, error.code, error.message, /*generator_lost=*/false);
     out.ack.message = error.message;
     return out;
   }
-  MEMSLOT_TRY(finish(*e, published.value().version));
+  if (const auto noted = finish(*e, published.value().version); !noted) {
+    e->expires = clock_.now() + options_.lease;
+    return noted.error();
+  }
   out.ack.accepted = true;
   out.ack.message = e->job.message;
   out.published = published.value().version;
@@ -285,6 +288,12 @@ std::vector<const Job*> JobQueue::expire() {
     if (e.job.finished()) out.push_back(&e.job);
   }
   return out;
+}
+
+void JobQueue::excuse(Duration gap) {
+  for (auto& [id, e] : entries_) {
+    if (e.job.state == JobState::kLeased) e.expires += gap;
+  }
 }
 
 std::vector<const Job*> JobQueue::drop_holder(const PeerId& holder) {

@@ -94,6 +94,7 @@ class JobQueue {
   std::vector<const Job*> expire();
   std::vector<const Job*> drop_holder(const PeerId& holder);
   void rehome(const PeerId& from, const PeerId& to);
+  void excuse(Duration gap);  // for so long nobody was listened to: leases run so much longer
 
   std::size_t waiting() const;  // queued or leased
   std::size_t leases(const PeerId& holder) const;

@@ -45,6 +45,19 @@ Result<MemoryRef> visible_memory(Arguments& arguments, const Access& access) {
   return ref;
 }
 
+// Of jobs, oldest first, the newest that one reply holds, and how many others there are.
+std::string newest_jobs(const std::vector<std::string>& jobs) {
+  Json out = Json::array();
+  std::size_t bytes = 0;
+  for (auto job = jobs.rbegin(); job != jobs.rend(); ++job) {
+    if (bytes + job->size() > bank_verbs::kPageBytes) continue;
+    bytes += job->size();
+    out.insert(out.begin(), Json::parse(*job));
+  }
+  const std::size_t left_off = jobs.size() - out.size();
+  return dump({{"jobs", std::move(out)}, {"left_off", left_off}});
+}
+
 Error unknown_verb(const std::string& verb) {
   return invalid("verb", "one of docs/formats/tasks.md", verb);
 }
@@ -59,40 +72,49 @@ bool is_slow(std::string_view verb) {
 TimePoint Admin::quick_end() const { return deadline_in(p_.clock, kQuickTime); }
 TimePoint Admin::slow_end() const { return deadline_in(p_.clock, kSlowTime); }
 
-Result<Admin::Answer> Admin::text_answer(Result<std::string> json,
-                                         std::optional<MemoryRef> changed) {
+Result<Admin::Answer> Admin::text_answer(Result<std::string> json) {
   if (!json) return json.error();
-  return Answer{.json = std::move(json).value(), .part = {}, .changed = std::move(changed)};
+  return Answer{.json = std::move(json).value(), .part = {}, .changed = {}};
 }
 
-void Admin::reply(const Key& key, const Result<Answer>& answer) {
-  const auto& [client, request] = key;
+Admin::Key Admin::key_of(const Peer& client, std::uint64_t request) {
+  return {client.user, client.hello.incarnation, request};
+}
+
+void Admin::reply(const Key& key, const Asker& asker, const Result<Answer>& answer) {
   under_way_.erase(key);
-  wire::Message message{request, wire::ErrorReply{}, {}};
+  wire::Message message{asker.request, wire::ErrorReply{}, {}};
   if (answer) {
     message.body = wire::AdminReply{answer.value().json};
     if (answer.value().part != nullptr) message.parts.push_back(answer.value().part);
   } else {
     message.body = wire::ErrorReply{answer.error().code, answer.error().message};
   }
-  static_cast<void>(p_.outbox.send(client, message));
+  static_cast<void>(p_.outbox.send(asker.client(), message));
   if (!message.parts.empty()) return;  // made again on a retry: a file is too large to keep
   answered_.emplace_back(key, std::move(message));
   if (answered_.size() > kRememberedAnswers) answered_.pop_front();
 }
 
-void Admin::run(Worker& worker, const Key& key, Job job) {
-  under_way_.insert(key);
-  const auto queued = worker.submit([this, key, job = std::move(job)]() -> Worker::Completion {
-    return [this, key, answer = job()] {
-      if (answer && answer.value().changed) {
-        p_.payloads.forget(*answer.value().changed);
-        p_.keeper.changed(*answer.value().changed);
-      }
-      reply(key, answer);
-    };
-  });
-  if (!queued) reply(key, queued.error());
+void Admin::refresh(const std::optional<MemoryRef>& changed) {
+  if (!changed) return;
+  p_.payloads.forget(*changed);
+  p_.keeper.changed(*changed);
+}
+
+void Admin::run(Worker& worker, const Peer& client, std::uint64_t request, Job job) {
+  const Key key = key_of(client, request);
+  const auto asker = std::make_shared<Asker>(client.id, request);
+  under_way_[key] = asker;
+  const auto queued =
+      worker.submit([this, key, asker, job = std::move(job)]() -> Worker::Completion {
+        return [this, key, asker, touches = job.touches, answer = job.run()] {
+          refresh(touches);
+          if (answer) refresh(answer.value().changed);
+          reply(key, *asker, answer);
+        };
+      });
+  if (!queued) reply(key, *asker, queued.error());
 }
 
 Result<Admin::Answer> Admin::jobs_verb(const Peer& client, const wire::AdminRequest& admin) {
@@ -103,12 +125,12 @@ Result<Admin::Answer> Admin::jobs_verb(const Peer& client, const wire::AdminRequ
     if (state) {
       MEMSLOT_TRY(parse_job_state(*state));
     }
-    Json out = Json::array();
+    std::vector<std::string> found;
     for (const auto* job : p_.jobs.jobs()) {
       if (!client.access.sees(job->target.ns)) continue;
-      if (!state || *state == job_state_name(job->state)) out.push_back(Json::parse(to_json(*job)));
+      if (!state || *state == job_state_name(job->state)) found.push_back(to_json(*job));
     }
-    return Answer{.json = dump({{"jobs", std::move(out)}}), .part = {}, .changed = {}};
+    return Answer{.json = newest_jobs(found), .part = {}, .changed = {}};
   }
   if (admin.verb != "jobs.show" && admin.verb != "jobs.cancel") return unknown_verb(admin.verb);
   MEMSLOT_TRY(const std::string id, arguments.text("job"));
@@ -207,26 +229,32 @@ Result<Admin::Job> Admin::whole_bank_verb(const Access& access, const std::strin
 Result<Admin::Job> Admin::memory_verb(const Access& access, const std::string& verb,
                                       Arguments& arguments) {
   MEMSLOT_TRY(const MemoryRef ref, visible_memory(arguments, access));
-  std::uint64_t to = 0;
+  std::uint64_t to = 0, after = 0;
   if (verb == "bank.rollback") {
     MEMSLOT_TRY(to, arguments.number("to"));
+  }
+  if (verb == "bank.history") {
+    MEMSLOT_TRY(after, arguments.number_or("after", 0));
   }
   MEMSLOT_TRY(arguments.finish());
   if (verb == "bank.show") {
     return Job([=, this] { return text_answer(bank_verbs::show(p_.bank, ref, quick_end())); });
   }
   if (verb == "bank.history") {
-    return Job([=, this] { return text_answer(bank_verbs::history(p_.bank, ref, quick_end())); });
+    return Job(
+        [=, this] { return text_answer(bank_verbs::history(p_.bank, ref, after, quick_end())); });
   }
   if (verb == "bank.rollback") {
-    return Job([=, this] {
-      return text_answer(bank_verbs::rollback(p_.bank, p_.clock, ref, to, quick_end()), ref);
-    });
+    return Job(
+        [=, this] {
+          return text_answer(bank_verbs::rollback(p_.bank, p_.clock, ref, to, quick_end()));
+        },
+        ref);
   }
   if (verb == "bank.rm") {
     // Before the bank compacts, so that no file holds the learned text afterwards.
     MEMSLOT_TRY(p_.learning.forget(ref, "the memory was removed"));
-    return Job([=, this] { return text_answer(bank_verbs::erase(p_.bank, ref, slow_end()), ref); });
+    return Job([=, this] { return text_answer(bank_verbs::erase(p_.bank, ref, slow_end())); }, ref);
   }
   return Job([=, this]() -> Result<Answer> {
     MEMSLOT_TRY(auto made, bank_verbs::export_file(p_.bank, ref, slow_end()));
@@ -249,24 +277,29 @@ Result<Admin::Job> Admin::bank_verb(const Peer& client, const wire::AdminRequest
 
 void Admin::handle(const Peer& client, std::uint64_t request, const wire::AdminRequest& admin,
                    const std::vector<SharedBytes>& parts) {
-  const Key key{client.id, request};
-  if (under_way_.contains(key)) return;
+  const Key key = key_of(client, request);
+  if (const auto same = under_way_.find(key); same != under_way_.end()) {
+    return same->second->move_to(client.id);
+  }
   for (const auto& [answered, message] : answered_) {
     if (answered == key) {
       static_cast<void>(p_.outbox.send(client.id, message));
       return;
     }
   }
-  if (admin.verb.starts_with("jobs.")) return reply(key, jobs_verb(client, admin));
-  if (!admin.verb.starts_with("bank.")) return reply(key, peers_verb(admin));
+  const Asker asker(client.id, request);
+  if (admin.verb.starts_with("jobs.")) return reply(key, asker, jobs_verb(client, admin));
+  if (!admin.verb.starts_with("bank.")) return reply(key, asker, peers_verb(admin));
   auto job = bank_verb(client, admin, parts.empty() ? nullptr : parts[0]);
-  if (!job) return reply(key, job.error());
-  run(is_slow(admin.verb) ? p_.slow : p_.quick, key, std::move(job).value());
+  if (!job) return reply(key, asker, job.error());
+  run(is_slow(admin.verb) ? p_.slow : p_.quick, client, request, std::move(job).value());
 }
 
 void Admin::verify(const Peer& client, std::uint64_t request, const wire::SubmitTask& task) {
-  const Key key{client.id, request};
-  if (verifying_.contains(key)) return;
+  const Key key = key_of(client, request);
+  if (const auto same = verifying_.find(key); same != verifying_.end()) {
+    return same->second->move_to(client.id);
+  }
   const auto ns = [&]() -> Result<std::optional<std::string>> {
     MEMSLOT_TRY(Arguments arguments, Arguments::parse(task.arguments));
     MEMSLOT_TRY(auto wanted, arguments.text_if("namespace"));
@@ -278,10 +311,10 @@ void Admin::verify(const Peer& client, std::uint64_t request, const wire::Submit
     static_cast<void>(p_.outbox.failure(client.id, request, ns.error()));
     return;
   }
-  const auto stop = std::make_shared<std::atomic<bool>>(false);
-  verifying_[key] = stop;
+  const auto asker = std::make_shared<Asker>(client.id, request);
+  verifying_[key] = asker;
   const auto queued = p_.slow.submit(
-      [this, key, stop, wanted = ns.value(), access = client.access]() -> Worker::Completion {
+      [this, key, asker, wanted = ns.value(), access = client.access]() -> Worker::Completion {
         TimePoint told{};
         const auto progress = [&](std::uint64_t done, std::uint64_t total) {
           const TimePoint now = p_.clock.now();
@@ -292,22 +325,24 @@ void Admin::verify(const Peer& client, std::uint64_t request, const wire::Submit
                                {"phase", "verify"},
                                {"step", done},
                                {"steps", total}};
-            static_cast<void>(p_.outbox.event(key.first, key.second, dump(json), /*final=*/false));
+            static_cast<void>(
+                p_.outbox.event(asker->client(), asker->request, dump(json), /*final=*/false));
           }
-          return !*stop && !p_.slow.stopping();
+          return !asker->stop && !p_.slow.stopping();
         };
         auto report = p_.bank.verify(progress, deadline_in(p_.clock, kSlowTime));
-        return [this, key, wanted, access, report = std::move(report)] {
+        return [this, key, asker, wanted, access, report = std::move(report)] {
           verifying_.erase(key);
           if (!report) {
-            static_cast<void>(p_.outbox.failure(key.first, key.second, report.error()));
+            static_cast<void>(p_.outbox.failure(asker->client(), asker->request, report.error()));
             return;
           }
           const auto sees = [&](std::string_view name) {
             return access.sees(name) && (!wanted || *wanted == name);
           };
-          static_cast<void>(p_.outbox.event(
-              key.first, key.second, bank_verbs::verified(report.value(), sees), /*final=*/true));
+          static_cast<void>(p_.outbox.event(asker->client(), asker->request,
+                                            bank_verbs::verified(report.value(), sees),
+                                            /*final=*/true));
         };
       });
   if (queued) return;
@@ -315,16 +350,24 @@ void Admin::verify(const Peer& client, std::uint64_t request, const wire::Submit
   static_cast<void>(p_.outbox.failure(client.id, request, queued.error()));
 }
 
-bool Admin::cancel(const PeerId& client, std::uint64_t request) {
-  const auto found = verifying_.find({client, request});
+bool Admin::cancel(const Peer& client, std::uint64_t request) {
+  const auto found = verifying_.find(key_of(client, request));
   if (found == verifying_.end()) return false;
-  *found->second = true;
+  found->second->stop = true;
   return true;
 }
 
 void Admin::client_lost(const PeerId& client) {
-  for (auto& [key, stop] : verifying_) {
-    if (key.first == client) *stop = true;
+  for (auto& [key, asker] : verifying_) {
+    if (asker->client() == client) asker->stop = true;
+  }
+}
+
+void Admin::rehome(const PeerId& from, const PeerId& to) {
+  for (UnderWay* requests : {&under_way_, &verifying_}) {
+    for (auto& [key, asker] : *requests) {
+      if (asker->client() == from) asker->move_to(to);
+    }
   }
 }
 

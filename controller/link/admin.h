@@ -3,13 +3,15 @@
 //
 // Verbs that touch the bank run on a worker; what follows from them (index, payload cache, reply)
 // runs on the link's thread. A retried request that is under way is not begun again, and one that
-// was just answered gets the same answer.
+// was just answered gets the same answer, over whatever connection it comes: a request is named by
+// its client's key and incarnation.
 //
 // Threads: one at a time (the link's).
 #include <deque>
 #include <map>
 #include <memory>
-#include <set>
+#include <mutex>
+#include <tuple>
 #include <utility>
 
 #include "controller/link/learn_link.h"
@@ -42,36 +44,61 @@ class Admin {
   void handle(const Peer& client, std::uint64_t request, const wire::AdminRequest& admin,
               const std::vector<SharedBytes>& parts);
   void verify(const Peer& client, std::uint64_t request, const wire::SubmitTask& task);
-  bool cancel(const PeerId& client, std::uint64_t request);
+  bool cancel(const Peer& client, std::uint64_t request);
   void client_lost(const PeerId& client);
+  void rehome(const PeerId& from, const PeerId& to);
 
  private:
-  using Key = std::pair<PeerId, std::uint64_t>;  // client, request
+  using Key = std::tuple<std::string, std::uint64_t, std::uint64_t>;  // user, incarnation, request
+  // Where the answer to a request under way goes: its client may come back under another id. Any
+  // thread.
+  class Asker {
+   public:
+    Asker(PeerId client, std::uint64_t number) : request(number), client_(std::move(client)) {}
+    PeerId client() const {
+      const std::lock_guard lock(mutex_);
+      return client_;
+    }
+    void move_to(const PeerId& client) {
+      const std::lock_guard lock(mutex_);
+      client_ = client;
+    }
+    const std::uint64_t request;
+    std::atomic<bool> stop = false;
+
+   private:
+    mutable std::mutex mutex_;
+    PeerId client_;  // guarded by mutex_
+  };
+  using UnderWay = std::map<Key, std::shared_ptr<Asker>>;
   struct Answer {
     std::string json;
     SharedBytes part;                  // null: none
     std::optional<MemoryRef> changed;  // its head moved or went
   };
-  using Job = std::function<Result<Answer>()>;
+  struct Job {
+    std::function<Result<Answer>()> run;
+    std::optional<MemoryRef> touches{};  // its head may have moved or gone, even after an error
+  };
 
   Result<Answer> jobs_verb(const Peer& client, const wire::AdminRequest& admin);
   Result<Answer> peers_verb(const wire::AdminRequest& admin);
   Result<Job> bank_verb(const Peer& client, const wire::AdminRequest& admin, SharedBytes file);
-  void run(Worker& worker, const Key& key, Job job);
-  void reply(const Key& key, const Result<Answer>& answer);
+  static Key key_of(const Peer& client, std::uint64_t request);
+  void run(Worker& worker, const Peer& client, std::uint64_t request, Job job);
+  void refresh(const std::optional<MemoryRef>& changed);
+  void reply(const Key& key, const Asker& asker, const Result<Answer>& answer);
   Result<Job> list_verb(const Access& access, Arguments& arguments);
   Result<Job> import_verb(const Access& access, Arguments& arguments, SharedBytes file);
   Result<Job> whole_bank_verb(const Access& access, const std::string& verb, Arguments& arguments);
   Result<Job> memory_verb(const Access& access, const std::string& verb, Arguments& arguments);
-  static Result<Answer> text_answer(Result<std::string> json,
-                                    std::optional<MemoryRef> changed = {});
+  static Result<Answer> text_answer(Result<std::string> json);
   TimePoint quick_end() const;
   TimePoint slow_end() const;
 
   AdminParts p_;
-  std::set<Key> under_way_;
-  std::deque<std::pair<Key, wire::Message>> answered_;           // newest last, without files
-  std::map<Key, std::shared_ptr<std::atomic<bool>>> verifying_;  // true: stop
+  UnderWay under_way_, verifying_;
+  std::deque<std::pair<Key, wire::Message>> answered_;  // newest last, without files
 };
 
 }  // namespace memslot

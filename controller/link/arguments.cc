@@ -3,6 +3,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "shared/base/json_depth.h"
+
 namespace memslot {
 namespace {
 
@@ -10,6 +12,7 @@ using Json = nlohmann::json;
 
 Result<Json> parse_object(std::string_view text) {
   if (text.empty()) return Json::object();
+  if (!json_depth_fits(text)) return invalid("arguments nesting", "at most 64", "deeper");
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return invalid("arguments", "JSON", text.substr(0, 60));
   if (!json.is_object()) return invalid("arguments", "an object", json.type_name());

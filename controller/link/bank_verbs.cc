@@ -21,6 +21,18 @@ Json json_of(const std::vector<MemoryVersion>& versions) {
   return out;
 }
 
+// Heads that the bank is asked for at once: at 64 KiB at most they fit a reply beside kPageBytes.
+constexpr std::size_t kHeadsAtOnce = 16;
+
+void append(std::string& array, const std::string& json) {
+  if (!array.empty()) array += ',';
+  array += json;
+}
+
+std::string page_of(const char* name, const std::string& array, const Json& next) {
+  return "{\"" + std::string(name) + "\":[" + array + "],\"next\":" + dump(next) + "}";
+}
+
 std::uint64_t bytes_under(const std::string& directory) {
   std::uint64_t total = 0;
   std::error_code failed;
@@ -47,24 +59,23 @@ Cursor parse_cursor(const std::string& text) {
 
 Result<std::string> list(MemoryBank& bank, const ListQuery& query, TimePoint deadline) {
   const Cursor cursor = parse_cursor(query.after);
-  Json memories = Json::array();
-  std::string next;
+  const MemoryFilter filter{.id_prefix = query.prefix, .source = query.source};
+  std::string memories;
+  std::size_t count = 0;
+  const auto full = [&] { return count == query.limit || memories.size() >= kPageBytes; };
   for (const std::string& ns : query.namespaces) {
     if (ns < cursor.ns) continue;
-    if (memories.size() == query.limit) {
-      next = ns + "|";
-      break;
-    }
-    const std::string after = ns == cursor.ns ? cursor.after : "";
-    MEMSLOT_TRY(const auto page, bank.list(ns, {.id_prefix = query.prefix, .source = query.source},
-                                           after, query.limit - memories.size(), deadline));
-    for (const MemoryVersion& head : page.heads) memories.push_back(json_of(head));
-    if (!page.next.empty()) {
-      next = ns + "|" + page.next;
-      break;
-    }
+    std::string after = ns == cursor.ns ? cursor.after : "";
+    do {
+      if (full()) return page_of("memories", memories, Json(ns + "|" + after));
+      const std::size_t wanted = std::min(query.limit - count, kHeadsAtOnce);
+      MEMSLOT_TRY(const auto page, bank.list(ns, filter, after, wanted, deadline));
+      for (const MemoryVersion& head : page.heads) append(memories, to_json(head));
+      count += page.heads.size();
+      after = page.next;
+    } while (!after.empty());
   }
-  return dump({{"memories", std::move(memories)}, {"next", next}});
+  return page_of("memories", memories, Json(""));
 }
 
 Result<std::string> show(MemoryBank& bank, const MemoryRef& ref, TimePoint deadline) {
@@ -81,9 +92,18 @@ Result<std::string> show(MemoryBank& bank, const MemoryRef& ref, TimePoint deadl
   return dump(json);
 }
 
-Result<std::string> history(MemoryBank& bank, const MemoryRef& ref, TimePoint deadline) {
+Result<std::string> history(MemoryBank& bank, const MemoryRef& ref, std::uint64_t after,
+                            TimePoint deadline) {
   MEMSLOT_TRY(const auto versions, bank.history(ref, deadline));
-  return dump({{"versions", json_of(versions)}});
+  std::string out;
+  std::uint64_t last = 0;
+  for (const MemoryVersion& version : versions) {
+    if (version.ref.version <= after) continue;
+    if (out.size() >= kPageBytes) return page_of("versions", out, Json(last));
+    append(out, to_json(version));
+    last = version.ref.version;
+  }
+  return page_of("versions", out, Json(0));
 }
 
 Result<std::string> rollback(MemoryBank& bank, const Clock& clock, const MemoryRef& ref,

@@ -16,9 +16,14 @@ struct ListQuery {
   std::string prefix, source, after;
   std::size_t limit = 100;
 };
+// A list in a reply ends with the element that fills so much: an envelope holds 4 MiB.
+inline constexpr std::size_t kPageBytes = std::size_t{2} << 20;
+
 Result<std::string> list(MemoryBank& bank, const ListQuery& query, TimePoint deadline);
 Result<std::string> show(MemoryBank& bank, const MemoryRef& ref, TimePoint deadline);
-Result<std::string> history(MemoryBank& bank, const MemoryRef& ref, TimePoint deadline);
+// The versions above `after`, oldest first.
+Result<std::string> history(MemoryBank& bank, const MemoryRef& ref, std::uint64_t after,
+                            TimePoint deadline);
 Result<std::string> rollback(MemoryBank& bank, const Clock& clock, const MemoryRef& ref,
                              std::uint64_t to, TimePoint deadline);
 Result<std::string> erase(MemoryBank& bank, const MemoryRef& ref, TimePoint deadline);

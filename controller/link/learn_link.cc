@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "controller/link/arguments.h"
+#include "shared/base/digest.h"
+#include "shared/base/json_depth.h"
 #include "shared/base/log.h"
 #include "shared/base/rng.h"
 
@@ -38,9 +40,10 @@ std::string learned_json(const Job& job, const MemoryVersion* version) {
   return dump(json);
 }
 
-// "" where the text is no object: the generator will say so.
+// The default where the text is no object: the generator will say so.
 std::string kind_of(const std::string& config) {
-  const auto json = nlohmann::json::parse(config, nullptr, false);
+  const auto json =
+      json_depth_fits(config) ? nlohmann::json::parse(config, nullptr, false) : nlohmann::json();
   if (!json.is_object() || !json.contains("kind") || !json["kind"].is_string()) {
     return std::string(memory_kind_name(MemoryKind::kMlp));  // the learner's default
   }
@@ -78,7 +81,10 @@ Result<std::string> LearnLink::start(const Peer& client, std::uint64_t request,
   draft.ns = ns.value_or("default");
   draft.id = id.value_or("");
   draft.kind = kind_of(draft.config);
-  draft.origin = std::to_string(client.hello.incarnation) + ":" + std::to_string(request);
+  // Listed with the job, so not in a form from which another could claim to be this process.
+  draft.origin = sha256(bytes_of(client.user + " " + std::to_string(client.hello.incarnation) +
+                                 ":" + std::to_string(request)))
+                     .hex();
   if (!client.access.sees(draft.ns)) return invisible("namespace " + draft.ns);
   if (!jobs_.knows(draft.origin)) {
     MEMSLOT_TRY(check_learners(draft.ns));

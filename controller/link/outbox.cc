@@ -4,13 +4,24 @@
 #include "shared/wire/codec.h"
 
 namespace memslot {
+namespace {
+
+// Replies and last events: without one its peer waits for ever.
+bool is_awaited(const wire::Message& message) {
+  const auto* event = std::get_if<wire::TaskEvent>(&message.body);
+  return event != nullptr ? event->final : message.request != 0 && wire::is_reply(message.body);
+}
+
+}  // namespace
 
 Status Outbox::send(const PeerId& peer, const wire::Message& message) {
   auto frames = wire::encode(message);
   if (!frames) {
     ++refused_;
     log::error("a message of ours was refused: {}", frames.error().message);
-    return Error{ErrorCode::kInternal, frames.error().message};
+    if (!is_awaited(message)) return Error{ErrorCode::kInternal, frames.error().message};
+    frames = wire::encode(wire::in_place_of(message, frames.error()));
+    MEMSLOT_CHECK(frames.has_value());
   }
   Packet packet;
   packet.peer = peer;

@@ -16,7 +16,8 @@ class Outbox {
  public:
   explicit Outbox(Channel& channel) : channel_(channel) {}
 
-  // kOverloaded, kUnavailable; what encode() refuses is our bug: logged, and kInternal.
+  // kOverloaded, kUnavailable. What encode() refuses is logged; the peer is told in place of a
+  // reply or of a final event, for anything else it is kInternal.
   Status send(const PeerId& peer, const wire::Message& message);
   Status send(const PeerId& peer, std::uint64_t request, wire::Body body,
               std::vector<SharedBytes> parts = {});

@@ -1,5 +1,7 @@
 #include "controller/link/peer_table.h"
 
+#include <algorithm>
+
 namespace memslot {
 
 Peer* PeerTable::find(const PeerId& id) {
@@ -14,12 +16,18 @@ Peer& PeerTable::put(Peer peer) {
 
 void PeerTable::remove(const PeerId& id) { peers_.erase(id); }
 
-Peer* PeerTable::find_process(const wire::Hello& hello, const PeerId& except) {
+Peer* PeerTable::find_process(const wire::Hello& hello, std::string_view user,
+                              const PeerId& except) {
   for (auto& [id, peer] : peers_) {
-    const bool same = peer.hello.incarnation == hello.incarnation && peer.hello.role == hello.role;
+    const bool same = peer.user == user && peer.hello.incarnation == hello.incarnation &&
+                      peer.hello.role == hello.role;
     if (same && id != except) return &peer;
   }
   return nullptr;
+}
+
+void PeerTable::excuse(Duration gap, TimePoint now) {
+  for (auto& [id, peer] : peers_) peer.heard = std::min(peer.heard + gap, now);
 }
 
 std::vector<PeerId> PeerTable::silent_since(TimePoint then) const {

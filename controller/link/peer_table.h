@@ -4,6 +4,7 @@
 //
 // Threads: one at a time.
 #include <map>
+#include <string_view>
 #include <vector>
 
 #include "controller/link/access.h"
@@ -15,6 +16,7 @@ namespace memslot {
 
 struct Peer {
   PeerId id;
+  std::string user;  // the key it proved, "" without CURVE; another's packets are not this peer's
   wire::Hello hello;
   std::uint64_t hello_request = 0;  // a Hello with the same number is a retry
   Access access;
@@ -29,8 +31,11 @@ class PeerTable {
   Peer& put(Peer peer);
   void remove(const PeerId& id);
   // Another peer id of the same process: it came back over a new connection. Null if there is none.
-  Peer* find_process(const wire::Hello& hello, const PeerId& except);
+  // The same key too: an incarnation is what a peer says of itself.
+  Peer* find_process(const wire::Hello& hello, std::string_view user, const PeerId& except);
   std::vector<PeerId> silent_since(TimePoint then) const;
+  // Time in which we did not listen is nobody's silence.
+  void excuse(Duration gap, TimePoint now);
   const std::map<PeerId, Peer>& all() const { return peers_; }
 
  private:

@@ -13,6 +13,17 @@ namespace {
 
 constexpr std::array<std::string_view, 6> kKinds = {"generate", "score",  "tokenize",
                                                     "attest",   "status", "bench"};
+// Of ended tasks: longer than any retry of theirs can still be under way.
+constexpr std::size_t kRememberedTasks = 512;
+constexpr std::size_t kRememberedBytes = std::size_t{16} << 20;
+
+wire::TaskEvent failed_event(const Error& error) {
+  wire::TaskEvent event;
+  event.event = R"({"type":"failed"})";
+  event.final = true;
+  event.error = wire::ErrorReply{error.code, error.message};
+  return event;
+}
 
 }  // namespace
 
@@ -39,6 +50,7 @@ void Relay::submit_to(const Peer* generator, const Peer& client, std::uint64_t r
                       const wire::SubmitTask& task) {
   const ClientKey key{client.id, request};
   if (by_request_.contains(key)) return;  // a retry of what is under way
+  if (told_again(key)) return;
   if (const auto allowed = check_names(client, task); !allowed) {
     return fail(client.id, request, allowed.error());
   }
@@ -59,6 +71,33 @@ void Relay::forget(std::uint64_t number) {
   if (found == tasks_.end()) return;
   by_request_.erase({found->second.client, found->second.request});
   tasks_.erase(found);
+}
+
+void Relay::end(std::uint64_t number, const wire::TaskEvent& last) {
+  const auto found = tasks_.find(number);
+  if (found == tasks_.end()) return;
+  ended_.emplace_back(ClientKey{found->second.client, found->second.request}, last);
+  ended_bytes_ += last.event.size();
+  forget(number);
+  while (ended_.size() > kRememberedTasks || ended_bytes_ > kRememberedBytes) {
+    ended_bytes_ -= ended_.front().second.event.size();
+    ended_.pop_front();
+  }
+}
+
+void Relay::end_failed(std::uint64_t number, const Error& error) {
+  const Task task = tasks_.at(number);
+  end(number, failed_event(error));
+  fail(task.client, task.request, error);
+}
+
+bool Relay::told_again(const ClientKey& key) {
+  const auto found = std::find_if(ended_.begin(), ended_.end(),
+                                  [&](const auto& ended) { return ended.first == key; });
+  if (found == ended_.end()) return false;
+  // A full queue: the client asks again.
+  static_cast<void>(outbox_.send(key.first, key.second, found->second));
+  return true;
 }
 
 void Relay::cancel_at_generator(std::uint64_t number, const Task& task) {
@@ -92,22 +131,21 @@ void Relay::event(const Peer& generator, wire::TaskEvent event) {
   const Task task = found->second;
   const bool final = event.final;
   event.task = 0;
-  const auto sent = outbox_.send(task.client, task.request, std::move(event));
-  if (sent && !final) return;
-  forget(number);
+  const auto sent = outbox_.send(task.client, task.request, event);
+  if (sent && final) end(number, event);
   if (sent) return;
   log::warn("task {}: ended: {}", number, sent.error().message);
   if (!final) cancel_at_generator(number, task);
-  fail(task.client, task.request,
-       {ErrorCode::kOverloaded, "events: expected a client that reads them, found its queue full"});
+  const bool full = sent.error().code == ErrorCode::kOverloaded;
+  end_failed(number, full ? Error{ErrorCode::kOverloaded,
+                                  "events: expected a client that reads them, found its queue full"}
+                          : sent.error().with_context("event"));
 }
 
 void Relay::refused(const Peer& generator, std::uint64_t number, const Error& error) {
   const auto found = tasks_.find(number);
   if (found == tasks_.end() || found->second.generator != generator.id) return;
-  const Task task = found->second;
-  forget(number);
-  fail(task.client, task.request, error);
+  end_failed(number, error);
 }
 
 bool Relay::cancel(const PeerId& client, std::uint64_t request) {
@@ -123,10 +161,8 @@ void Relay::generator_lost(const PeerId& generator, const std::string& why) {
     if (task.generator == generator) lost.push_back(number);
   }
   for (const std::uint64_t number : lost) {
-    const Task task = tasks_.at(number);
-    forget(number);
-    cancel_at_generator(number, task);
-    fail(task.client, task.request, {ErrorCode::kUnavailable, why});
+    cancel_at_generator(number, tasks_.at(number));
+    end_failed(number, {ErrorCode::kUnavailable, why});
   }
 }
 
@@ -139,7 +175,13 @@ void Relay::client_lost(const PeerId& client) {
     cancel_at_generator(number, tasks_.at(number));
     forget(number);
   }
+  // The identity may be taken by another process, which counts its requests from 1 again.
   std::erase_if(failures_, [&](const auto& item) { return item.first.first == client; });
+  std::erase_if(ended_, [&](const auto& item) {
+    if (item.first.first != client) return false;
+    ended_bytes_ -= item.second.event.size();
+    return true;
+  });
 }
 
 void Relay::rehome_client(const PeerId& from, const PeerId& to) {
@@ -149,6 +191,14 @@ void Relay::rehome_client(const PeerId& from, const PeerId& to) {
     task.client = to;
     by_request_[{to, task.request}] = number;
   }
+  for (auto& [key, event] : ended_) {
+    if (key.first == from) key.first = to;
+  }
+  std::map<ClientKey, Error> failures;
+  for (auto& [key, error] : failures_) {
+    failures.emplace(key.first == from ? ClientKey{to, key.second} : key, std::move(error));
+  }
+  failures_ = std::move(failures);
 }
 
 std::size_t Relay::tasks_of(const PeerId& generator) const {

@@ -8,9 +8,11 @@
 //
 // A task ends with its final event, with kUnavailable when its generator is lost or comes back over
 // a new connection (events may be missing), with kOverloaded when its client does not read its
-// events (the others go on). What a client may not see looks absent.
+// events (the others go on). What a client may not see looks absent. A task submitted again after
+// its end is told its last event again; the last few hundred are remembered.
 //
 // Threads: one at a time.
+#include <deque>
 #include <map>
 #include <string>
 #include <utility>
@@ -67,6 +69,9 @@ class Relay {
   Status check_names(const Peer& client, const wire::SubmitTask& task) const;
   void fail(const PeerId& client, std::uint64_t request, const Error& error);
   void forget(std::uint64_t number);
+  void end(std::uint64_t number, const wire::TaskEvent& last);
+  void end_failed(std::uint64_t number, const Error& error);
+  bool told_again(const ClientKey& key);
   void cancel_at_generator(std::uint64_t number, const Task& task);
 
   Outbox& outbox_;
@@ -74,7 +79,9 @@ class Relay {
   std::uint64_t next_;                   // from a random place: none of before a restart
   std::map<std::uint64_t, Task> tasks_;  // by number
   std::map<ClientKey, std::uint64_t> by_request_;
-  std::map<ClientKey, Error> failures_;  // not delivered yet
+  std::map<ClientKey, Error> failures_;                      // not delivered yet
+  std::deque<std::pair<ClientKey, wire::TaskEvent>> ended_;  // newest last
+  std::size_t ended_bytes_ = 0;
 };
 
 }  // namespace memslot

@@ -1,5 +1,7 @@
 #include "controller/link/server.h"
 
+#include <utility>
+
 #include "shared/base/log.h"
 #include "shared/base/rng.h"
 #include "shared/base/version.h"
@@ -55,6 +57,7 @@ Status Server::start() {
   next_garbage_ = now + settings_.garbage_every;
   next_flush_ = now + settings_.flush_every;
   next_tick_ = now;
+  last_tick_ = now;
   return ok();
 }
 
@@ -88,7 +91,12 @@ void Server::receive_one() {
 void Server::dispatch(Packet packet) {
   ++counters_.messages;
   auto decoded = wire::decode(packet.frames);
-  Peer* const peer = peers_.find(packet.peer);
+  Peer* peer = peers_.find(packet.peer);
+  if (peer != nullptr && peer->user != packet.user) {
+    // The channel hands an identity over to whoever connects under it: its rights do not go along.
+    lose(packet.peer, "another key came under its identity");
+    peer = nullptr;
+  }
   if (!decoded) {
     ++counters_.malformed;
     log::warn("a message was dropped: {}", decoded.error().message);
@@ -120,11 +128,12 @@ void Server::on_hello(const Packet& packet, std::uint64_t request, const wire::H
     lose(packet.peer, "the peer was started again");
   } else if (same != nullptr && same->hello_request != request) {
     come_back(*same, packet.peer);
-  } else if (Peer* const before = peers_.find_process(hello, packet.peer)) {
+  } else if (Peer* const before = peers_.find_process(hello, packet.user, packet.peer)) {
     come_back(*before, packet.peer);
   }
   Peer peer;
   peer.id = packet.peer;
+  peer.user = packet.user;
   peer.hello = hello;
   peer.hello_request = request;
   peer.access = *access;
@@ -150,6 +159,7 @@ void Server::come_back(Peer& before, const PeerId& now) {
   sessions_.rehome(old, now);
   learning_.rehome(old, now);
   relay_.rehome_client(old, now);
+  admin_.rehome(old, now);
   peers_.remove(old);
 }
 
@@ -247,7 +257,7 @@ void Server::submit(const Peer& client, std::uint64_t request, const wire::Submi
 
 void Server::cancel(const Peer& client, std::uint64_t request) {
   if (relay_.cancel(client.id, request) || learning_.unwatch(client.id, request)) return;
-  admin_.cancel(client.id, request);
+  admin_.cancel(client, request);
 }
 
 void Server::lose(const PeerId& id, const std::string& why) {
@@ -306,6 +316,15 @@ void Server::housekeeping(TimePoint now) {
 
 void Server::tick() {
   const TimePoint now = clock_.now();
+  // We stood still (a debugger, a laptop's lid, a slow bank): what the peers said meanwhile waits
+  // in the channel, so judge them by what comes now.
+  const Duration gap = now - std::exchange(last_tick_, now);
+  if (gap > settings_.heartbeat) {
+    log::warn("the link stood still for {} ms",
+              std::chrono::duration_cast<std::chrono::milliseconds>(gap).count());
+    peers_.excuse(gap, now);
+    jobs_.excuse(gap);
+  }
   heartbeats(now);
   relay_.retry_failures();
   learning_.tick();

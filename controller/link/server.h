@@ -4,7 +4,8 @@
 // Operation:   start() makes the state from the bank; run() serves until stop(). A peer says Hello
 //              first; until then it is told so (ErrorReply with request 0, kUnavailable).
 //              Heartbeats go both ways; a peer silent for four of them is lost: its sessions end,
-//              its tasks fail, its leases go back to the queue.
+//              its tasks fail, its leases go back to the queue. Time in which the server itself
+//              stood still counts as nobody's silence.
 // Concurrency: everything on run()'s thread, but bank-wide work on two workers; stop() from any
 //              thread.
 // Limits:      those of channel, session table, job queue and workers; over one, kOverloaded.
@@ -92,7 +93,7 @@ class Server {
   LearnLink learning_;
   Admin admin_;
   ServerCounters counters_;
-  TimePoint next_heartbeat_{}, next_tick_{}, next_garbage_{}, next_flush_{};
+  TimePoint next_heartbeat_{}, next_tick_{}, next_garbage_{}, next_flush_{}, last_tick_{};
   std::atomic<bool> stop_ = false;
   Worker quick_, slow_;  // last: their work uses everything above, and is waited for first
 };

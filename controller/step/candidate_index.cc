@@ -32,6 +32,7 @@ void CandidateIndex::index_keys(KeyShard::Owner owner, Space& space, std::span<c
   const auto dim = static_cast<std::uint32_t>(entry.memory.version.signature.d_model);
   entry.keys = dim == 0 ? 0 : static_cast<std::uint32_t>(keys.size() / dim);
   if (entry.keys == 0) return;
+  ++keyings_;
   if (space.whitening.dim() == 0) space.whitening = Whitening::fit(keys, dim, /*version=*/1);
   space.keys += entry.keys;
   const std::uint32_t reduced = space.whitening.reduced_dim();
@@ -48,8 +49,29 @@ void CandidateIndex::index_keys(KeyShard::Owner owner, Space& space, std::span<c
   shard->second.set(owner, whitened);
 }
 
+// False where the memory is new, or its keys or its space are others.
+bool CandidateIndex::revise(const MemoryVersion& version, const Xxh128& keys_digest,
+                            std::uint32_t keys, const IndexedMemory& like) {
+  const auto found = ids_.find(key_of(version.ref.ns, version.ref.id));
+  if (found == ids_.end()) return false;
+  Entry& entry = *entries_[found->second];
+  if (entry.space != SpaceKey::of(version.signature) || entry.keys != keys ||
+      entry.keys_digest != keys_digest) {
+    return false;
+  }
+  std::vector<float> mean_key = std::move(entry.memory.mean_key);
+  entry.memory = like;
+  entry.memory.version = version;
+  entry.memory.published = ++publishes_;
+  entry.memory.mean_key = std::move(mean_key);
+  return true;
+}
+
 void CandidateIndex::upsert(const MemoryVersion& version, std::span<const float> keys,
                             const IndexedMemory& like) {
+  const Xxh128 digest = xxh128(std::as_bytes(keys));
+  const auto dim = static_cast<std::size_t>(std::max(version.signature.d_model, 1));
+  if (revise(version, digest, static_cast<std::uint32_t>(keys.size() / dim), like)) return;
   erase(version.ref.ns, version.ref.id);
   KeyShard::Owner owner = static_cast<KeyShard::Owner>(entries_.size());
   if (free_.empty()) {
@@ -59,7 +81,8 @@ void CandidateIndex::upsert(const MemoryVersion& version, std::span<const float>
     free_.pop_back();
   }
   const SpaceKey key = SpaceKey::of(version.signature);
-  entries_[owner] = std::make_unique<Entry>(Entry{.memory = like, .space = key});
+  entries_[owner] =
+      std::make_unique<Entry>(Entry{.memory = like, .space = key, .keys_digest = digest});
   IndexedMemory& memory = entries_[owner]->memory;
   memory.version = version;
   memory.published = ++publishes_;

@@ -20,6 +20,7 @@
 
 #include "controller/step/key_shard.h"
 #include "rl/whitening.h"
+#include "shared/base/digest.h"
 #include "shared/memory/record.h"
 
 namespace memslot {
@@ -53,6 +54,7 @@ class CandidateIndex {
   explicit CandidateIndex(Statistics statistics = {});
 
   // Makes `version` the memory's head, with `keys` (n, D) raw; n may be 0. Counts come from `like`.
+  // Keys that are those it had stay where they are: putting them in anew is what costs.
   void upsert(const MemoryVersion& version, std::span<const float> keys,
               const IndexedMemory& like = {});
   void erase(std::string_view ns, std::string_view id);
@@ -83,6 +85,7 @@ class CandidateIndex {
   std::size_t memories() const { return ids_.size(); }
   std::size_t keys() const;
   std::uint64_t publishes() const { return publishes_; }
+  std::uint64_t keyings() const { return keyings_; }        // how often a memory's keys were put in
   const Whitening* whitening(const SpaceKey& space) const;  // null if unknown
 
  private:
@@ -96,7 +99,10 @@ class CandidateIndex {
     IndexedMemory memory;
     SpaceKey space;
     std::uint32_t keys = 0;
+    Xxh128 keys_digest{};
   };
+  bool revise(const MemoryVersion& version, const Xxh128& keys_digest, std::uint32_t keys,
+              const IndexedMemory& like);
   void index_keys(KeyShard::Owner owner, Space& space, std::span<const float> keys);
   Hit hit(KeyShard::Owner owner, float best, std::span<const float> query) const;
 
@@ -105,6 +111,7 @@ class CandidateIndex {
   std::vector<KeyShard::Owner> free_;
   std::map<std::pair<std::string, std::string>, KeyShard::Owner, std::less<>> ids_;  // by (ns, id)
   std::uint64_t publishes_ = 0;
+  std::uint64_t keyings_ = 0;
 };
 
 }  // namespace memslot

@@ -85,31 +85,68 @@ HWY_INLINE VF keep_probability(DF d, VF p, std::uint16_t* to) {
   return hn::BitCast(d, hn::ShiftLeft<16>(upper));
 }
 
-// One row's block of scores s (64, unscaled) to probabilities p; updates m and l, answers
-// exp(m_old - m_new). `valid` positions count, 1 to 64.
-template <class T>
-HWY_INLINE float soften(const float* s, float scale, std::size_t valid, float& m, float& l, T* p) {
+// Highest of m and of a row's block of scores s (64, unscaled), of which the first `valid` count.
+HWY_INLINE float highest_score(const float* s, float scale, std::size_t valid, float m) {
   const DF d;
   const std::size_t lanes = hn::Lanes(d);
   const auto by = hn::Set(d, scale), low = hn::Set(d, -3.0e38f);
   VF top = low;
-  for (std::size_t i = 0; i < kKeys; i += lanes) {
-    const auto in = hn::FirstN(d, valid > i ? valid - i : 0);
+  std::size_t i = 0;
+  for (; i + lanes <= valid; i += lanes) top = hn::Max(top, hn::Mul(load(d, s + i), by));
+  if (i < valid) {
+    const auto in = hn::FirstN(d, valid - i);
     top = hn::Max(top, hn::IfThenElse(in, hn::Mul(load(d, s + i), by), low));
   }
-  const float highest = std::max(m, max_lanes(d, top));
-  const auto shift = hn::Set(d, highest);
+  return std::max(m, max_lanes(d, top));
+}
+
+// The scores to probabilities p = exp(scale s - m), zero beyond `valid`; their sum.
+template <class T>
+HWY_INLINE float soften(const float* s, float scale, std::size_t valid, float m, T* p) {
+  const DF d;
+  const std::size_t lanes = hn::Lanes(d);
+  const auto by = hn::Set(d, scale), shift = hn::Set(d, m);
+  const auto z = [&](std::size_t i) { return hn::Sub(hn::Mul(load(d, s + i), by), shift); };
   VF sum = hn::Zero(d);
-  for (std::size_t i = 0; i < kKeys; i += lanes) {
-    const auto in = hn::FirstN(d, valid > i ? valid - i : 0);
-    const auto z = hn::Sub(hn::Mul(load(d, s + i), by), shift);
-    const auto e = hn::Exp(d, hn::IfThenElseZero(in, z));
+  std::size_t i = 0;
+  for (; i + lanes <= valid; i += lanes)
+    sum = hn::Add(sum, keep_probability(d, hn::Exp(d, z(i)), p + i));
+  if (i < valid) {
+    const auto in = hn::FirstN(d, valid - i);
+    const auto e = hn::Exp(d, hn::IfThenElseZero(in, z(i)));
     sum = hn::Add(sum, keep_probability(d, hn::IfThenElseZero(in, e), p + i));
+    i += lanes;
   }
-  const float alpha = hn::GetLane(hn::Exp(d, hn::Set(d, std::max(m - highest, -200.0f))));
-  m = highest;
-  l = l * alpha + sum_lanes(d, sum);
-  return alpha;
+  for (; i < kKeys; i += lanes) keep_probability(d, hn::Zero(d), p + i);
+  return sum_lanes(d, sum);
+}
+
+// Rows [first, last): scores of the block at position `block` to probabilities; updates m and l,
+// leaves exp(m_old - m_new) in alpha.
+template <class Word>
+HWY_INLINE void soften_rows(const AttentionTile& tile, std::size_t block, std::size_t first,
+                            std::size_t last, TileScratch& scratch) {
+  using T = typename Word::Element;
+  const DF d;
+  const auto valid = [&](std::size_t r) {
+    return std::min(kKeys, tile.position + r / tile.group + 1 - block);
+  };
+  for (std::size_t r = first; r < last; ++r) {
+    const float highest =
+        highest_score(scratch.scores + r * kKeys, tile.scale, valid(r), scratch.highest[r]);
+    scratch.alpha[r] = std::max(scratch.highest[r] - highest, -200.0f);
+    scratch.highest[r] = highest;
+  }
+  for_vectors(last - first, [&](std::size_t i, std::size_t count) {
+    float* alpha = scratch.alpha + first + i;
+    store_part(d, hn::Exp(d, load_part(d, alpha, count)), alpha, count);
+  });
+  for (std::size_t r = first; r < last; ++r) {
+    T* p = reinterpret_cast<T*>(scratch.weights + r * (kKeys / Word::kPair));
+    const float sum =
+        soften(scratch.scores + r * kKeys, tile.scale, valid(r), scratch.highest[r], p);
+    scratch.sum[r] = scratch.sum[r] * scratch.alpha[r] + sum;
+  }
 }
 
 template <class Word>
@@ -141,12 +178,7 @@ HWY_INLINE void attend_tile(const AttentionTile& tile, TileScratch& scratch) {
     const std::size_t active = rows - skip;
     product_rows<Word>(scratch.query + skip * words, words, scratch.keys, kKeys,
                        scratch.scores + skip * kKeys, kKeys, nullptr, words, kKeys, active);
-    for (std::size_t r = skip; r < rows; ++r) {
-      const std::size_t seen = tile.position + r / tile.group + 1 - block;
-      scratch.alpha[r] =
-          soften(scratch.scores + r * kKeys, tile.scale, std::min(kKeys, seen), scratch.highest[r],
-                 scratch.sum[r], reinterpret_cast<T*>(scratch.weights + r * p_words));
-    }
+    soften_rows<Word>(tile, block, skip, rows, scratch);
     product_rows<Word>(scratch.weights + skip * p_words, p_words, scratch.values, width,
                        scratch.out + skip * width, width, scratch.alpha + skip, p_words, width,
                        active);

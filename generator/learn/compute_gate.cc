@@ -37,10 +37,18 @@ void ComputeGate::acquire(Work work) {
     changed_.wait(lock, [this] { return !held_; });
     --decoders_waiting_;
   } else {
+    ++learners_waiting_;
     while (held_ || !may_learn(clock_.now())) changed_.wait_for(lock, kPoll);
+    --learners_waiting_;
   }
   held_ = true;
   held_since_ = clock_.now();
+}
+
+bool ComputeGate::wanted() {
+  const std::lock_guard lock(mutex_);
+  return decoders_waiting_ > 0 || learners_waiting_ > 0 ||
+         clock_.now() - last_decode_ < kBetweenTokens;
 }
 
 // REQUIRES: mutex_ held.

@@ -20,6 +20,10 @@ class ComputeGate {
  public:
   explicit ComputeGate(const Clock& clock, double learn_share = 0.1);
 
+  // Whether somebody waits for the gate, or decoded so recently that it is between two tokens: when
+  // not, a learner need not give it back.
+  bool wanted();
+
   class Hold {
    public:
     Hold(ComputeGate& gate, Work work);
@@ -43,7 +47,7 @@ class ComputeGate {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool held_ = false;
-  int decoders_waiting_ = 0;
+  int decoders_waiting_ = 0, learners_waiting_ = 0;
   TimePoint last_decode_{}, window_start_{}, held_since_{};
   Duration learned_{0};
 };

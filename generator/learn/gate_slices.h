@@ -1,5 +1,6 @@
 #pragma once
-// A learner's hold on the compute gate, given back and taken again every few tens of milliseconds.
+// A learner's hold on the compute gate, given back every few tens of milliseconds where somebody
+// else wants it.
 //
 //   GateSlices slices(gate);        // takes the gate
 //   ...operation...; slices.breathe();   ...operation...; slices.breathe();
@@ -35,8 +36,11 @@ class GateSlices {
   // Between two operations: lets others in if this slice has lasted long enough.
   void breathe() {
     if (std::chrono::steady_clock::now() - since_ < kSlice) return;
-    drop();
-    take();
+    // Alone, it keeps its threads as well: a new team would cost every slice a moment.
+    if (gate_.wanted()) {
+      drop();
+      take();
+    }
   }
 
  private:

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "generator/learn/learner.h"
+#include "shared/base/json_depth.h"
 
 namespace memslot {
 namespace {
@@ -103,6 +104,7 @@ json shortest(float value) {
 }  // namespace
 
 Result<LearnConfig> learn_config_from_json(std::string_view text) {
+  if (!json_depth_fits(text)) return invalid("learn options nesting", "at most 64", "deeper");
   const json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!parsed.is_object()) return invalid("learn options", "a JSON object", text.substr(0, 80));
   LearnConfig config;

@@ -118,6 +118,12 @@ Status LearnJob::make_trainer() {
         fresh_lora(parts_.gpt.config(), config_.rank, double{config_.alpha}, config_.seed);
     if (request_.start != nullptr) {
       MEMSLOT_TRY(const LoraView view, LoraView::parse(*request_.start));
+      if (view.rank != config_.rank) {
+        return mismatch("rank of the memory to go on with", config_.rank, view.rank);
+      }
+      if (view.alpha != double{config_.alpha}) {
+        return mismatch("alpha of the memory to go on with", config_.alpha, view.alpha);
+      }
       start = to_values(view);
     }
     MEMSLOT_TRY(LoraTrainer trainer, LoraTrainer::make(slot, start));

@@ -59,8 +59,9 @@ struct LearnRequest {
   std::string text;
   LearnConfig config;
   Sha256 model_digest;
-  const MemoryPayload* start =
-      nullptr;  // continue from this memory; null: from base (mlp), zero (lora)
+  // Continue from this memory, which must be of the kind, layer, rank and alpha asked for
+  // (kMismatch); null: from base (mlp), from zero (lora).
+  const MemoryPayload* start = nullptr;
 };
 
 struct LearnProgressReport {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "shared/base/log.h"
+#include "shared/wire/codec.h"
 
 namespace memslot {
 namespace {
@@ -69,6 +70,10 @@ void ControllerLink::request(wire::Body body) {
 Status ControllerLink::post(wire::Message message) { return rpc_.post(std::move(message)); }
 
 void ControllerLink::deliver(wire::Message message) {
+  if (const auto frames = wire::encode(message); !frames) {
+    log::error("a message of ours was refused: {}", frames.error().message);
+    message = wire::in_place_of(message, frames.error());
+  }
   for (int attempt = 0; attempt < kDeliveries && !stopping_; ++attempt) {
     const Status posted = rpc_.post(message);
     if (posted || (posted.error().code != ErrorCode::kOverloaded &&

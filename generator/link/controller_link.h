@@ -42,7 +42,8 @@ class ControllerLink {
   void request(wire::Body body);
   // One way. kUnavailable, kOverloaded.
   Status post(wire::Message message);
-  // post(), again while the queue is full or the controller lost, for at most ten seconds.
+  // post(), again while the queue is full or the controller lost, for at most ten seconds. What is
+  // over a limit of the wire is replaced by its error, so that whoever waits for it hears of it.
   void deliver(wire::Message message);
 
   bool connected() const { return rpc_.connected(); }

@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "shared/files/json_depth.h"
+#include "shared/base/json_depth.h"
 
 namespace memslot {
 namespace {

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "shared/files/json_depth.h"
+#include "shared/base/json_depth.h"
 #include "shared/files/mapped_file.h"
 
 namespace memslot {

@@ -13,14 +13,20 @@
 #include <vector>
 
 #include "shared/base/error.h"
+#include "shared/base/json_depth.h"
 
 namespace memslot {
 
 class ArgumentReader {
  public:
-  explicit ArgumentReader(std::string_view json)
-      : object_(nlohmann::json::parse(json, nullptr, false)) {
-    if (json.empty()) object_ = nlohmann::json::object();
+  explicit ArgumentReader(std::string_view json) {
+    if (!json_depth_fits(json)) {
+      fail("arguments nesting", "at most 64", "deeper");
+    } else if (json.empty()) {
+      object_ = nlohmann::json::object();
+    } else {
+      object_ = nlohmann::json::parse(json, nullptr, false);
+    }
     if (object_.is_discarded()) fail("arguments", "a JSON object", "text that is not JSON");
     if (!object_.is_object() && !error_) fail("arguments", "a JSON object", object_.type_name());
   }

@@ -39,7 +39,8 @@ class Bench {
   Result<json> learn_step();
   Result<json> round_trip();
 
-  int tokens(int fallback) const { return arguments_.tokens > 0 ? arguments_.tokens : fallback; }
+  // As asked for, or `fallback` where that fits; `beside` more must have room in the context.
+  Result<int> tokens(int fallback, int beside) const;
   int repeats(int fallback) const { return arguments_.repeats > 0 ? arguments_.repeats : fallback; }
   Status check_stop() const {
     if (context_.stop.stop_requested()) return Error{ErrorCode::kCancelled, "cancelled"};
@@ -57,6 +58,14 @@ class Bench {
   LearnWorker& learner_;
   const std::string_view prose_;
 };
+
+Result<int> Bench::tokens(int fallback, int beside) const {
+  const int most = context_.engine.gpt.config().context - beside;
+  if (arguments_.tokens == 0) return std::min(fallback, most);
+  if (arguments_.tokens <= most) return arguments_.tokens;
+  return invalid("argument tokens", "at most " + std::to_string(most) + " (the context)",
+                 arguments_.tokens);
+}
 
 Result<std::vector<std::int32_t>> Bench::ids(int count) const {
   std::vector<std::int32_t> out;
@@ -84,11 +93,12 @@ Result<std::unique_ptr<SessionRun>> Bench::open(int count, wire::KvMode kv, bool
 }
 
 Result<json> Bench::decode() {
-  const int count = tokens(128);
+  constexpr int kPrompt = 16;
+  MEMSLOT_TRY(const int count, tokens(128, kPrompt));
   std::vector<double> rates;
   for (int r = 0; r < repeats(3); ++r) {
     MEMSLOT_TRY(check_stop());
-    MEMSLOT_TRY(auto run, open(16, wire::KvMode::kActivated, false));
+    MEMSLOT_TRY(auto run, open(kPrompt, wire::KvMode::kActivated, false));
     MEMSLOT_TRY(run->prefill(context_.stop));
     double seconds = 0;
     for (int done = 0; done < count; done += 16) {
@@ -106,7 +116,7 @@ Result<json> Bench::decode() {
 }
 
 Result<json> Bench::prefill() {
-  const int count = tokens(512);
+  MEMSLOT_TRY(const int count, tokens(512, 1));
   std::vector<double> rates;
   for (int r = 0; r < repeats(5); ++r) {
     MEMSLOT_TRY(check_stop());
@@ -169,7 +179,7 @@ Result<json> Bench::recompute() {
   if (arguments_.memory.kind != MemoryChoice::Kind::kNamed) {
     return invalid("argument memory", "a memory's name", "none");
   }
-  const int count = tokens(1001);
+  MEMSLOT_TRY(const int count, tokens(1001, 0));
   MEMSLOT_TRY(auto run, open(count, wire::KvMode::kRecompute, true));
   MEMSLOT_TRY(run->prefill(context_.stop));
   const auto slot = static_cast<std::size_t>(arguments_.slot);
@@ -190,7 +200,7 @@ Result<json> Bench::recompute() {
 }
 
 Result<json> Bench::learn_step() {
-  const int count = tokens(512);
+  MEMSLOT_TRY(const int count, tokens(512, 0));
   MEMSLOT_TRY(const auto text, ids(count));
   if (context_.engine.tokenizer == nullptr) {
     return Error{ErrorCode::kNotFound, "tokenizer: expected one in the model file, found none"};
@@ -231,7 +241,8 @@ Result<json> Bench::round_trip() {
   const wire::ChunkSummary chunk = run->session().prompt_summary().chunks.at(0);
   std::vector<double> micros;
   std::uint32_t candidates = 0;
-  for (int r = 0; r < repeats(500); ++r) {
+  constexpr int kWarmUp = 10;  // the first ones bring the memory
+  for (int r = 0; r < kWarmUp + repeats(500); ++r) {
     MEMSLOT_TRY(check_stop());
     wire::Observation observation = run->steps().outcome();
     observation.step = static_cast<std::uint64_t>(r);
@@ -247,7 +258,7 @@ Result<json> Bench::round_trip() {
           context_.engine.loader.load(action.slot, action.ref, action.sha256,
                                       advice.parts.at(static_cast<std::size_t>(action.part))));
     }
-    if (r >= 10) micros.push_back(advice.select_us);  // the first ones bring the memory
+    if (r >= kWarmUp) micros.push_back(advice.select_us);
   }
   return json{{"median_us", median(micros)},
               {"p99_us", quantile(micros, 0.99)},

@@ -8,8 +8,10 @@
 
 #include "generator/runtime/selector.h"
 #include "generator/runtime/slot_infos.h"
+#include "shared/base/json_depth.h"
 #include "shared/base/log.h"
 #include "shared/base/rng.h"
+#include "shared/memory/layout/lora.h"
 
 namespace memslot {
 namespace {
@@ -21,8 +23,18 @@ constexpr std::chrono::seconds kIdle{10};  // without a job, then the workspace 
 Error stopped() { return {ErrorCode::kCancelled, "cancelled"}; }
 
 bool wants_delta(const std::string& config) {
+  if (!json_depth_fits(config)) return false;  // refused where the options are read
   const json parsed = json::parse(config, nullptr, false);
   return parsed.is_object() && parsed.contains("kind") && parsed["kind"] == "delta";
+}
+
+// True if `head` is of the shape that is asked for: kind, layer, and of a lora its rank and alpha.
+bool can_go_on(const MemoryPayload& head, const LearnConfig& asked, int first_layer) {
+  const int layer = asked.layer < 0 ? first_layer : asked.layer;
+  if (head.kind() != asked.kind || head.signature().layer != layer) return false;
+  if (head.kind() != MemoryKind::kLora) return true;
+  const auto lora = LoraView::parse(head);
+  return lora && lora.value().rank == asked.rank && lora.value().alpha == double{asked.alpha};
 }
 
 MemoryVersion version_of(const wire::AssignLearn& job, const LearnOutcome& outcome) {
@@ -79,6 +91,7 @@ void LearnWorker::stop() {
 void LearnWorker::assign(wire::AssignLearn job) {
   {
     const std::lock_guard lock(mutex_);
+    if (delivering_.contains({job.job, job.lease})) return;  // learned already
     if (running_.job == job.job && !cancelled_) {
       if (job.lease <= running_.lease) return;
       if (job.expected == running_expected_) {
@@ -172,12 +185,14 @@ void LearnWorker::pulse() {
   while (!stopping_) {
     std::vector<wire::LearnProgress> news;
     if (!running_.job.empty()) news.push_back(running_);
-    for (const wire::AssignLearn& job : queue_) {
+    const auto add = [&](const std::string& job, std::uint64_t lease, const char* phase) {
       news.emplace_back();
-      news.back().job = job.job;
-      news.back().lease = job.lease;
-      news.back().phase = "queued";
-    }
+      news.back().job = job;
+      news.back().lease = lease;
+      news.back().phase = phase;
+    };
+    for (const wire::AssignLearn& job : queue_) add(job.job, job.lease, "queued");
+    for (const auto& [job, lease] : delivering_) add(job, lease, "delivering");
     lock.unlock();
     for (wire::LearnProgress& progress : news) {
       const Status posted = engine_.link.post({0, std::move(progress), {}});
@@ -239,14 +254,14 @@ Result<LearnOutcome> LearnWorker::train(const wire::AssignLearn& job) {
     Selector selector(engine_.link, engine_.loader.residents(), engine_.clock, std::move(open));
     const TimePoint deadline = deadline_in(engine_.clock, std::chrono::seconds(10));
     MEMSLOT_TRY(selector.open(deadline));
-    // Another kind, or what another model learned (which is not handed out), is begun anew: the
-    // version before stays in the bank.
+    // What another model learned is not handed out (kMismatch), and what is of another shape than
+    // asked for cannot go on: both are begun anew, the version before stays in the bank.
     const auto head = selector.fetch({job.target.ns, job.target.id, 0}, deadline);
     if (!head && head.error().code != ErrorCode::kMismatch) return head.error();
-    if (head && head.value().version.signature.kind == request.config.kind &&
-        head.value().version.signature.model == engine_.model_digest) {
+    if (head && head.value().version.signature.model == engine_.model_digest) {
       MEMSLOT_TRY(start, MemoryPayload::parse(*head.value().payload));
-      request.start = &*start;
+      const int first_layer = engine_.gpt.options().slot_layers.front();
+      if (can_go_on(*start, request.config, first_layer)) request.start = &*start;
     }
   }
   return learn_now(request, [this](const LearnProgressReport& p) { return report(p); });
@@ -280,7 +295,7 @@ void LearnWorker::send(const wire::AssignLearn& job, Result<LearnOutcome> outcom
     item.body = wire::LearnFailed{job.job, job.lease, error.code, error.message};
   }
   const bool learned = outcome.has_value();
-  item.done = [this, learned, name = job.job](Result<wire::Message> reply) {
+  item.done = [this, learned, name = job.job, lease = job.lease](Result<wire::Message> reply) {
     const auto* ack = reply ? std::get_if<wire::LearnAck>(&reply.value().body) : nullptr;
     const bool accepted = ack != nullptr && ack->accepted;
     if (!accepted) {
@@ -290,10 +305,19 @@ void LearnWorker::send(const wire::AssignLearn& job, Result<LearnOutcome> outcom
                                : reply.error().message);
     }
     const std::lock_guard lock(mutex_);
+    delivering_.erase({name, lease});
     ++(!accepted ? counters_.fenced : learned ? counters_.learned : counters_.failed);
   };
+  {
+    const std::lock_guard lock(mutex_);
+    delivering_.insert({job.job, job.lease});
+  }
+  changed_.notify_all();
   const Status added = engine_.outbox.add(std::move(item));
-  if (!added) log::warn("learn job {}: result dropped: {}", job.job, added.error().message);
+  if (added) return;
+  log::warn("learn job {}: result dropped: {}", job.job, added.error().message);
+  const std::lock_guard lock(mutex_);
+  delivering_.erase({job.job, job.lease});
 }
 
 }  // namespace memslot

@@ -1,10 +1,10 @@
 #pragma once
 // Takes learn jobs from the controller, one at a time, and sends back what was learned.
 //
-// Operation:   assign() queues a job; while it waits and runs, progress goes to the controller at
-// least
-//              once a second, which renews its lease. The result goes through the outbox until the
-//              controller answers; a lease that was fenced off meanwhile is only logged.
+// Operation:   assign() queues a job; while it waits, runs, and its result is on its way, progress
+//              goes to the controller at least once a second, which renews its lease. The result
+//              goes through the outbox until the controller answers; a lease that was fenced off
+//              meanwhile is only logged.
 //              The same job with a newer lease, while the old one still runs here, takes over the
 //              lease: nothing is learned twice. Unless the head moved: then the old one is
 //              cancelled, and the new one waits its turn. A cancelled job ends at the learner's
@@ -20,8 +20,10 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "generator/learn/learner.h"
 #include "generator/runtime/engine.h"
@@ -71,6 +73,8 @@ class LearnWorker {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<wire::AssignLearn> queue_;
+  // Results in the outbox that the controller has not answered: (job, lease).
+  std::set<std::pair<std::string, std::uint64_t>> delivering_;
   wire::LearnProgress running_;   // job empty: none
   std::string running_expected_;  // the head that it starts from
   bool cancelled_ = false;        // the running one

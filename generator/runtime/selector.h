@@ -1,14 +1,13 @@
 #pragma once
 // One session's talk with the controller: open, observe and be advised, fetch a memory, close.
 //
-//   - The resident set goes along as a delta to what the controller is known to have; after
-//   anything
-//     unsure, or when the controller asks, whole.
+//   - The resident set goes along as a delta to what the controller is known to have; after what
+//     is unsure, or when the controller asks, whole.
 //   - The text goes along as the chunks since the last observation; after an opening or anything
 //     unsure as the whole window (the chunks of the last wire::kWindowTokens), which replaces what
 //     the controller had. So a controller that restarted chooses as the one before it would have.
-//   - What was reported stays pinned until release_pins(): after the directive was followed, or
-//   missed.
+//   - What was reported stays pinned until release_pins(): once the directive is in, before the
+//     memories that it brings are loaded (they may need the room), or once it was missed.
 //   - A controller that restarted knows no session: it is opened again and the request repeated.
 //   - observe() does not wait for a controller that is known to be lost.
 //   - A directive for another step is dropped and counted.

@@ -127,13 +127,24 @@ StepLoop::Plan StepLoop::missed_plan(const Error& why) {
   return plan;
 }
 
+// The residents that a directive names: held, they outlive the pins, which would else leave a
+// memory that comes with it no room.
+StepLoop::Residents StepLoop::hold_residents(const wire::Directive& directive) {
+  Residents out;
+  for (const wire::SlotAction& action : directive.actions) {
+    if (action.action != wire::ActionKind::kUse || action.part >= 0) continue;
+    out.push_back(setup_.loader->resident(action.slot, action.ref, action.sha256));
+  }
+  return out;
+}
+
 StepLoop::Plan StepLoop::advised(wire::Observation observation, const Reported& reported) {
   const TimePoint deadline = deadline_in(*setup_.clock, setup_.deadline);
   auto advice = setup_.selector->observe(std::move(observation), deadline);
-  Plan plan =
-      advice ? resolve(std::move(advice).value(), reported, deadline) : missed_plan(advice.error());
+  const Residents held = advice ? hold_residents(advice.value().directive) : Residents{};
   setup_.selector->release_pins();
-  return plan;
+  return advice ? resolve(std::move(advice).value(), reported, deadline)
+                : missed_plan(advice.error());
 }
 
 StepLoop::Plan StepLoop::take_pins() {

@@ -85,7 +85,9 @@ class StepLoop {
     std::vector<wire::ActiveMemory> active;
     std::vector<std::shared_ptr<const LoadedMemory>> loaded;  // by slot
   };
+  using Residents = std::vector<std::shared_ptr<const LoadedMemory>>;
   Reported reported() const;
+  Residents hold_residents(const wire::Directive& directive);
   Plan advised(wire::Observation observation, const Reported& reported);
   Plan missed_plan(const Error& why);
   Plan resolve(Advice advice, const Reported& reported, TimePoint deadline);

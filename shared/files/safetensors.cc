@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "shared/files/json_depth.h"
+#include "shared/base/json_depth.h"
 
 namespace memslot {
 namespace {

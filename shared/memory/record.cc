@@ -4,6 +4,8 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "shared/base/json_depth.h"
+
 namespace memslot {
 namespace {
 
@@ -241,6 +243,7 @@ std::string to_json(const MemoryVersion& v) {
 Result<MemoryVersion> memory_version_from_json(std::string_view text) {
   if (text.size() > kMaxJsonBytes)
     return corrupt("version JSON bytes", "at most 1048576", text.size());
+  if (!json_depth_fits(text)) return corrupt("version JSON nesting", "at most 64", "deeper");
   const json object = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object()) return corrupt("version JSON", "one object", "something else");
   MemoryVersion v;

@@ -8,7 +8,9 @@
 // Concurrency: receive() from one thread at a time; send(), wake() from any thread.
 // Limits:      send() never blocks. Queues are bounded in bytes; over the bound it returns
 //              kOverloaded and the packet is not sent. Incoming packets over the limits of
-//              wire/limits.h are dropped and counted, before any field is read.
+//              wire/limits.h are dropped and counted, before any field is read; they are bounded
+//              in number, and so in bytes, once they are whole. What a peer has begun to send and
+//              not ended may be unbounded: zmq_channel.h.
 //              What a client end sends before it is connected waits in its queue.
 // Lifecycle:   made open; close() (idempotent, also by the destructor) makes receive() return
 //              kCancelled. Destroy it only when no call is under way.

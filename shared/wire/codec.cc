@@ -164,4 +164,14 @@ bool is_reply(const Body& body) {
       body);
 }
 
+Message in_place_of(const Message& reply, const Error& refusal) {
+  const Error error = refusal.with_context("result");
+  ErrorReply told{error.code, error.message};
+  const auto* event = std::get_if<TaskEvent>(&reply.body);
+  if (event == nullptr) return {reply.request, std::move(told), {}};
+  return {reply.request,
+          TaskEvent{event->task, R"({"type":"failed"})", /*final=*/true, std::move(told)},
+          {}};
+}
+
 }  // namespace memslot::wire

@@ -26,4 +26,8 @@ std::string_view body_name(const Body& body);
 // their sender or are one-way. (TaskEvent repeats its task's id and may come several times.)
 bool is_reply(const Body& body);
 
+// What to send where encode() refused a reply or a final event of ours, so that its peer does not
+// wait for ever: an ErrorReply, or a final TaskEvent, with `refusal` ("result: ...").
+Message in_place_of(const Message& reply, const Error& refusal);
+
 }  // namespace memslot::wire

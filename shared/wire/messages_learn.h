@@ -28,7 +28,7 @@ struct LearnProgress {
   std::uint32_t steps = 0;  // the limit
   float loss = 0;           // nats per token
   float recall = 0;
-  std::string phase;  // "queued", "reading", "training", "measuring", "storing"
+  std::string phase;  // "queued", "reading", "training", "measuring", "delivering"
   friend bool operator==(const LearnProgress&, const LearnProgress&) = default;
 };
 struct LearnResult {  // parts[0] payload, parts[1] keys (f32, rows x d_model)

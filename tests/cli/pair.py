@@ -16,7 +16,7 @@ import unittest
 # The programs under test: the first three arguments.
 MEMSLOT, CONTROLLER, GENERATOR = (os.path.abspath(sys.argv.pop(1)) for _ in range(3))
 INVALID, NOT_FOUND, CORRUPTION, MISMATCH = 11, 12, 13, 14
-NO_SPACE, BUSY, NOT_SUPPORTED, PERMISSION = 20, 21, 23, 25
+UNAVAILABLE, NO_SPACE, BUSY, NOT_SUPPORTED, PERMISSION = 17, 20, 21, 23, 25
 PROMPT = "Since 1958 it has belonged to the Geological Cabinet of"
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -145,7 +145,7 @@ class Pair:
         name = self.folder / f"generator{len(self.daemons)}.log"
         daemon = self.keep(Daemon(
             GENERATOR, ["--model", model, "--threads", 2, "--endpoint", endpoint, *more], name))
-        wait_for(lambda: Client(MEMSLOT, endpoint).json("status")["generators"])
+        wait_for(lambda: Client(MEMSLOT, endpoint)("status").returncode == 0)
         return daemon
 
     def keep(self, daemon):

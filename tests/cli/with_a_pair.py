@@ -10,8 +10,8 @@ import unittest
 
 from bad_input import BadInput  # noqa: F401: its tests run with these
 from curve import Curve  # noqa: F401
-from pair import (CONTROLLER, ENVIRONMENT, INVALID, MEMSLOT, NOT_FOUND, PROMPT, SOURCES, Client, PairCase,
-                  model_path)
+from pair import (CONTROLLER, ENVIRONMENT, INVALID, MEMSLOT, NOT_FOUND, PROMPT, SOURCES, UNAVAILABLE, Client,
+                  PairCase, model_path)
 
 
 class TheMainJob(PairCase):
@@ -69,6 +69,33 @@ class TheMainJob(PairCase):
         text = "Größe, 12 °C — naïve 日本\n\tend"
         ids = self.client.json("tokenize", text)["ids"]
         self.assertEqual(self.client.json("tokenize", "--ids", *ids)["text"], text)
+
+    def test_a_result_that_no_message_holds_is_an_error_and_not_silence(self):
+        path = self.write("long.txt", "The ferry leaves at nine. " * 60000)
+        self.refused(self.client("tokenize", "--file", path), INVALID, "result: envelope bytes", "4194304")
+        self.assertTrue(self.client.json("tokenize", "after it")["ids"])
+
+    def test_bench_without_a_memory_skips_what_needs_one_and_says_so(self):
+        report = self.client.json("bench", "--tokens", 20, "--repeats", 1)
+        self.assertEqual([b["what"] for b in report["bench"]], ["decode", "prefill", "learn_step", "round_trip"])
+        self.assertEqual(report["skipped"], ["swap", "recompute"])
+        self.assertEqual(report["bench"][-1]["repeats"], 1)
+
+    def test_bench_keeps_what_it_measured_before_what_fails(self):
+        result = self.client("--json", "bench", "decode", "swap", "--tokens", 4, "--repeats", 1)
+        self.assertEqual(result.returncode, INVALID)
+        self.assertEqual([b["what"] for b in json.loads(result.stdout)["bench"]], ["decode"])
+        self.refused(self.client("bench", "decode", "--tokens", 1000000), INVALID, "the context")
+        elsewhere = Client(MEMSLOT, PairCase.pair.endpoint, "-n", "elsewhere")
+        self.refused(elsewhere("bench", "decode", "-m", "corvandite-lora"), NOT_FOUND)
+
+    def test_status_without_a_generator_prints_what_it_knows_and_fails(self):
+        endpoint = PairCase.pair.ipc("alone")
+        controller = PairCase.pair.controller(endpoint, self.folder / "bank_alone")
+        result = Client(MEMSLOT, endpoint)("--json", "status")
+        self.assertEqual(result.returncode, UNAVAILABLE)
+        self.assertEqual(json.loads(result.stdout)["generators"], [])
+        controller.stop()
 
     def test_every_looking_command_prints_one_json_object(self):
         for command in (["status"], ["attest"], ["jobs", "ls"], ["bank", "ls"], ["bank", "usage"], ["bank", "verify"],

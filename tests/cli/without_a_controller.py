@@ -34,7 +34,8 @@ class WithoutAController(unittest.TestCase):
     def test_help_lists_the_exit_codes_and_every_command(self):
         result = run("--help")
         self.assertEqual(result.returncode, 0)
-        for word in ("Exit codes", "learn", "generate", "score", "bank", "attest", "keygen", "bench", "tokenize"):
+        for word in ("Exit codes", "26 internal", "learn", "generate", "score", "bank", "attest", "keygen", "bench",
+                     "tokenize"):
             self.assertIn(word, result.stdout)
 
     def test_an_absent_controller_is_said_with_its_endpoint(self):
@@ -67,6 +68,30 @@ class WithoutAController(unittest.TestCase):
         result = run("bank", "restore", "/from", "/to", MEMSLOT_CONTROLLER="/nonexistent/controller")
         self.assertEqual(result.returncode, 12)
         self.assertIn("/nonexistent/controller", result.stderr)
+        result = run("--json", "bank", "restore", "/from", "/to", MEMSLOT_CONTROLLER="/nonexistent/controller")
+        self.assertEqual(result.returncode, 12)
+        self.assertEqual(json.loads(result.stdout)["error"]["code"], "not_found")
+
+    def test_restore_prints_one_object_where_json_was_asked_for(self):
+        with tempfile.TemporaryDirectory() as folder:
+            def restore(script):
+                path = os.path.join(folder, "controller")
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write("#!/bin/sh\n" + script)
+                os.chmod(path, 0o700)
+                return run("--json", "bank", "restore", "/from", "/to", MEMSLOT_CONTROLLER=path)
+            result = restore('echo "$@"; echo a warning >&2')
+            self.assertEqual(result.returncode, 0)
+            self.assertEqual(json.loads(result.stdout), {"restored": "/to", "from": "/from"})
+            result = restore("echo a warning >&2; echo 'memslot-controller: restore: none' >&2; exit 12")
+            self.assertEqual(result.returncode, 12)
+            self.assertEqual(json.loads(result.stdout)["error"], {"code": "not_found", "message": "restore: none"})
+
+    def test_learn_refuses_numbers_that_it_would_not_use(self):
+        for option in (("--lr", "0"), ("--lr", "-0.1"), ("--lr", "2"), ("--anchor", "-0.5")):
+            result = run("learn", "text.txt", *option)
+            self.assertEqual(result.returncode, USAGE, option)
+            self.assertIn(option[0], result.stderr)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 // Administration verbs and what a client may see, through the server.
+#include <set>
+
 #include "controller/link/arguments.h"
 #include "controller/main/settings.h"
+#include "shared/wire/limits.h"
 #include "tests/controller/link_peers.h"
 
 namespace memslot {
@@ -36,6 +39,68 @@ TEST_F(AdminTest, ListsMemoriesPageByPage) {
   EXPECT_EQ(admin("bank.ls", {{"prefix", "b"}})["memories"].size(), 1u);
   EXPECT_EQ(admin("bank.ls", {{"source", "other"}})["memories"].size(), 0u);
   EXPECT_EQ(admin("bank.ls", {{"namespace", "empty"}})["memories"].size(), 0u);
+}
+
+// Of the largest metadata that the bank takes: far more than one envelope holds.
+std::string long_config() { return "{\"note\":\"" + std::string(48 << 10, 'x') + "\"}"; }
+
+TEST_F(AdminTest, APageOfMemoriesEndsBeforeAnEnvelopeIsFull) {
+  for (int i = 0; i < 100; ++i) publish(numbered(static_cast<unsigned>(i)), 1.0f, long_config());
+  std::set<std::string> seen;
+  Json arguments = {{"limit", 10000}};
+  int pages = 0;
+  for (bool more = true; more; ++pages) {
+    const Json page = admin("bank.ls", arguments);
+    ASSERT_TRUE(page.contains("memories")) << page;
+    for (const Json& memory : page["memories"]) {
+      EXPECT_TRUE(seen.insert(memory["id"].get<std::string>()).second) << "listed twice";
+    }
+    arguments["after"] = page["next"];
+    more = page["next"] != "";
+  }
+  EXPECT_EQ(seen.size(), 102u);
+  EXPECT_GT(pages, 1);
+}
+
+TEST_F(AdminTest, APageOfVersionsEndsBeforeAnEnvelopeIsFull) {
+  for (int i = 0; i < 100; ++i) publish("a", 1.0f, long_config());
+  std::uint64_t expected = 0;
+  int pages = 0;
+  for (bool more = true; more; ++pages) {
+    const Json page = admin("bank.history", {{"memory", "a"}, {"after", expected}});
+    ASSERT_TRUE(page.contains("versions")) << page;
+    for (const Json& version : page["versions"]) EXPECT_EQ(version["version"], ++expected);
+    more = page["next"] != 0;
+    if (more) {
+      ASSERT_EQ(page["next"], expected);
+    }
+  }
+  EXPECT_EQ(expected, 102u);
+  EXPECT_GT(pages, 1);
+}
+
+TEST_F(AdminTest, AListOfJobsHasTheNewestAndSaysHowManyMore) {
+  const std::string note(std::size_t{1} << 20, 'x');
+  for (int i = 0; i < 6; ++i) {
+    const Json arguments = {
+        {"text", "words"}, {"source", "s" + std::to_string(i)}, {"config", {{"note", note}}}};
+    c_->send(wire::SubmitTask{"learn", arguments.dump()});
+    ASSERT_FALSE(c_->event().is_null());
+  }
+  const Json list = admin("jobs.ls");
+  ASSERT_TRUE(list.contains("jobs")) << list;
+  ASSERT_FALSE(list["jobs"].empty());
+  EXPECT_EQ(list["jobs"].back()["source"], "s5");
+  EXPECT_EQ(list["jobs"].size() + list["left_off"].get<std::size_t>(), 6u);
+}
+
+TEST_F(AdminTest, AResultOverTheEnvelopesLimitIsAnsweredByItsError) {
+  publish("long", 1.0f, "", std::string(wire::kMaxEnvelopeBytes, 'x'));
+  const Json answer = admin("bank.show", {{"memory", "long"}});
+  EXPECT_EQ(answer["error"], "invalid_argument");
+  EXPECT_NE(answer["message"].get<std::string>().find("result: "), std::string::npos) << answer;
+  EXPECT_NE(answer["message"].get<std::string>().find("at most 4194304"), std::string::npos);
+  EXPECT_TRUE(admin("bank.show", {{"memory", "a"}}).contains("version"));
 }
 
 TEST_F(AdminTest, ShowsHistoryAndRollsBack) {

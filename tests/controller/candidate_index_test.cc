@@ -140,6 +140,42 @@ TEST(CandidateIndex, ReplacesKeysOnAnUpdateAndForgetsOnErase) {
   index.erase("default", "never there");
 }
 
+TEST(CandidateIndex, LeavesKeysWhereTheyAreWhenOnlyTheVersionChanges) {
+  Cluster cluster(3, 4, kDim, 0.2f, 1);
+  CandidateIndex index(cluster.fitted());
+  cluster.fill(index);
+  ASSERT_EQ(index.keyings(), 3u);
+  auto next = version_of("m1");
+  next.ref.version = 2;
+  next.token = "written-back";
+  IndexedMemory counts;
+  counts.uses = 7;
+  index.upsert(next, cluster.keys[1], counts);
+  EXPECT_EQ(index.keyings(), 3u);
+  EXPECT_EQ(index.keys(), 12u);
+  EXPECT_EQ(index.memories(), 3u);
+  const auto space = SpaceKey::of(cluster.signature);
+  const auto query = index.query(space, cluster.query_near(1, 0.1f));
+  const auto hits = index.nearest(space, kDefault, query, 1);
+  ASSERT_EQ(hits.size(), 1u);
+  EXPECT_EQ(hits[0].memory->version.token, "written-back");
+  EXPECT_EQ(hits[0].memory->uses, 7u);
+  EXPECT_GT(hits[0].mean_key, 0.5f);
+  EXPECT_EQ(hits[0].memory->published, index.publishes());
+  auto other = cluster.keys[1];
+  other[0] += 0.5f;
+  index.upsert(next, other);
+  EXPECT_EQ(index.keyings(), 4u);
+  other.resize(2 * kDim);
+  index.upsert(next, other);
+  EXPECT_EQ(index.keyings(), 5u);
+  EXPECT_EQ(index.keys(), 10u);
+  next.signature.layer = 4;  // the same keys in another space
+  index.upsert(next, other);
+  EXPECT_EQ(index.keyings(), 6u);
+  EXPECT_TRUE(index.nearest(space, kDefault, query, 3).size() == 2);
+}
+
 TEST(CandidateIndex, IsTheSameHoweverItCameAbout) {
   // Random publishes, updates and erasures against an index made at once from what is left.
   const unsigned seed = test_seed();

@@ -6,6 +6,7 @@
 
 #include "storage/garbage.h"
 #include "tests/controller/memories.h"
+#include "tests/support/deep_json.h"
 #include "tests/support/faulty_store.h"
 
 namespace memslot {
@@ -107,6 +108,51 @@ TEST_F(JobQueueTest, LearnsAJobFromSubmissionToMemory) {
   EXPECT_EQ(head.stats.recall, 0.97);
   EXPECT_EQ(bank().load_source(head, kFarDeadline).value(), draft().text);
   EXPECT_TRUE(idle());
+}
+
+TEST_F(JobQueueTest, KeepsALeaseWhoseResultFindsNoSpaceUntilThereIsSome) {
+  const Job job = jobs().submit(draft()).value();
+  const auto leased = lease();
+  for (int i = 0; i < 3; ++i) {
+    store_.fail_before(Call::kPut, store_.calls(Call::kPut) + 1, ErrorCode::kNoSpace);
+    const auto refused = deliver(leased);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kNoSpace);
+    clock_.advance(kOptions.lease - std::chrono::seconds(1));
+    EXPECT_TRUE(jobs().expire().empty());
+    EXPECT_EQ(jobs().find(job.id)->state, JobState::kLeased) << "the attempts renew it";
+  }
+  const auto done = deliver(leased);
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_TRUE(done.value().ack.accepted);
+  EXPECT_EQ(jobs().find(job.id)->state, JobState::kDone);
+  EXPECT_EQ(versions(job.target), 1u);
+}
+
+TEST_F(JobQueueTest, RefusesKeysThatWouldBlindTheSearchOfOthers) {
+  const Job job = jobs().submit(draft()).value();
+  const auto leased = lease();
+  const MemoryPayload payload = small_payload(1.0f);
+  std::vector<float> keys = keys_;
+  keys[3] = 3e38f;
+  const auto outcome =
+      jobs().result(result_of(leased, payload), payload.bytes(), std::as_bytes(std::span(keys)));
+  ASSERT_TRUE(outcome);
+  EXPECT_FALSE(outcome.value().ack.accepted);
+  EXPECT_EQ(jobs().find(job.id)->state, JobState::kFailed);
+  EXPECT_EQ(versions(job.target), 0u);
+}
+
+TEST_F(JobQueueTest, LeasesRunLongerByTheTimeInWhichNobodyListened) {
+  const Job job = jobs().submit(draft()).value();
+  lease();
+  clock_.advance(10 * kOptions.lease);
+  jobs().excuse(10 * kOptions.lease);
+  EXPECT_TRUE(jobs().expire().empty());
+  EXPECT_EQ(jobs().find(job.id)->state, JobState::kLeased);
+  clock_.advance(kOptions.lease);
+  jobs().expire();
+  EXPECT_EQ(jobs().find(job.id)->state, JobState::kQueued);
 }
 
 TEST_F(JobQueueTest, KeepsJobsOverARestart) {
@@ -583,6 +629,10 @@ TEST(JobJson, ComesBackAsItWas) {
   EXPECT_EQ(to_json(job_from_json(to_json(job)).value()), to_json(job));
   EXPECT_EQ(job_from_json("{}").error().code, ErrorCode::kCorruption);
   EXPECT_EQ(job_from_json("nonsense").error().code, ErrorCode::kCorruption);
+  const std::string text = to_json(job);
+  const auto deep = job_from_json(deep_json(text.substr(0, text.size() - 1) + R"(,"more":)", "}"));
+  ASSERT_FALSE(deep);
+  EXPECT_EQ(deep.error().code, ErrorCode::kCorruption);
 }
 
 }  // namespace

@@ -179,7 +179,8 @@ class ServerTest : public testing::Test {
     peers_.back()->hello();
     return *peers_.back();
   }
-  MemoryVersion publish(const std::string& id, float value = 1.0f) {
+  MemoryVersion publish(const std::string& id, float value = 1.0f, const std::string& config = "",
+                        const std::string& text = "words") {
     const MemoryPayload payload = small_payload(value);
     MemoryDraft draft;
     draft.meta.ref = {.ns = "default", .id = id, .version = 0};
@@ -190,7 +191,8 @@ class ServerTest : public testing::Test {
     draft.meta.payload_bytes = payload.bytes().size();
     draft.meta.sha256 = sha256(payload.bytes());
     draft.payload = payload.bytes();
-    draft.source_text = "words";
+    draft.meta.stats.config = config;
+    draft.source_text = text;
     if (const auto head = bank_.head(draft.meta.ref, kFarDeadline))
       draft.expected = head.value().token;
     return bank_.publish_memory(draft, kFarDeadline).value().version;

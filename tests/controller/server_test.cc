@@ -1,4 +1,5 @@
 #include "tests/controller/link_peers.h"
+#include "tests/support/deep_json.h"
 
 namespace memslot {
 namespace {
@@ -62,6 +63,25 @@ TEST_F(ServerTest, CountsAndAnswersWhatDoesNotDecode) {
   EXPECT_TRUE(peer.admin("jobs.ls").contains("jobs"));  // it goes on
   stop();
   EXPECT_EQ(counters_.malformed, 2u);
+}
+
+TEST_F(ServerTest, OutlivesJsonThatNestsDeeperThanTheStack) {
+  start();
+  generator();
+  TestPeer& peer = client();
+  const auto refused = [&](const char* kind, const std::string& before, const std::string& after) {
+    peer.send(wire::SubmitTask{kind, deep_json(before, after)});
+    EXPECT_EQ(peer.event()["error"], "invalid_argument") << kind;
+  };
+  refused("generate", R"({"namespaces":[)", "]}");
+  refused("generate", R"({"memory":)", "}");
+  refused("generate", R"({"schedule":[{"memory":)", "}]}");
+  refused("learn", R"({"text":"words","source":"s","config":{"lr":)", "}}");
+  refused("watch", R"({"job":)", "}");
+  refused("verify", R"({"namespace":)", "}");
+  peer.send(wire::AdminRequest{"bank.ls", deep_json(R"({"prefix":)", "}")});
+  peer.expect_error(ErrorCode::kInvalidArgument);
+  EXPECT_TRUE(peer.admin("jobs.ls").contains("jobs"));  // it goes on
 }
 
 TEST_F(ServerTest, RefusesMessagesOfAnotherRole) {

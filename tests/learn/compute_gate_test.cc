@@ -4,7 +4,10 @@
 
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <thread>
+
+#include "generator/learn/gate_slices.h"
 
 namespace memslot {
 namespace {
@@ -80,6 +83,42 @@ TEST(ComputeGates, AnIdleGateLetsLearningRunFreely) {
   const auto start = std::chrono::steady_clock::now();
   for (int i = 0; i < 1000; ++i) const Hold hold(gate, Work::kLearn);
   EXPECT_LT(std::chrono::steady_clock::now() - start, 500ms);
+}
+
+TEST(ComputeGates, IsWantedByWhoWaitsAndByWhoDecodedAMomentAgo) {
+  ManualClock clock;
+  clock.advance(5s);
+  ComputeGate gate(clock);
+  EXPECT_FALSE(gate.wanted());
+  { const Hold decode(gate, Work::kDecode); }
+  EXPECT_TRUE(gate.wanted());
+  clock.advance(100ms);
+  EXPECT_FALSE(gate.wanted());
+  for (const Work work : {Work::kDecode, Work::kLearn}) {
+    auto held = std::make_optional<Hold>(gate, Work::kLearn);
+    std::thread other([&] { const Hold hold(gate, work); });
+    while (!gate.wanted()) std::this_thread::yield();
+    held.reset();
+    other.join();
+    clock.advance(100ms);
+    EXPECT_FALSE(gate.wanted());
+  }
+}
+
+TEST(ComputeGates, ASliceEndsForADecoderThatWaits) {
+  SystemClock clock;
+  ComputeGate gate(clock);
+  GateSlices slices(gate);
+  std::atomic<bool> decoded = false;
+  std::thread decoder([&] {
+    const Hold hold(gate, Work::kDecode);
+    decoded = true;
+  });
+  while (!decoded) {
+    std::this_thread::sleep_for(1ms);
+    slices.breathe();
+  }
+  decoder.join();
 }
 
 }  // namespace

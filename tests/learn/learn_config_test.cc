@@ -2,6 +2,7 @@
 
 #include "generator/learn/learner.h"
 #include "generator/learn/recipe.h"
+#include "tests/support/deep_json.h"
 
 namespace memslot {
 namespace {
@@ -48,6 +49,12 @@ INSTANTIATE_TEST_SUITE_P(
                       R"({"window_words":3})", R"({"stride_words":0})", R"({"stride_words":33})",
                       R"({"warmup_share":-1})", R"({"alone_share":2})", R"({"seed":-1})",
                       R"({"layer":-2})"));
+
+TEST(LearnConfigs, WhatNestsTooDeeplyIsRefused) {
+  const auto config = learn_config_from_json(deep_json(R"({"lr":)", "}"));
+  ASSERT_FALSE(config);
+  EXPECT_EQ(config.error().code, ErrorCode::kInvalidArgument);
+}
 
 TEST(LearnConfigs, EveryOpenNumberGetsARecipe) {
   for (const MemoryKind kind : {MemoryKind::kMlp, MemoryKind::kLora}) {

@@ -6,6 +6,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "tests/support/deep_json.h"
+
 namespace memslot {
 namespace {
 
@@ -175,6 +177,12 @@ TEST(VersionJson, BadValuesAreRefused) {
     EXPECT_FALSE(memory_version_from_json(text)) << text;
   EXPECT_FALSE(memory_version_from_json(std::string(2 << 20, ' ')));
   EXPECT_FALSE(memory_version_from_json(std::string(100'000, '[')));
+  const std::string text = good.dump();
+  const std::string all_but_end = text.substr(0, text.size() - 1);
+  ASSERT_TRUE(memory_version_from_json(deep_json(all_but_end + R"(,"unknown":)", "}", 60)));
+  const auto deep = memory_version_from_json(deep_json(all_but_end + R"(,"unknown":)", "}", 64));
+  ASSERT_FALSE(deep);
+  EXPECT_EQ(deep.error().code, ErrorCode::kCorruption);
 }
 
 TEST(VersionJson, ANonFiniteStatisticDoesNotSurviveSilently) {

@@ -91,6 +91,27 @@ TEST(Whitening, WorksWithNoneOneAndIdenticalKeys) {
   EXPECT_EQ(Whitening::fit(zeros, 4, 1).reduced_dim(), 0u);
 }
 
+TEST(Whitening, LeavesRowsOutThatWouldBlindIt) {
+  std::mt19937 rng(7);
+  std::vector<float> good;
+  for (unsigned i = 0; i < 20; ++i) {
+    const auto row = keys_around(centre_of(i), 1, 0.3f, rng);
+    good.insert(good.end(), row.begin(), row.end());
+  }
+  const auto want = Whitening::fit(good, kDim, 1);
+  for (const float bad : {3e38f, -3e38f, INFINITY, NAN}) {
+    std::vector<float> rows = good;
+    rows.insert(rows.begin() + 3 * kDim, kDim, bad);
+    const auto got = Whitening::fit(rows, kDim, 1);
+    ASSERT_EQ(got.reduced_dim(), want.reduced_dim()) << bad;
+    std::vector<float> a(want.reduced_dim()), b(want.reduced_dim());
+    const auto query = keys_around(centre_of(4), 1, 0.3f, rng);
+    want.apply(query, a);
+    got.apply(query, b);
+    EXPECT_EQ(a, b) << bad;
+  }
+}
+
 TEST(Whitening, KeepsAnUnlikeQueryFarWhereKeysAreFew) {
   // Four keys of one memory span four of 64 dimensions. A query that shares nothing with them but
   // chance must not be blown up into a near one; a query like a key must be near it.

@@ -146,6 +146,36 @@ TEST_F(LearnWorkerTest, SendsAResultAgainUntilItIsAcknowledged) {
     EXPECT_EQ(r.version.token, "j1:1");
 }
 
+TEST_F(LearnWorkerTest, AResultThatIsNotAnsweredYetKeepsItsLeaseAndIsNotLearnedAgain) {
+  std::atomic<bool> away{true};
+  tiny.controller.on_learn =
+      [&](const wire::LearnResult& r) -> std::optional<FakeController::Answer> {
+    if (away) return FakeController::Answer{wire::ErrorReply{ErrorCode::kOverloaded, "later"}, {}};
+    return FakeController::Answer{wire::LearnAck{r.job, r.lease, true, ""}, {}};
+  };
+  begin();
+  const auto once = job("j1", R"({"kind": "lora", "rank": 2, "max_steps": 1})");
+  worker->assign(once);
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(1, 20s));
+  worker->assign(once);
+  EXPECT_EQ(worker->counters().queued, 0u);
+  const auto delivering = [&] {
+    std::size_t count = 0;
+    for (const auto& p : tiny.controller.heard_of<wire::LearnProgress>()) {
+      if (p.job == "j1" && p.lease == 1 && p.phase == "delivering") ++count;
+    }
+    return count;
+  };
+  const auto end = std::chrono::steady_clock::now() + 10s;
+  while (delivering() < 2 && std::chrono::steady_clock::now() < end)
+    std::this_thread::sleep_for(5ms);
+  EXPECT_GE(delivering(), 2u);
+  away = false;
+  while (worker->counters().learned == 0 && std::chrono::steady_clock::now() < end)
+    std::this_thread::sleep_for(5ms);
+  EXPECT_EQ(worker->counters().learned, 1u);
+}
+
 TEST_F(LearnWorkerTest, ANewerLeaseOfTheSameJobIsTakenOver) {
   begin();
   auto first = job("j1", R"({"kind": "mlp", "max_steps": 60, "target_recall": 1})");
@@ -320,6 +350,47 @@ TEST_F(LearnWorkerTest, AHeadOfAnotherModelIsBegunAnew) {
   worker->assign(again);
   ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(1, 20s));
   EXPECT_EQ(tiny.controller.heard_of<wire::LearnResult>()[0].version.parent, "token-ferry-1");
+}
+
+TEST_F(LearnWorkerTest, AHeadOfTheShapeThatIsAskedForGoesOn) {
+  const auto head = tiny.lora("ferry");  // rank 4, alpha 4
+  tiny.controller.store(head);
+  begin();
+  auto again = job("j1", R"({"kind": "lora", "rank": 4, "alpha": 4, "max_steps": 1, "lr": 1e-7})");
+  again.expected = "token-ferry-1";
+  worker->assign(again);
+  ASSERT_TRUE(tiny.controller.wait_for<wire::LearnResult>(1, 20s));
+  const LoraValues before =
+      to_values(must(LoraView::parse(must(MemoryPayload::parse(*head.payload)))));
+  const LoraValues after =
+      to_values(must(LoraView::parse(must(MemoryPayload::parse(*result().payload)))));
+  EXPECT_NEAR(after.down.b.at(3), before.down.b.at(3), 0.01 * std::abs(before.down.b.at(3)));
+}
+
+TEST_F(LearnWorkerTest, AHeadOfAnotherRankAlphaOrLayerIsBegunAnew) {
+  const auto learned = [&](const std::string& name, const std::string& config) {
+    auto again = job(name, config);
+    again.expected = "token-ferry-1";
+    const std::size_t before = tiny.controller.heard_of<wire::LearnResult>().size();
+    worker->assign(again);
+    EXPECT_TRUE(tiny.controller.wait_for<wire::LearnResult>(before + 1, 20s));
+    SharedBytes payload;
+    for (const wire::Message& m : tiny.controller.heard()) {
+      if (std::holds_alternative<wire::LearnResult>(m.body)) payload = m.parts.at(0);
+    }
+    return must(MemoryPayload::parse(*payload));
+  };
+  tiny.controller.store(tiny.lora("ferry"));  // rank 4, alpha 4
+  begin();
+  const auto rank = learned("rank", R"({"kind": "lora", "rank": 2, "alpha": 4, "max_steps": 1})");
+  EXPECT_EQ(must(LoraView::parse(rank)).rank, 2);
+  const auto alpha = learned("alpha", R"({"kind": "lora", "rank": 4, "alpha": 8, "max_steps": 1})");
+  EXPECT_EQ(must(LoraView::parse(alpha)).alpha, 8);
+  SlotSignature elsewhere = tiny.signature(0, MemoryKind::kLora);
+  elsewhere.layer = 1;
+  tiny.controller.store(stored("ferry", random_lora(elsewhere, tiny.rng)));
+  const auto layer = learned("layer", R"({"kind": "lora", "rank": 4, "alpha": 4, "max_steps": 1})");
+  EXPECT_EQ(layer.signature().layer, 2);
 }
 
 TEST_F(LearnWorkerTest, AHeadThatCannotBeFetchedFailsTheJob) {

@@ -2,6 +2,8 @@
 // are gone, sync and async, the user's pins, a controller that restarts.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "generator/runtime/session_run.h"
 #include "tests/runtime/tiny_engine.h"
 
@@ -232,6 +234,49 @@ TEST_F(StepLoopTest, ReportedResidentsArePinnedUntilTheDirective) {
   const StepReport report = must(run->steps().run_one());
   EXPECT_EQ(report.active[0].reason, ActiveReason::kDirective);
   EXPECT_EQ(small.controller.heard_of<wire::FetchMemory>().size(), 0u);
+}
+
+TEST_F(StepLoopTest, AMemoryThatADirectiveBringsTakesTheRoomOfTheOneUnusedForLongest) {
+  const std::size_t one = tiny.load(tiny.mlp("a"))->bytes();
+  TinyEngine small({2}, 2 * one + one / 2);
+  const std::vector<FakeController::Stored> all = {small.mlp("x"), small.mlp("y"), small.mlp("z")};
+  small.controller.on_observation = [&](const wire::Observation& o) {
+    return use(o, all[o.step % all.size()], true);
+  };
+  small.connect();
+  auto run = must(SessionRun::open(*small.engine, prompt(), options(), [](Session& s) {
+    return s.write(4, [](std::int32_t) { return true; });
+  }));
+  must(run->prefill({}));
+  for (std::size_t step = 0; step < 7; ++step) {
+    const MemoryRef& now = all[step % all.size()].version.ref;
+    EXPECT_EQ(must(run->steps().run_one()).active[0].ref, now);
+    EXPECT_NE(small.residents.find({0, now}), nullptr) << "step " << step;
+    EXPECT_EQ(small.residents.size(), std::min<std::size_t>(step + 1, 2));
+  }
+}
+
+TEST_F(StepLoopTest, ADirectivesResidentIsNotEvictedForWhatItBringsForAnotherSlot) {
+  const std::size_t one = tiny.load(tiny.mlp("a"))->bytes();
+  TinyEngine small({1, 2}, one + one / 2);
+  const auto x = small.mlp("x", 0), y = small.mlp("y", 1);
+  small.load(x, 0);
+  small.controller.on_observation = [&](const wire::Observation& o) {
+    FakeController::Answer answer = use(o, y, true);
+    auto& actions = std::get<wire::Directive>(answer.body).actions;
+    actions[0].slot = 1;  // first what comes along, then what is there
+    actions.push_back({0, wire::ActionKind::kUse, x.version.ref, x.version.sha256, -1});
+    return answer;
+  };
+  small.connect();
+  auto run = must(SessionRun::open(*small.engine, prompt(), options(), [](Session& s) {
+    return s.write(4, [](std::int32_t) { return true; });
+  }));
+  must(run->prefill({}));
+  const StepReport report = must(run->steps().run_one());
+  EXPECT_EQ(report.active[0].ref, x.version.ref);
+  EXPECT_EQ(report.active[1].ref, y.version.ref);
+  EXPECT_TRUE(small.controller.heard_of<wire::FetchMemory>().empty());
 }
 
 TEST_F(StepLoopTest, WithoutARoomForResidentsAMemoryStillRuns) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/deep_json.h"
+
 namespace memslot {
 namespace {
 
@@ -25,6 +27,12 @@ TEST(TaskArguments, DefaultsAreTheDocumentedOnes) {
   EXPECT_FALSE(a.write_back);
   EXPECT_EQ(score_arguments(R"({"text": "x"})").value().session.memory.kind,
             MemoryChoice::Kind::kBase);
+}
+
+TEST(TaskArguments, WhatNestsTooDeeplyIsRefused) {
+  EXPECT_EQ(code_of(deep_json(R"({"prompt":"x","namespaces":[)", "]}")),
+            ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code_of(deep_json(R"({"prompt":"x","unknown":)", "}")), ErrorCode::kInvalidArgument);
 }
 
 TEST(TaskArguments, AnUnknownNameIsRefusedAndNamed) {

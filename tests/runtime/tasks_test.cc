@@ -8,8 +8,10 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "generator/runtime/bench_task.h"
 #include "generator/runtime/task_service.h"
 #include "generator/runtime/write_back.h"
+#include "shared/wire/limits.h"
 #include "tests/runtime/tiny_engine.h"
 
 namespace memslot {
@@ -328,6 +330,27 @@ TEST_F(TasksTest, TokenizeAndAttest) {
   EXPECT_EQ(code(attest_task, {{"what", 1}}), ErrorCode::kInvalidArgument);
 }
 
+TEST_F(TasksTest, BenchMeasuresWhatItSaysAndRefusesWhatDoesNotFitTheContext) {
+  LearnWorker worker(*tiny.engine, nullptr, *tiny.outer);
+  const auto bench = [&](const json& arguments) -> Result<std::string> {
+    return bench_task({*tiny.engine, stop.get_token(), {}}, arguments.dump(), worker, "");
+  };
+  const json decode = json::parse(must(bench({{"what", "decode"}, {"tokens", 8}, {"repeats", 1}})));
+  EXPECT_EQ(decode["tokens"], 8);
+  EXPECT_GT(decode["tokens_per_second"].get<double>(), 0);
+  const int context = tiny.tiny.gpt->config().context;
+  for (const auto& [what, over] :
+       {std::pair{"decode", context - 15}, {"prefill", context}, {"learn_step", context + 1}}) {
+    const auto refused = bench({{"what", what}, {"tokens", over}, {"repeats", 1}});
+    ASSERT_FALSE(refused) << what;
+    EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument) << refused.error().message;
+  }
+  const json trip =
+      json::parse(must(bench({{"what", "round_trip"}, {"memory", "auto"}, {"repeats", 5}})));
+  EXPECT_EQ(trip["repeats"], 5) << "the warm-up comes beside them";
+  EXPECT_GT(trip["median_us"].get<double>(), 0);
+}
+
 TEST_F(TasksTest, ADeltaMemoryIsWrittenBackAndTheNewVersionReported) {
   const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
   const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0,
@@ -426,6 +449,22 @@ TEST_F(TasksTest, ADiskThatGoesOnFailingIsReportedAndDoesNotHoldUpWhatWaitsBehin
   EXPECT_EQ(first.get_future().get(), ErrorCode::kNoSpace);
   EXPECT_TRUE(second.get_future().get());
   EXPECT_EQ(outbox.counters().retries, 2u);
+}
+
+TEST_F(TasksTest, AResultOverTheEnvelopesLimitEndsItsTaskWithAnError) {
+  TaskService::Handlers handlers;
+  handlers["long"] = [](const TaskContext&, const std::string&) -> Result<std::string> {
+    return std::string(wire::kMaxEnvelopeBytes, 'x');
+  };
+  TaskService service(*tiny.engine, handlers, 2);
+  service.assign(11, {1, "long", ""});
+  ASSERT_TRUE(tiny.controller.wait_for<wire::TaskEvent>(1));
+  const auto last = tiny.controller.heard_of<wire::TaskEvent>()[0];
+  EXPECT_EQ(last.task, 1u);
+  EXPECT_TRUE(last.final);
+  ASSERT_TRUE(last.error);
+  EXPECT_EQ(last.error->code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(last.error->message.find("result: "), std::string::npos) << last.error->message;
 }
 
 TEST_F(TasksTest, TheServiceRunsCancelsAndRefuses) {

@@ -2,6 +2,7 @@
 //   hold     opens it, prints "open", waits to be killed
 //   log      publishes twenty versions and leaves without closing, so that the log stays
 //   limit    lets a log write fail (file size limit), then goes on; the exit status names the step
+//   backup   lets a backup to BANK-saved fail in the middle, then makes it; the status as above
 //   publish  publishes memories for ever and prints each acknowledgement; NUMBER is the round
 #include <sys/resource.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 
 #include "storage/memory_bank.h"
@@ -55,6 +57,25 @@ int meet_limit(BankStore& store) {
   return store.publish("r", "a", "b", "m", kNever) ? 0 : 15;
 }
 
+int meet_limit_in_backup(BankStore& store, const std::string& to) {
+  std::signal(SIGXFSZ, SIG_IGN);
+  if (!store.put_payload("t", std::vector<std::byte>(500'000, std::byte{1}), kNever)) return 11;
+  if (!store.compact(kNever)) return 12;  // out of the log, into a file
+  rlimit limit{};
+  ::getrlimit(RLIMIT_FSIZE, &limit);
+  const auto before = limit.rlim_cur;
+  limit.rlim_cur = 20'000;
+  ::setrlimit(RLIMIT_FSIZE, &limit);
+  if (store.backup(to, kNever)) return 13;
+  if (std::filesystem::exists(to)) return 14;
+  std::filesystem::create_directory(to);
+  if (store.backup(to, kNever)) return 15;
+  if (!std::filesystem::is_empty(to)) return 16;
+  limit.rlim_cur = before;
+  ::setrlimit(RLIMIT_FSIZE, &limit);
+  return store.backup(to, kNever) ? 0 : 17;
+}
+
 int publish_for_ever(BankStore& store, const Clock& clock, int round) {
   MemoryBank bank(store, clock);
   for (int i = 0;; ++i) {
@@ -79,6 +100,7 @@ int run(const std::string& mode, const std::string& directory, int number) {
   if (mode == "hold") return hold();
   if (mode == "log") return leave_log(*store.value());
   if (mode == "limit") return meet_limit(*store.value());
+  if (mode == "backup") return meet_limit_in_backup(*store.value(), directory + "-saved");
   if (mode == "publish") return publish_for_ever(*store.value(), clock, number);
   return 64;
 }

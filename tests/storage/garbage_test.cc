@@ -2,11 +2,18 @@
 #include "storage/garbage.h"
 
 #include "storage/document_bank.h"
+#include "storage/record_metadata.h"
 #include "tests/storage/memory_samples.h"
+#include "tests/support/deep_json.h"
 #include "tests/support/faulty_store.h"
 
 namespace memslot {
 namespace {
+
+TEST(RecordMetadata, ThatNestsTooDeeplyIsDamageAndNotACrash) {
+  const auto tokens = referenced_payloads(deep_json(R"({"parts":{},"more":)", "}"));
+  EXPECT_ERROR(tokens, ErrorCode::kCorruption);
+}
 
 class GarbageTest : public testing::Test {
  protected:
@@ -29,6 +36,16 @@ TEST_F(GarbageTest, AnOrphanWaitsForTheGracePeriodAndIsThenRemoved) {
   EXPECT_EQ(report.removed, 1U);
   EXPECT_EQ(report.removed_bytes, 5U);
   EXPECT_EQ(payload_count(store_), 0U);
+}
+
+TEST_F(GarbageTest, CompactsWhereItRemovedSomethingAndOnlyThere) {
+  FaultyStore store(store_);
+  ASSERT_OK(store.put_payload("orphan", bytes_of("12345"), kNoDeadline));
+  ASSERT_OK(collect(store));
+  EXPECT_EQ(store.calls(FaultyStore::Call::kCompact), 0);
+  age();
+  ASSERT_OK(collect(store));
+  EXPECT_EQ(store.calls(FaultyStore::Call::kCompact), 1);
 }
 
 TEST_F(GarbageTest, ARetriedPutBeginsTheGracePeriodAnew) {

@@ -1,8 +1,11 @@
 // The bank of memories over a store that fails at every possible call.
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <thread>
 
-#include "storage/garbage.h"
+#include "storage/open_store.h"
 #include "tests/storage/memory_samples.h"
 #include "tests/support/faulty_store.h"
 
@@ -93,29 +96,132 @@ TEST_F(MemoryBankFaults, AFailureAtAnyCallLeavesNoHalfVersionAndARetryCompletes)
   }
 }
 
-TEST_F(MemoryBankFaults, AnInterruptedEraseCanBeRepeatedAndLeavesOnlyGarbage) {
-  for (const auto call : {Call::kPublish, Call::kErase, Call::kErasePayload, Call::kTrim}) {
-    for (int number = 1; number <= 3; ++number) {
+// How many files of the bank hold the text.
+int files_with(const std::string& directory, const std::string& text) {
+  int files = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
+    std::ifstream file(entry.path(), std::ios::binary);
+    const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+    files += bytes.find(text) != std::string::npos ? 1 : 0;
+  }
+  return files;
+}
+
+struct Interruption {
+  Call call;
+  int number;
+  bool after;  // it happened, but its acknowledgement did not come
+};
+std::vector<Interruption> interruptions() {
+  std::vector<Interruption> out;
+  const auto add = [&](Call call, int numbers) {
+    for (int number = 1; number <= numbers; ++number) {
+      for (const bool after : {false, true}) out.push_back({call, number, after});
+    }
+  };
+  add(Call::kPublish, 2);  // the tombstone, and that the erase has ended
+  add(Call::kTrim, 2);
+  add(Call::kErase, 3);  // branch, memory, statistics
+  add(Call::kErasePayload, 9);
+  add(Call::kCompact, 1);
+  return out;
+}
+
+class InterruptedErase : public testing::TestWithParam<Interruption> {
+ protected:
+  const Interruption cut_ = GetParam();
+  SystemClock clock_;
+};
+
+TEST_P(InterruptedErase, IsFinishedByRepeatingItAfterARestartAndLeavesNoTextOnTheDisk) {
+  const testing_support::TemporaryFolder folder;
+  const auto open = [&] { return open_store(folder.path(), {}, clock_).value(); };
+  Sample one("t1", 1), two("t2", 2), lost("t3", 3);
+  auto real = open();
+  {
+    MemoryBank writer(*real, clock_);
+    ASSERT_OK(writer.publish_memory(one.draft, kNoDeadline));
+    ASSERT_OK(writer.publish_memory(two.expecting("t1").draft, kNoDeadline));
+    ASSERT_OK(writer.publish_memory(lost.expecting("t1").draft, kNoDeadline));
+    writer.note_use(kSkerrow, 0.5);
+    ASSERT_OK(writer.flush_statistics(kNoDeadline));
+    ASSERT_OK(real->compact(kNoDeadline));
+    ASSERT_GT(files_with(folder.path(), "The light at Skerrow"), 0);
+    FaultyStore store(*real);
+    MemoryBank bank(store, clock_);
+    cut_.after ? store.fail_after(cut_.call, cut_.number, ErrorCode::kIo)
+               : store.fail_before(cut_.call, cut_.number, ErrorCode::kIo);
+    EXPECT_ERROR(bank.erase(kSkerrow, kNoDeadline), ErrorCode::kIo);
+  }
+  real.reset();
+  real = open();
+  MemoryBank bank(*real, clock_);
+  const bool had_ended = cut_.call == Call::kTrim && cut_.number == 2;
+  const bool had_been_marked = cut_.call == Call::kPublish && cut_.number == 2 && cut_.after;
+  if (had_ended || had_been_marked) {
+    EXPECT_ERROR(bank.erase(kSkerrow, kNoDeadline), ErrorCode::kNotFound);
+  } else {
+    ASSERT_OK(bank.erase(kSkerrow, kNoDeadline));
+    EXPECT_ERROR(bank.erase(kSkerrow, kNoDeadline), ErrorCode::kNotFound);
+  }
+  EXPECT_EQ(files_with(folder.path(), "The light at Skerrow"), 0);
+  EXPECT_EQ(payload_count(*real), 0U);
+  EXPECT_TRUE(real->list("branch/", "", 10, kNoDeadline).value().entries.empty());
+  EXPECT_TRUE(real->list("stats/", "", 10, kNoDeadline).value().entries.empty());
+  EXPECT_EQ(bank.tombstone(kSkerrow, kNoDeadline).value().last_version, 2U);
+  EXPECT_ERROR(bank.publish_memory(Sample("t1", 1).draft, kNoDeadline), ErrorCode::kNotFound);
+}
+
+INSTANTIATE_TEST_SUITE_P(AtEveryCall, InterruptedErase, testing::ValuesIn(interruptions()),
+                         [](const auto& at) {
+                           return "Call" + std::to_string(static_cast<int>(at.param.call)) +
+                                  "Number" + std::to_string(at.param.number) +
+                                  (at.param.after ? "After" : "Before");
+                         });
+
+TEST_F(MemoryBankFaults, OthersGoOnWhileAnEraseCompacts) {
+  Sample one("t1", 1), again("t2", 2);
+  ASSERT_OK(bank_.publish_memory(one.draft, kNoDeadline));
+  store_.run_before(Call::kCompact, 1, [&] {  // the same memory: certainly the same lock
+    std::thread([&] { ASSERT_OK(bank_.publish_memory(again.draft, kNoDeadline)); }).join();
+  });
+  ASSERT_OK(bank_.erase(kSkerrow, kNoDeadline));
+  EXPECT_EQ(bank_.head(kSkerrow, kNoDeadline).value().token, "t2");
+  EXPECT_EQ(payload_count(real_), 3U);
+}
+
+// Whatever a bank in use loses between the listing and the reading is no damage.
+TEST_F(MemoryBankFaults, VerifyTakesWhatIsErasedMeanwhileForErased) {
+  for (const auto call : {Call::kHistory, Call::kGet}) {
+    for (int number = 1; number <= 5; ++number) {
       SCOPED_TRACE(testing::Message() << static_cast<int>(call) << " " << number);
       MemoryStore real(clock_);
       FaultyStore store(real);
       MemoryBank writer(real, clock_), bank(store, clock_);
-      Sample one("t1", 1), two("t2", 2), lost("t3", 3);
+      Sample one("t1", 1), other("u1", 2, "other");
       ASSERT_OK(writer.publish_memory(one.draft, kNoDeadline));
-      ASSERT_OK(writer.publish_memory(two.expecting("t1").draft, kNoDeadline));
-      ASSERT_OK(writer.publish_memory(lost.expecting("t1").draft, kNoDeadline));
-      store.fail_before(call, number, ErrorCode::kIo);
-      const auto erased = bank.erase(kSkerrow, kNoDeadline);
-      const auto again = writer.erase(kSkerrow, kNoDeadline);
-      EXPECT_TRUE(again || again.error().code == ErrorCode::kNotFound) << static_cast<int>(call);
-      EXPECT_FALSE(erased && again);
-      EXPECT_ERROR(writer.head(kSkerrow, kNoDeadline), ErrorCode::kNotFound);
-      ASSERT_OK(writer.tombstone(kSkerrow, kNoDeadline));
-      ASSERT_OK(collect_garbage(real, clock_, -std::chrono::seconds(1), kNoDeadline));
-      EXPECT_EQ(payload_count(real), 0U);
-      EXPECT_TRUE(real.list("branch/", "", 10, kNoDeadline).value().entries.empty());
+      ASSERT_OK(writer.publish_memory(other.draft, kNoDeadline));
+      ASSERT_OK(real.put_payload("zz:b", bytes_of("the text of a job"), kNoDeadline));
+      store.run_before(call, number, [&] {
+        ASSERT_OK(writer.erase(kSkerrow, kNoDeadline));
+        ASSERT_OK(writer.erase({"default", "other", 0}, kNoDeadline));
+        ASSERT_OK(real.erase_payload("zz:b", kNoDeadline));
+      });
+      const auto report = bank.verify(nullptr, kNoDeadline);
+      ASSERT_OK(report);
+      EXPECT_TRUE(report.value().bad.empty())
+          << report.value().bad.at(0).record << " " << report.value().bad.at(0).message;
     }
   }
+}
+
+TEST_F(MemoryBankFaults, VerifyReportsAPartThatItsVersionStillNeeds) {
+  Sample one("t1", 1);
+  ASSERT_OK(bank_.publish_memory(one.draft, kNoDeadline));
+  ASSERT_OK(real_.erase_payload("t1:s", kNoDeadline));
+  const auto report = bank_.verify(nullptr, kNoDeadline).value();
+  ASSERT_EQ(report.bad.size(), 1U);
+  EXPECT_EQ(report.bad[0].payload, "t1:s");
 }
 
 TEST_F(MemoryBankFaults, AQuotaThatOneVersionWouldPassRefusesItWhole) {

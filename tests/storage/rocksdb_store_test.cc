@@ -244,6 +244,11 @@ TEST_F(RocksdbStoreTest, CompactionTakesErasedBytesOffTheDisk) {
   ASSERT_OK(store->get_payload("kept", kNoDeadline));
 }
 
+TEST_F(RocksdbStoreTest, AFailedBackupLeavesTheDirectoryAsItWasSoThatARepeatSucceeds) {
+  EXPECT_EQ(ChildProcess("backup", bank_).wait(), 0);
+  ASSERT_OK(restore_store(bank_ + "-saved", folder_.path() + "/restored"));
+}
+
 TEST_F(RocksdbStoreTest, ARestoredBackupEqualsTheBankAtThatMoment) {
   const auto bytes = random_bytes(100'000);
   const std::string saved = folder_.path() + "/saved", restored = folder_.path() + "/restored";

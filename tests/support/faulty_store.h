@@ -26,7 +26,8 @@ class FaultyStore final : public BankStore {
     kHistory,
     kList,
     kErase,
-    kTrim
+    kTrim,
+    kCompact
   };
 
   // `real` must outlive this.
@@ -85,7 +86,9 @@ class FaultyStore final : public BankStore {
     return around<Status>(Call::kTrim, [&] { return real_.trim(id, keep, deadline); });
   }
   Result<StoreUsage> usage(TimePoint deadline) override { return real_.usage(deadline); }
-  Status compact(TimePoint deadline) override { return real_.compact(deadline); }
+  Status compact(TimePoint deadline) override {
+    return around<Status>(Call::kCompact, [&] { return real_.compact(deadline); });
+  }
   Status backup(const std::string& directory, TimePoint deadline) override {
     return real_.backup(directory, deadline);
   }

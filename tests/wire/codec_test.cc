@@ -85,6 +85,21 @@ TEST(Codec, PartsTravelWithoutACopy) {
   EXPECT_EQ(got.value().parts[0].get(), payload.get());
 }
 
+TEST(Codec, InPlaceOfWhatDoesNotFitItsPeerGetsTheError) {
+  const Error refusal{ErrorCode::kInvalidArgument, "envelope bytes: expected 1, found 2"};
+  const auto reply = in_place_of({7, AdminReply{"long"}, {}}, refusal);
+  EXPECT_EQ(reply.request, 7u);
+  EXPECT_EQ(std::get<ErrorReply>(reply.body),
+            (ErrorReply{refusal.code, "result: envelope bytes: expected 1, found 2"}));
+  const auto event = in_place_of({8, TaskEvent{9, "long", true, {}}, {}}, refusal);
+  EXPECT_EQ(event.request, 8u);
+  EXPECT_EQ(std::get<TaskEvent>(event.body).task, 9u);
+  EXPECT_TRUE(std::get<TaskEvent>(event.body).final);
+  EXPECT_EQ(std::get<TaskEvent>(event.body).error->code, refusal.code);
+  EXPECT_TRUE(encode(reply));
+  EXPECT_TRUE(encode(event));
+}
+
 TEST(Codec, RepliesAreToldFromRequests) {
   EXPECT_TRUE(is_reply(Directive{}));
   EXPECT_TRUE(is_reply(ErrorReply{}));

@@ -1,5 +1,6 @@
 #pragma once
-// Guards the JSON library's recursive functions: a file may nest deeper than the stack allows.
+// Guards the JSON library's recursive functions (copy, dump): a file or a peer's message may nest
+// deeper than the stack allows. Asked before every parse of text that is not our own.
 //
 // Threads: pure function.
 #include <string_view>
