@@ -91,7 +91,8 @@ Result<Checkpoint> Checkpoint::parse(const std::string& bytes) {
   MEMSLOT_TRY(out.config_digest, text_in(metadata, "config_digest"));
   MEMSLOT_TRY(out.index_digest, text_in(metadata, "index_digest"));
   for (const auto& [key, value] : metadata) {
-    if (key.starts_with(kNotePrefix)) out.notes[key.substr(std::string(kNotePrefix).size())] = value;
+    if (key.starts_with(kNotePrefix))
+      out.notes[key.substr(std::string(kNotePrefix).size())] = value;
   }
   if (out.feature_version != kFeatureVersion || out.scorer.features != feature_count()) {
     return mismatch("checkpoint's features",

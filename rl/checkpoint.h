@@ -28,7 +28,7 @@ struct Checkpoint {
   std::map<std::string, std::string> notes;  // anything else, for people
   std::map<std::string, HostTensor> tensors;
 
-  std::string bytes() const;  // the file's
+  std::string bytes() const;   // the file's
   std::string digest() const;  // SHA-256 of bytes(), hex: names the policy
   static Result<Checkpoint> parse(const std::string& bytes);
 

@@ -40,8 +40,8 @@ Status check_episode(const Episode& episode, std::uint32_t features, std::uint32
 std::vector<float> discounted_returns(const Episode& episode, float gamma);
 
 // Leave-one-out baseline (RLOO; Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for
-// free!"): for each rollout and step the mean return of the others at that step. Zero where there is
-// no other one.
+// free!"): for each rollout and step the mean return of the others at that step. Zero where there
+// is no other one.
 //   returns (N, T): rows may end early.
 std::vector<std::vector<float>> leave_one_out(const std::vector<std::vector<float>>& returns);
 

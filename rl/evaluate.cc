@@ -20,8 +20,7 @@ StreamScore run(const StreamEnv& env, std::size_t stream, const Selector& select
   std::vector<std::int32_t> chosen;
   for (std::size_t t = env.first_decision(stream); t < s.steps.size(); ++t) {
     chosen.push_back(selector.choose(env, stream, t, state));
-    const std::int32_t action =
-        chosen.size() > lag ? chosen[chosen.size() - 1 - lag] : kBaseAction;
+    const std::int32_t action = chosen.size() > lag ? chosen[chosen.size() - 1 - lag] : kBaseAction;
     const std::int32_t best = env.oracle(stream, t);
     const double tokens = s.steps[t].tokens;
     const double net = static_cast<double>(env.net(stream, t, action));

@@ -21,7 +21,7 @@
 namespace memslot {
 
 struct EvaluateOptions {
-  std::uint32_t lag = 0;  // 1: a choice is in effect one step later (async)
+  std::uint32_t lag = 0;           // 1: a choice is in effect one step later (async)
   std::optional<StreamKind> kind;  // only these streams
 };
 

@@ -57,9 +57,7 @@ float lead(const TopTwo& top, std::size_t i, const Candidate& c, float Candidate
   return std::isinf(other) ? own : own - other;  // no other memory: ahead of nothing
 }
 
-float log_count(double count, float scale) {
-  return static_cast<float>(std::log1p(count)) / scale;
-}
+float log_count(double count, float scale) { return static_cast<float>(std::log1p(count)) / scale; }
 
 float flag(bool value) { return value ? 1.0f : 0.0f; }
 
@@ -74,9 +72,8 @@ void append_features(const StepContext& step, std::span<const Candidate> candida
   MEMSLOT_CHECK(!candidates.empty());
   const TopTwo best = top_two(candidates, &Candidate::best_key);
   const TopTwo mean = top_two(candidates, &Candidate::mean_key);
-  const bool current_is_base = std::any_of(candidates.begin(), candidates.end(), [](const auto& c) {
-    return c.is_base && c.is_current;
-  });
+  const bool current_is_base = std::any_of(candidates.begin(), candidates.end(),
+                                           [](const auto& c) { return c.is_base && c.is_current; });
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     const Candidate& c = candidates[i];
     const float row[] = {

@@ -23,9 +23,8 @@ constexpr std::string_view kFormat = "memslot-gains-1";
 template <class Enum, std::size_t N>
 using Names = std::array<std::pair<Enum, std::string_view>, N>;
 
-constexpr Names<Split, 3> kSplits{{{Split::kTrain, "train"},
-                                   {Split::kValidation, "validation"},
-                                   {Split::kTest, "test"}}};
+constexpr Names<Split, 3> kSplits{
+    {{Split::kTrain, "train"}, {Split::kValidation, "validation"}, {Split::kTest, "test"}}};
 constexpr Names<StreamKind, 4> kKinds{{{StreamKind::kStream, "stream"},
                                        {StreamKind::kPrompt, "prompt"},
                                        {StreamKind::kContinuation, "continuation"},
@@ -84,13 +83,17 @@ class Reader {
 };
 
 json describe(const GainTable& t) {
-  json out = {{"model", t.model},       {"layer", t.layer},     {"step_tokens", t.step_tokens},
-              {"seed", t.seed},         {"generic", t.generic}, {"sources", json::array()},
-              {"memories", json::array()}, {"streams", json::array()}};
+  json out = {{"model", t.model},
+              {"layer", t.layer},
+              {"step_tokens", t.step_tokens},
+              {"seed", t.seed},
+              {"generic", t.generic},
+              {"sources", json::array()},
+              {"memories", json::array()},
+              {"streams", json::array()}};
   for (const TableSource& s : t.sources) {
-    out["sources"].push_back({{"name", s.name},
-                              {"split", name_in(kSplits, s.split)},
-                              {"has_memory", s.has_memory}});
+    out["sources"].push_back(
+        {{"name", s.name}, {"split", name_in(kSplits, s.split)}, {"has_memory", s.has_memory}});
   }
   for (const TableMemory& m : t.memories) {
     out["memories"].push_back({{"ref", m.ref.text()},
@@ -155,7 +158,8 @@ void read_streams(Reader& read, const json& from, GainTable& t) {
 
 Result<GainTable> read_description(const std::string& text) {
   const json from = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!from.is_object()) return corrupt("gain table's description", "a JSON object", "something else");
+  if (!from.is_object())
+    return corrupt("gain table's description", "a JSON object", "something else");
   GainTable t;
   Reader read;
   read.get(from, "model", t.model);
@@ -192,9 +196,11 @@ Status check(const GainTable& t) {
     if (rows < 0 || keys < 0 || tensor->shape != shape) {
       return corrupt("gain table's tensors", shape.text(), tensor->shape.text());
     }
-    if (!all_finite(tensor->values)) return corrupt("gain table", "finite numbers", "NaN or infinity");
+    if (!all_finite(tensor->values))
+      return corrupt("gain table", "finite numbers", "NaN or infinity");
   }
-  if (!all_finite(t.hidden.values)) return corrupt("gain table", "finite numbers", "NaN or infinity");
+  if (!all_finite(t.hidden.values))
+    return corrupt("gain table", "finite numbers", "NaN or infinity");
   const auto sources = static_cast<std::int32_t>(t.sources.size());
   const auto of_a_source = [&](std::int32_t s) { return s >= -1 && s < sources; };
   for (const TableMemory& memory : t.memories) {
@@ -251,12 +257,10 @@ Result<GainTable> GainTable::parse(const std::string& bytes) {
                    format == index.metadata.end() ? std::string("none") : format->second);
   }
   MEMSLOT_TRY(GainTable out, read_description(table->second));
-  const std::pair<const char*, HostTensor*> tensors[] = {{"hidden", &out.hidden},
-                                                         {"gain", &out.gain},
-                                                         {"entropy", &out.entropy},
-                                                         {"surprise", &out.surprise},
-                                                         {"activation", &out.activation},
-                                                         {"keys", &out.keys}};
+  const std::pair<const char*, HostTensor*> tensors[] = {
+      {"hidden", &out.hidden},         {"gain", &out.gain},
+      {"entropy", &out.entropy},       {"surprise", &out.surprise},
+      {"activation", &out.activation}, {"keys", &out.keys}};
   for (const auto& [name, tensor] : tensors) {
     const auto entry = index.tensors.find(name);
     if (entry == index.tensors.end()) return corrupt("gain table's tensor", name, "none");
@@ -281,7 +285,8 @@ std::vector<std::uint32_t> draw_generic(const GainTable& table, std::size_t coun
   std::vector<std::uint32_t> of_training;
   for (std::uint32_t i = 0; i < table.memories.size(); ++i) {
     const std::int32_t source = table.memories[i].source;
-    if (source < 0 || table.sources[static_cast<std::size_t>(source)].split != Split::kTrain) continue;
+    if (source < 0 || table.sources[static_cast<std::size_t>(source)].split != Split::kTrain)
+      continue;
     of_training.push_back(i);
   }
   // Fisher and Yates, as far as needed.

@@ -9,7 +9,8 @@
 //   net(t, m)  = gain(t, m) - generic(t);  0 for base
 //
 // On disk it is a safetensors file: "hidden" (S, D), "gain" (S, M), "entropy" and "surprise"
-// (S, M + 1; column 0 is base), "activation" (S, M), "keys" (n, D), and the rest as JSON in its metadata.
+// (S, M + 1; column 0 is base), "activation" (S, M), "keys" (n, D), and the rest as JSON in its
+// metadata.
 //
 // Errors:  parse(), load(): kNotFound, kIo, kCorruption (cut off, sizes that disagree, numbers that
 //          are not finite).
@@ -40,7 +41,7 @@ struct TableSource {
 struct TableMemory {
   MemoryRef ref;
   MemoryKind kind = MemoryKind::kLora;
-  std::int32_t source = -1;  // into sources
+  std::int32_t source = -1;               // into sources
   std::uint32_t first_key = 0, keys = 0;  // rows of GainTable::keys
   float wise_min_activation = 0;          // for the WISE rule
 };
@@ -65,13 +66,13 @@ struct GainTable {
   std::uint32_t step_tokens = 16;
   std::uint64_t seed = 0;
   std::vector<TableSource> sources;
-  std::vector<TableMemory> memories;     // M
-  std::vector<std::uint32_t> generic;    // memories whose mean gain is the generic one's
+  std::vector<TableMemory> memories;   // M
+  std::vector<std::uint32_t> generic;  // memories whose mean gain is the generic one's
   std::vector<TableStream> streams;
-  HostTensor hidden;    // (S, D): mean slot input over the step's tokens
-  HostTensor gain;      // (S, M)
-  HostTensor entropy;   // (S, M + 1)
-  HostTensor surprise;  // (S, M + 1)
+  HostTensor hidden;      // (S, D): mean slot input over the step's tokens
+  HostTensor gain;        // (S, M)
+  HostTensor entropy;     // (S, M + 1)
+  HostTensor surprise;    // (S, M + 1)
   HostTensor activation;  // (S, M): mean over tokens of || slot output with m - with base ||_2
   HostTensor keys;        // (n, D), raw
 

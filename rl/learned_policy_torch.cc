@@ -51,16 +51,15 @@ std::vector<float> LearnedPolicy::scores(const StepContext& step,
   if (!all_finite(features) || !all_finite(query) || !all_finite(keys)) return {};
   const c10::InferenceMode guard;
   const auto f32 = torch::TensorOptions(torch::kFloat32);
-  const torch::Tensor out = net_.scores(torch::from_blob(features.data(), {1, k, f}, f32),
-                                        torch::from_blob(query.data(), {1, r}, f32),
-                                        torch::from_blob(keys.data(), {1, k, r}, f32),
-                                        torch::ones({1, k}, torch::kBool));
+  const torch::Tensor out =
+      net_.scores(torch::from_blob(features.data(), {1, k, f}, f32),
+                  torch::from_blob(query.data(), {1, r}, f32),
+                  torch::from_blob(keys.data(), {1, k, r}, f32), torch::ones({1, k}, torch::kBool));
   const float* values = out.data_ptr<float>();
   return {values, values + k};
 }
 
-Choice LearnedPolicy::choose(const StepContext& step,
-                             std::span<const Candidate> candidates) const {
+Choice LearnedPolicy::choose(const StepContext& step, std::span<const Candidate> candidates) const {
   MEMSLOT_CHECK(!candidates.empty() && candidates[0].is_base);
   Choice choice;
   choice.scores = scores(step, candidates);

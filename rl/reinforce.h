@@ -1,13 +1,14 @@
 #pragma once
-// Learns the scorer from episodes by REINFORCE (Williams 1992, "Simple statistical gradient-following
-// algorithms for connectionist reinforcement learning").
+// Learns the scorer from episodes by REINFORCE (Williams 1992, "Simple statistical
+// gradient-following algorithms for connectionist reinforcement learning").
 //
 //   G_t = sum_k gamma^k r_(t+k)                              discounted return (episode.h)
 //   A_t = G_t - b_t                                          b_t: leave-one-out mean (RLOO), or
 //                                                            V(s_t), fitted by (V - G)^2
 //   w_t = min(c, pi(a_t | s_t) / mu(a_t | s_t))              importance ratio, no gradient; mu: the
 //                                                            policy that acted (1 where it is pi)
-//   L = - 1/N sum_t w_t A_t log pi(a_t | s_t)  -  beta 1/N sum_t H(pi(. | s_t))  [ + 1/2 1/N sum (V - G)^2 ]
+//   L = - 1/N sum_t w_t A_t log pi(a_t | s_t)  -  beta 1/N sum_t H(pi(. | s_t))  [ + 1/2 1/N sum (V
+//   - G)^2 ]
 //
 // over the N steps that train; beta decays as beta_0 * decay^update. Then the gradient is cut to
 // clip_norm (L2 over all parameters; Pascanu et al. 2013) and Adam (Kingma and Ba 2015) steps. The

@@ -36,16 +36,14 @@ class ValueNet {
     const torch::Tensor mask = b.mask.unsqueeze(-1);
     const torch::Tensor count = mask.to(b.features.dtype()).sum(1);
     const torch::Tensor mean = (b.features * mask).sum(1) / count;
-    const torch::Tensor most =
-        std::get<0>(b.features
-                        .masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity())
-                        .max(1));
+    const torch::Tensor most = std::get<0>(
+        b.features.masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity())
+            .max(1));
     const torch::Tensor x = torch::cat({mean, most}, -1).unsqueeze(1);  // (B, 1, 2F)
     const std::int64_t n = x.size(0);
     const auto none = torch::empty({n, 0}, x.options());
     return net_
-        .scores(x, none, torch::empty({n, 1, 0}, x.options()),
-                torch::ones({n, 1}, torch::kBool))
+        .scores(x, none, torch::empty({n, 1, 0}, x.options()), torch::ones({n, 1}, torch::kBool))
         .squeeze(-1);
   }
   const NamedTensors& parameters() const { return net_.parameters(); }
@@ -61,7 +59,8 @@ class TorchLearner final : public ReinforceLearner {
         dtype_(options.float64 ? torch::kFloat64 : torch::kFloat32),
         net_(scorer, options.seed, dtype_),
         value_(scorer.features, options.seed, dtype_) {
-    for (const auto& [name, tensor] : net_.parameters()) all_.emplace_back("scorer." + name, tensor);
+    for (const auto& [name, tensor] : net_.parameters())
+      all_.emplace_back("scorer." + name, tensor);
     for (const auto& [name, tensor] : value_.parameters()) {
       all_.emplace_back("value." + name, tensor);
     }
@@ -102,8 +101,7 @@ class TorchLearner final : public ReinforceLearner {
   Batch batch(const std::vector<Row>& rows) const;
   Loss loss_of(const Batch& batch) const;
   float beta() const {
-    return options_.entropy_bonus *
-           std::pow(options_.entropy_decay, static_cast<float>(updates_));
+    return options_.entropy_bonus * std::pow(options_.entropy_decay, static_cast<float>(updates_));
   }
   double step();  // from the gradients at hand: their norm before the cut
 
@@ -145,14 +143,10 @@ Batch TorchLearner::batch(const std::vector<Row>& rows) const {
   std::int64_t k = 1;
   for (const Row& row : rows) k = std::max<std::int64_t>(k, row.step->candidates);
   const auto f32 = torch::TensorOptions(torch::kFloat32);
-  Batch out{torch::zeros({b, k, f}, f32),
-            torch::zeros({b, r}, f32),
-            torch::zeros({b, k, r}, f32),
-            torch::zeros({b, k}, torch::kBool),
-            torch::zeros({b}, torch::kInt64),
-            torch::zeros({b}, f32),
-            torch::zeros({b}, f32),
-            torch::zeros({b}, f32)};
+  Batch out{torch::zeros({b, k, f}, f32),     torch::zeros({b, r}, f32),
+            torch::zeros({b, k, r}, f32),     torch::zeros({b, k}, torch::kBool),
+            torch::zeros({b}, torch::kInt64), torch::zeros({b}, f32),
+            torch::zeros({b}, f32),           torch::zeros({b}, f32)};
   const auto put = [](const std::vector<float>& from, const torch::Tensor& to, std::int64_t at) {
     std::copy(from.begin(), from.end(), to.data_ptr<float>() + at);
   };
@@ -171,8 +165,8 @@ Batch TorchLearner::batch(const std::vector<Row>& rows) const {
     out.target.data_ptr<float>()[i] = row.target;
     out.baseline.data_ptr<float>()[i] = row.baseline;
   }
-  for (torch::Tensor* t : {&out.features, &out.query, &out.keys, &out.behaviour, &out.target,
-                           &out.baseline}) {
+  for (torch::Tensor* t :
+       {&out.features, &out.query, &out.keys, &out.behaviour, &out.target, &out.baseline}) {
     *t = t->to(dtype_);
   }
   return out;
@@ -183,10 +177,10 @@ TorchLearner::Loss TorchLearner::loss_of(const Batch& b) const {
       torch::log_softmax(net_.scores(b.features, b.query, b.keys, b.mask), -1);
   const torch::Tensor of_action = log_p.gather(1, b.action.unsqueeze(-1)).squeeze(-1);
   const torch::Tensor own = b.behaviour.isnan();
-  const torch::Tensor ratio = torch::where(own, torch::ones_like(b.behaviour),
-                                           (of_action - b.behaviour).exp())
-                                  .clamp_max(options_.ratio_clip)
-                                  .detach();
+  const torch::Tensor ratio =
+      torch::where(own, torch::ones_like(b.behaviour), (of_action - b.behaviour).exp())
+          .clamp_max(options_.ratio_clip)
+          .detach();
   torch::Tensor advantage = b.target - b.baseline;
   torch::Tensor value_loss = torch::zeros({}, b.target.options());
   if (options_.baseline == Baseline::kValue) {
@@ -195,9 +189,8 @@ TorchLearner::Loss TorchLearner::loss_of(const Batch& b) const {
     value_loss = 0.5 * (v - b.target).square().mean();
   }
   const torch::Tensor finite = log_p.masked_fill(b.mask.logical_not(), 0.0);
-  const torch::Tensor entropy = -(finite.exp() * finite).masked_fill(b.mask.logical_not(), 0.0)
-                                     .sum(-1)
-                                     .mean();
+  const torch::Tensor entropy =
+      -(finite.exp() * finite).masked_fill(b.mask.logical_not(), 0.0).sum(-1).mean();
   return {-(ratio * advantage * of_action).mean(), entropy, value_loss};
 }
 
@@ -213,8 +206,8 @@ double TorchLearner::step() {
   const double cut = std::min(1.0, options_.clip_norm / (norm + 1e-12));
   ++updates_;
   const double n = static_cast<double>(updates_);
-  const double rate = options_.learning_rate * std::sqrt(1 - std::pow(kSecond, n)) /
-                      (1 - std::pow(kFirst, n));
+  const double rate =
+      options_.learning_rate * std::sqrt(1 - std::pow(kSecond, n)) / (1 - std::pow(kFirst, n));
   for (std::size_t i = 0; i < all_.size(); ++i) {
     const torch::Tensor& p = all_[i].second;
     if (!p.grad().defined()) continue;

@@ -10,7 +10,9 @@ ScorerNet::ScorerNet(ScorerConfig config, std::uint64_t seed, torch::Dtype dtype
     : config_(config), seed_(seed), dtype_(dtype) {
   const std::int64_t inputs = static_cast<std::int64_t>(config.features) + 1;
   const std::int64_t hidden = config.hidden, rank = config.rank, r = config.key_dim;
-  const auto limit = [](std::int64_t fan_in) { return 1.0 / std::sqrt(static_cast<double>(fan_in)); };
+  const auto limit = [](std::int64_t fan_in) {
+    return 1.0 / std::sqrt(static_cast<double>(fan_in));
+  };
   tau_ = add("tau", {1}, 0);
   u_ = add("u", {rank, r}, 0);
   v_ = add("v", {rank, r}, r == 0 ? 0 : limit(r));
@@ -41,9 +43,9 @@ torch::Tensor ScorerNet::add(const std::string& name, std::vector<std::int64_t> 
 torch::Tensor ScorerNet::scores(const torch::Tensor& features, const torch::Tensor& query,
                                 const torch::Tensor& keys, const torch::Tensor& mask) const {
   // q^T k + (U q)^T (V k)
-  const torch::Tensor q = query.unsqueeze(-1);                               // (B, R, 1)
-  torch::Tensor match = keys.matmul(q).squeeze(-1);                          // (B, K)
-  const torch::Tensor uq = query.matmul(u_.t()).unsqueeze(-1);               // (B, rank, 1)
+  const torch::Tensor q = query.unsqueeze(-1);                  // (B, R, 1)
+  torch::Tensor match = keys.matmul(q).squeeze(-1);             // (B, K)
+  const torch::Tensor uq = query.matmul(u_.t()).unsqueeze(-1);  // (B, rank, 1)
   match = tau_ * (match + keys.matmul(v_.t()).matmul(uq).squeeze(-1));
   const torch::Tensor x = torch::cat({features, match.unsqueeze(-1)}, -1);  // (B, K, F + 1)
   torch::Tensor h = torch::tanh(torch::matmul(x, w1_.t()) + b1_);
@@ -74,7 +76,7 @@ Status load(const std::map<std::string, HostTensor>& from, const std::string& pr
     MEMSLOT_CHECK(expected);
     if (host.shape != expected.value()) {
       return memslot::mismatch("checkpoint tensor " + prefix + name, expected.value().text(),
-                      host.shape.text());
+                               host.shape.text());
     }
     // from_blob reads only.
     auto* values = const_cast<float*>(host.values.data());

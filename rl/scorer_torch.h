@@ -1,5 +1,6 @@
 #pragma once
-// The scorer as a torch module; the formula is in scorer_config.h. Only rl/*_torch.* may include it.
+// The scorer as a torch module; the formula is in scorer_config.h. Only rl/*_torch.* may include
+// it.
 //
 // Threads: const calls from any thread, without gradients.
 #include <torch/torch.h>
@@ -37,8 +38,8 @@ class ScorerNet {
   torch::Tensor tau_, u_, v_, w1_, b1_, w2_, b2_, w3_, b3_;
 };
 
-// Copies between tensors and a checkpoint, names with `prefix`. load(): kMismatch (shape), kCorruption
-// (missing).
+// Copies between tensors and a checkpoint, names with `prefix`. load(): kMismatch (shape),
+// kCorruption (missing).
 void store(const NamedTensors& from, const std::string& prefix,
            std::map<std::string, HostTensor>& to);
 Status load(const std::map<std::string, HostTensor>& from, const std::string& prefix,

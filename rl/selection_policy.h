@@ -19,12 +19,12 @@ struct Candidate {
   MemoryRef ref;  // ref.id empty: base
   MemoryKind kind = MemoryKind::kMlp;
   bool is_base = false;
-  bool is_current = false;  // active during the previous step
-  bool resident = false;    // in the generator's memory: loading is free of transfer
-  float best_key = 0;       // cosine of the whitened query with the nearest key, in [-1, 1]
-  float mean_key = 0;       // ... with the mean of the memory's keys
+  bool is_current = false;       // active during the previous step
+  bool resident = false;         // in the generator's memory: loading is free of transfer
+  float best_key = 0;            // cosine of the whitened query with the nearest key, in [-1, 1]
+  float mean_key = 0;            // ... with the mean of the memory's keys
   std::span<const float> key{};  // (R) that mean, whitened, length 1; empty: base, or no keys
-  float past_net_gain = 0;  // nats per token, mean over past uses; 0 if none
+  float past_net_gain = 0;       // nats per token, mean over past uses; 0 if none
   std::uint32_t uses = 0;
   std::uint64_t age = 0;  // publishes since its own, no clock
   float swap_cost = 0;    // nats per token, subtracted from the reward

@@ -70,19 +70,18 @@ std::unique_ptr<Selector> base_selector() {
 }
 
 std::unique_ptr<Selector> random_selector(std::uint64_t seed) {
-  return make_rule(
-      "random", [seed](const StreamEnv& env, std::size_t stream, std::size_t step, const EnvState&) {
-        const std::size_t n = env.table().memories.size();
-        return n == 0 ? kBaseAction : static_cast<std::int32_t>(uniform_below(n, seed, stream, step));
-      });
+  return make_rule("random", [seed](const StreamEnv& env, std::size_t stream, std::size_t step,
+                                    const EnvState&) {
+    const std::size_t n = env.table().memories.size();
+    return n == 0 ? kBaseAction : static_cast<std::int32_t>(uniform_below(n, seed, stream, step));
+  });
 }
 
 std::unique_ptr<Selector> nearest_selector(float threshold) {
   return make_rule("nearest", [threshold](const StreamEnv& env, std::size_t stream,
                                           std::size_t step, const EnvState& state) {
     if (env.decision(stream, step, state).context.query.empty()) return state.active;
-    return highest(env, threshold,
-                   [&](std::size_t m) { return env.best_key(stream, step, m); });
+    return highest(env, threshold, [&](std::size_t m) { return env.best_key(stream, step, m); });
   });
 }
 
@@ -117,10 +116,10 @@ std::unique_ptr<Selector> audition_selector() {
 }
 
 std::unique_ptr<Selector> lagged_oracle_selector() {
-  return make_rule("lagged_oracle", [](const StreamEnv& env, std::size_t stream, std::size_t step,
-                                       const EnvState&) {
-    return step == 0 ? kBaseAction : env.oracle(stream, step - 1);
-  });
+  return make_rule("lagged_oracle",
+                   [](const StreamEnv& env, std::size_t stream, std::size_t step, const EnvState&) {
+                     return step == 0 ? kBaseAction : env.oracle(stream, step - 1);
+                   });
 }
 
 std::unique_ptr<Selector> oracle_selector() {

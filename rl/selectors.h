@@ -30,9 +30,9 @@ std::unique_ptr<Selector> random_selector(std::uint64_t seed);
 // The memory of the nearest key over all memories, if its cosine exceeds the threshold; before the
 // first summary what is active stays.
 std::unique_ptr<Selector> nearest_selector(float threshold);
-// WISE's routing rule (Wang et al. 2024, arXiv:2405.14768): Delta_m, the mean distance of the slot's
-// output with m from base's over the previous step; of the memories above `ratio` times their own
-// least Delta while they were learned the one with the largest; base where there is none.
+// WISE's routing rule (Wang et al. 2024, arXiv:2405.14768): Delta_m, the mean distance of the
+// slot's output with m from base's over the previous step; of the memories above `ratio` times
+// their own least Delta while they were learned the one with the largest; base where there is none.
 std::unique_ptr<Selector> wise_selector(float ratio = 0.88f);
 // Re-scores the candidates on the previous step: the best net gain there, base if none is above 0.
 std::unique_ptr<Selector> audition_selector();

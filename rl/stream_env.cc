@@ -163,8 +163,8 @@ EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvS
   out.context.steps_since_swap = state.steps_since_swap;
   if (known) out.context.query = query;
   if (step > 0) {
-    const std::uint64_t before = (at - 1) * (memories + 1) +
-                                 static_cast<std::uint64_t>(state.active + 1);
+    const std::uint64_t before =
+        (at - 1) * (memories + 1) + static_cast<std::uint64_t>(state.active + 1);
     out.context.entropy = table_.entropy.values[before];
     out.context.surprise = table_.surprise.values[before];
   }

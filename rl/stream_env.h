@@ -78,11 +78,11 @@ class StreamEnv {
   const GainTable& table_;
   EnvOptions options_;
   Whitening whitening_;
-  std::vector<float> keys_;     // (n, R)
-  std::vector<float> means_;    // (M, R), length 1
-  std::vector<float> queries_;  // (S, R); all zero: none
-  std::vector<float> similar_;  // (S, 2, M): best key, mean key
-  std::vector<float> generic_;  // (S)
+  std::vector<float> keys_;           // (n, R)
+  std::vector<float> means_;          // (M, R), length 1
+  std::vector<float> queries_;        // (S, R); all zero: none
+  std::vector<float> similar_;        // (S, 2, M): best key, mean key
+  std::vector<float> generic_;        // (S)
   std::vector<std::int32_t> oracle_;  // (S)
 };
 

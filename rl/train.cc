@@ -21,8 +21,7 @@ EpisodeStep step_of(const EnvDecision& decision, std::uint32_t key_dim) {
   out.keys.assign(std::size_t{out.candidates} * key_dim, 0.0f);
   for (std::size_t i = 0; i < decision.candidates.size(); ++i) {
     const auto key = decision.candidates[i].key;
-    std::copy(key.begin(), key.end(),
-              out.keys.begin() + static_cast<std::ptrdiff_t>(i * key_dim));
+    std::copy(key.begin(), key.end(), out.keys.begin() + static_cast<std::ptrdiff_t>(i * key_dim));
   }
   return out;
 }
@@ -118,8 +117,7 @@ Result<UpdateReport> Trainer::update(std::uint64_t number) {
     MEMSLOT_TRY(const auto log_probs, learner_->log_probs(steps));
     for (std::size_t i = 0; i < steps.size(); ++i) {
       Running& r = *owners[i];
-      const double uniform =
-          uniform01(options_.reinforce.seed, kActions, (number << 24) + draw++);
+      const double uniform = uniform01(options_.reinforce.seed, kActions, (number << 24) + draw++);
       EpisodeStep& step = steps[i];
       step.action = sample(log_probs[i], uniform);
       step.log_prob = log_probs[i][step.action];
@@ -139,8 +137,7 @@ Result<UpdateReport> Trainer::update(std::uint64_t number) {
   return learner_->update(streams);
 }
 
-Result<bool> Trainer::look(TrainResult& result,
-                           const std::function<bool(const TrainPoint&)>& show,
+Result<bool> Trainer::look(TrainResult& result, const std::function<bool(const TrainPoint&)>& show,
                            const UpdateReport& report) {
   const Checkpoint present = learner_->checkpoint(/*with_optimizer=*/false);
   MEMSLOT_TRY(auto policy, make_learned_policy(present));

@@ -1,6 +1,6 @@
 #pragma once
-// Offline training from a gain table: rollouts on its training streams, REINFORCE on them, a look at
-// the validation streams every so often, and the best parameters seen there.
+// Offline training from a gain table: rollouts on its training streams, REINFORCE on them, a look
+// at the validation streams every so often, and the best parameters seen there.
 //
 //   warm start  imitation of the lagged oracle (the best action of the previous step), optional
 //   an update   `streams` training streams drawn without regard to order, `rollouts` of each
@@ -37,8 +37,8 @@ struct TrainPoint {
 };
 
 struct TrainResult {
-  Checkpoint best;     // to publish
-  Checkpoint resume;   // with the optimizer, after the last update
+  Checkpoint best;    // to publish
+  Checkpoint resume;  // with the optimizer, after the last update
   std::vector<TrainPoint> curve;
 };
 

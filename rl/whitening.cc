@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "shared/base/error.h"
-#include "storage/key_block.h"
+#include "shared/memory/record.h"
 
 namespace memslot {
 namespace {

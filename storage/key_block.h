@@ -12,10 +12,6 @@
 
 namespace memslot {
 
-// Far above any hidden state, and far below where squares and their sums leave f32: one memory's
-// keys take part in the statistics of everybody's.
-inline constexpr float kMaxKeyValue = 1e6f;
-
 // kInvalidArgument: outside the limits, or values.size() is no multiple of dim.
 Status check_keys(const MemoryKeys& keys);
 std::vector<std::byte> encode_keys(const MemoryKeys& keys);        // REQUIRES: check_keys()

@@ -13,10 +13,9 @@ namespace {
 
 Error failed(const std::string& path, const char* doing) {
   const int why = errno;
-  const ErrorCode code = why == ENOSPC || why == EDQUOT ? ErrorCode::kNoSpace
-                         : why == EACCES || why == EPERM || why == EROFS
-                             ? ErrorCode::kPermission
-                             : ErrorCode::kIo;
+  const ErrorCode code = why == ENOSPC || why == EDQUOT                  ? ErrorCode::kNoSpace
+                         : why == EACCES || why == EPERM || why == EROFS ? ErrorCode::kPermission
+                                                                         : ErrorCode::kIo;
   return {code, path + ": cannot " + doing + ": " + std::strerror(why)};
 }
 
@@ -62,7 +61,8 @@ Status write_file(const std::string& path, std::string_view bytes) {
   }
   const auto folder = std::filesystem::path(path).parent_path();
   const Descriptor directory(folder.empty() ? "." : folder.string(), O_RDONLY | O_DIRECTORY);
-  if (directory.get() < 0 || ::fsync(directory.get()) != 0) return failed(path, "sync the folder of");
+  if (directory.get() < 0 || ::fsync(directory.get()) != 0)
+    return failed(path, "sync the folder of");
   return ok();
 }
 

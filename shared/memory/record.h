@@ -84,6 +84,10 @@ struct MemoryVersion {
 std::string to_json(const MemoryVersion& version);
 Result<MemoryVersion> memory_version_from_json(std::string_view json);
 
+// Far above any hidden state, and far below where squares and their sums leave f32: one memory's
+// keys take part in the statistics of everybody's.
+inline constexpr float kMaxKeyValue = 1e6f;
+
 // Key vectors: `rows` rows of `dim` f32, row-major.
 struct MemoryKeys {
   std::uint32_t dim = 0;

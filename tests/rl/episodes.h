@@ -8,12 +8,14 @@
 
 namespace memslot::testing_support {
 
-inline EpisodeStep random_step(std::uint64_t seed, std::uint32_t candidates, std::uint32_t key_dim) {
+inline EpisodeStep random_step(std::uint64_t seed, std::uint32_t candidates,
+                               std::uint32_t key_dim) {
   std::uint64_t at = 0;
   const auto number = [&] { return static_cast<float>(2 * uniform01(seed, 7, at++) - 1); };
   EpisodeStep step;
   step.candidates = candidates;
-  for (std::uint32_t i = 0; i < candidates * feature_count(); ++i) step.features.push_back(number());
+  for (std::uint32_t i = 0; i < candidates * feature_count(); ++i)
+    step.features.push_back(number());
   for (std::uint32_t i = 0; i < key_dim; ++i) step.query.push_back(number());
   for (std::uint32_t i = 0; i < candidates * key_dim; ++i) step.keys.push_back(number());
   step.action = static_cast<std::uint32_t>(uniform_below(candidates, seed, 8, 0));

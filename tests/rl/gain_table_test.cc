@@ -12,8 +12,13 @@ namespace memslot {
 namespace {
 
 GainTable small() {
-  return testing_support::SyntheticTable({.train = 2, .validation = 1, .test = 1, .uncovered = 1,
-                                          .memories_each = 1, .streams_each = 1, .dim = 4})
+  return testing_support::SyntheticTable({.train = 2,
+                                          .validation = 1,
+                                          .test = 1,
+                                          .uncovered = 1,
+                                          .memories_each = 1,
+                                          .streams_each = 1,
+                                          .dim = 4})
       .take();
 }
 
@@ -45,7 +50,8 @@ TEST(GainTable, WhatDisagreesIsCorruptAndNamed) {
     EXPECT_EQ(read.error().code, ErrorCode::kCorruption);
     EXPECT_NE(read.error().message.find(named), std::string::npos) << read.error().message;
   };
-  refused([](GainTable& t) { t.gain.values[3] = std::numeric_limits<float>::quiet_NaN(); }, "finite");
+  refused([](GainTable& t) { t.gain.values[3] = std::numeric_limits<float>::quiet_NaN(); },
+          "finite");
   refused([](GainTable& t) { t.hidden.values[0] = std::numeric_limits<float>::infinity(); },
           "finite");
   refused([](GainTable& t) { t.memories.pop_back(); }, "tensors");

@@ -23,7 +23,8 @@ struct LearnedPolicyTest : testing::Test {
     std::vector<Candidate> out(count);
     out[0].is_base = true;
     for (std::size_t i = 1; i < count; ++i) {
-      out[i].ref = {.ns = "default", .id = std::string("m").append(std::to_string(i)), .version = i};
+      out[i].ref = {
+          .ns = "default", .id = std::string("m").append(std::to_string(i)), .version = i};
       out[i].best_key = 0.1f * static_cast<float>(i);
       out[i].key = key;
     }
@@ -72,7 +73,8 @@ TEST_F(LearnedPolicyTest, TheSameCheckpointGivesTheSameScoresBitForBit) {
   const auto candidates = some_candidates(9);
   const StepContext context{.session = 3, .step = 1, .query = query};
   const auto again = make_learned_policy(Checkpoint::parse(checkpoint.bytes()).value()).value();
-  EXPECT_EQ(policy()->choose(context, candidates).scores, again->choose(context, candidates).scores);
+  EXPECT_EQ(policy()->choose(context, candidates).scores,
+            again->choose(context, candidates).scores);
   EXPECT_EQ(policy()->digest(), again->digest());
 }
 

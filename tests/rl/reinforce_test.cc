@@ -76,8 +76,8 @@ TEST(Reinforce, TheGradientIsThatOfFiniteDifferences) {
   expect_gradient_of_differences(Baseline::kValue);
 }
 
-// A bandit: of K arms the one whose first feature is the highest pays 1, the others 0. An episode is
-// one pull, chosen by the present policy.
+// A bandit: of K arms the one whose first feature is the highest pays 1, the others 0. An episode
+// is one pull, chosen by the present policy.
 class Bandit {
  public:
   explicit Bandit(std::uint64_t seed) : seed_(seed) {}

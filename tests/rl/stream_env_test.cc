@@ -28,7 +28,8 @@ TEST_F(StreamEnvTest, CandidatesAreBaseTheCurrentOneAndTheNearest) {
   EXPECT_EQ(d.context.steps_since_swap, 2u);
   // No memory outside the list is nearer than one of the nearest in it.
   float least = 1;
-  for (std::size_t i = 2; i < d.actions.size(); ++i) least = std::min(least, d.candidates[i].best_key);
+  for (std::size_t i = 2; i < d.actions.size(); ++i)
+    least = std::min(least, d.candidates[i].best_key);
   for (std::size_t m = 0; m < table.memories.size(); ++m) {
     if (std::count(d.actions.begin(), d.actions.end(), static_cast<std::int32_t>(m)) > 0) continue;
     EXPECT_LE(env.best_key(0, 3, m), least);
@@ -120,8 +121,7 @@ TEST_F(StreamEnvTest, APairedDifferenceOfTheSameIsNothing) {
   const Interval none = paired_difference(env, a, a);
   EXPECT_EQ(none.low, 0.0);
   EXPECT_EQ(none.high, 0.0);
-  const Interval more =
-      paired_difference(env, evaluate(env, Split::kTest, *oracle_selector()), a);
+  const Interval more = paired_difference(env, evaluate(env, Split::kTest, *oracle_selector()), a);
   EXPECT_GT(more.low, 0.0);
 }
 

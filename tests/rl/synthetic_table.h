@@ -30,10 +30,12 @@ class SyntheticTable {
     add_sources(o_.test, Split::kTest, true);
     add_sources(o_.uncovered, Split::kTrain, false);
     for (std::size_t s = 0; s < t_.sources.size(); ++s) {
-      for (std::size_t m = 0; t_.sources[s].has_memory && m < o_.memories_each; ++m) add_memory(s, m);
+      for (std::size_t m = 0; t_.sources[s].has_memory && m < o_.memories_each; ++m)
+        add_memory(s, m);
     }
     for (std::size_t s = 0; s < t_.sources.size(); ++s) {
-      for (std::size_t i = 0; t_.sources[s].has_memory && i < o_.streams_each; ++i) add_stream(s, i);
+      for (std::size_t i = 0; t_.sources[s].has_memory && i < o_.streams_each; ++i)
+        add_stream(s, i);
     }
     finish();
   }
@@ -85,7 +87,8 @@ class SyntheticTable {
       const std::size_t steps = 2 + below(5);
       for (std::size_t i = 0; i < steps; ++i) add_step(now, s);
       do {
-        now = below(4) == 0 ? t_.sources.size() - 1 - below(o_.uncovered) : below(t_.sources.size());
+        now =
+            below(4) == 0 ? t_.sources.size() - 1 - below(o_.uncovered) : below(t_.sources.size());
       } while (t_.sources[now].has_memory && t_.sources[now].split != s.split);
     }
     t_.streams.push_back(std::move(s));
@@ -103,8 +106,7 @@ class SyntheticTable {
       t_.surprise.values.push_back((own ? 2.1f : 3.2f) + 0.2f * noise());
       t_.activation.values.push_back((own ? 1.3f : 0.7f) + 0.2f * std::abs(noise()));
     }
-    stream.steps.push_back(
-        {16, static_cast<std::int32_t>(source), t_.sources[source].has_memory});
+    stream.steps.push_back({16, static_cast<std::int32_t>(source), t_.sources[source].has_memory});
   }
   void finish() {
     const auto rows = static_cast<std::int64_t>(t_.hidden.values.size() / o_.dim);
