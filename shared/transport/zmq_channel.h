@@ -9,13 +9,14 @@
 // Frames:      sent without a copy (the I/O thread holds the SharedBytes until they are written),
 //              received with one.
 // Limits:      per peer at most max_pending_bytes wait to be written, for a server end in all at
-//              most max_total_bytes. Incoming: at most max_inbound whole packets wait per peer, then
-//              the kernel's flow control holds the peer back; a frame over kMaxPartBytes ends the
-//              connection, other excess (envelope, number of frames) drops the packet.
-//              What is NOT bounded: the frames of a packet whose last one has not come. ZeroMQ shows
-//              a packet when it is whole, counts it once (ZMQ_RCVHWM) and has no limit on frames
-//              (ZMQ_MAXMSGSIZE is one frame's), so a peer past the handshake can make this process
-//              hold all that it sends, until its connection ends. See docs/operations.md.
+//              most max_total_bytes. Incoming: at most max_inbound whole packets wait per peer,
+//              then the kernel's flow control holds the peer back; a frame over kMaxPartBytes ends
+//              the connection, other excess (envelope, number of frames) drops the packet.
+//              What is NOT bounded: the frames of a packet whose last one has not come. ZeroMQ
+//              shows a packet when it is whole, counts it once (ZMQ_RCVHWM) and has no limit on
+//              frames (ZMQ_MAXMSGSIZE is one frame's), so a peer past the handshake can make this
+//              process hold all that it sends, until its connection ends. docs/operations.md says
+//              how to bound the process.
 // Reconnect:   a client end reconnects for ever; a server end that is started again on the same
 //              endpoint is found again. A client that comes back under its old identity takes its
 //              place over (ROUTER_HANDOVER).

@@ -196,13 +196,14 @@ class BadInput(PairCase):
         self.refused(self.client("score", ""), INVALID, "expected", "found")
 
     def test_a_learned_file_is_said_though_the_next_one_fails(self):
-        result = self.client("--json", "learn", self.write("one.txt", "The ferry leaves at nine."),
+        result = self.client("--json", "learn", self.write("one.txt", "The ferry leaves at nine. " * 8),
                              self.folder / "absent.txt", "--kind", "lora", "--steps", "1")
         self.assertEqual(result.returncode, NOT_FOUND)
         said = json.loads(result.stdout)
         self.assertEqual([one["memory"] for one in said["learned"]], ["default/one-lora@1"])
         self.assertEqual(said["error"]["code"], "not_found")
         self.assertIn("absent.txt", said["error"]["message"])
+        self.assertEqual(self.client("bank", "rm", "one-lora").returncode, 0)
 
     def test_a_text_that_is_not_utf8(self):
         self.refused(self.client("learn", self.write("latin.txt", b"caf\xe9 au lait")), INVALID, "latin.txt",

@@ -80,12 +80,15 @@ TEST_F(AdminTest, APageOfVersionsEndsBeforeAnEnvelopeIsFull) {
 }
 
 TEST_F(AdminTest, AListOfJobsHasTheNewestAndSaysHowManyMore) {
-  const std::string note(std::size_t{1} << 20, 'x');
+  const std::string note(400'000, 'x');  // a document holds 512 KiB
   for (int i = 0; i < 6; ++i) {
-    const Json arguments = {
-        {"text", "words"}, {"source", "s" + std::to_string(i)}, {"config", {{"note", note}}}};
+    const Json arguments = {{"text", "words"},
+                            {"source", "s" + std::to_string(i)},
+                            {"watch", false},
+                            {"config", {{"note", note}}}};
     c_->send(wire::SubmitTask{"learn", arguments.dump()});
-    ASSERT_FALSE(c_->event().is_null());
+    const Json event = c_->event();
+    ASSERT_EQ(event["type"], "job") << event;
   }
   const Json list = admin("jobs.ls");
   ASSERT_TRUE(list.contains("jobs")) << list;
