@@ -10,12 +10,15 @@ from common import sources
 FOLDERS = ("shared/", "storage/", "rl/", "generator/", "controller/", "cli/")
 
 
-def include_flags(build):
-    """Every include directory that any unit of the build uses."""
+def units_of(build):
     with open(os.path.join(build, "compile_commands.json"), encoding="utf-8") as file:
-        commands = [entry["command"].split() for entry in json.load(file)]
+        return json.load(file)
+
+
+def include_flags(units):
+    """Every include directory that any unit of the build uses."""
     flags = {}
-    for words in commands:
+    for words in (unit["command"].split() for unit in units):
         for i, word in enumerate(words):
             if word == "-isystem":
                 flags[("-isystem", words[i + 1])] = None
@@ -34,7 +37,11 @@ def main():
     root, build, compiler = sys.argv[1:]
     # *-inl.h are Highway bodies: included once per target, never alone.
     headers = [p for p in sources(root, (".h",)) if p.startswith(FOLDERS) and not p.endswith("-inl.h")]
-    flags = include_flags(build)
+    units = units_of(build)
+    flags = include_flags(units)
+    if not any(unit["file"].endswith("_torch.cc") for unit in units):
+        print("libtorch is not installed: rl/*_torch.h are left out")
+        headers = [h for h in headers if not h.endswith("_torch.h")]
     with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         failures = [f for f in pool.map(lambda h: compile_header(compiler, flags, root, h), headers) if f]
     print(f"{len(headers)} headers, {len(failures)} do not compile alone")
