@@ -5,6 +5,8 @@
 #include <algorithm>  // find_if
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
+#include <utility>
 
 #include "generator/runtime/selector.h"
 #include "generator/runtime/slot_infos.h"
@@ -65,8 +67,28 @@ SharedBytes shared(std::span<const std::byte> bytes) {
 
 }  // namespace
 
+// Results in the outbox that the controller has not answered, and what became of the others.
+struct LearnWorker::Deliveries {
+  std::mutex mutex;                                         // taken after mutex_
+  std::set<std::pair<std::string, std::uint64_t>> waiting;  // (job, lease)
+  std::uint64_t learned = 0, failed = 0, fenced = 0;
+
+  void add(const wire::AssignLearn& job) {
+    const std::lock_guard lock(mutex);
+    waiting.insert({job.job, job.lease});
+  }
+  void drop(const wire::AssignLearn& job) {
+    const std::lock_guard lock(mutex);
+    waiting.erase({job.job, job.lease});
+  }
+  bool contains(const wire::AssignLearn& job) {
+    const std::lock_guard lock(mutex);
+    return waiting.contains({job.job, job.lease});
+  }
+};
+
 LearnWorker::LearnWorker(Engine& engine, std::unique_ptr<Learner> learner, OuterParameters& outer)
-    : engine_(engine), learner_(std::move(learner)) {
+    : engine_(engine), learner_(std::move(learner)), deliveries_(std::make_shared<Deliveries>()) {
   if (learner_ != nullptr) through_.emplace(engine, outer, learner_->texts(), learner_->gate());
 }
 
@@ -91,7 +113,7 @@ void LearnWorker::stop() {
 void LearnWorker::assign(wire::AssignLearn job) {
   {
     const std::lock_guard lock(mutex_);
-    if (delivering_.contains({job.job, job.lease})) return;  // learned already
+    if (deliveries_->contains(job)) return;  // learned already
     if (running_.job == job.job && !cancelled_) {
       if (job.lease <= running_.lease) return;
       if (job.expected == running_expected_) {
@@ -136,8 +158,13 @@ void LearnWorker::cancel(const wire::CancelLearn& job) {
 
 LearnWorker::Counters LearnWorker::counters() const {
   const std::lock_guard lock(mutex_);
-  Counters out = counters_;
+  Counters out;
   out.queued = queue_.size() + (running_.job.empty() ? 0 : 1);
+  out.workspace_bytes = workspace_bytes_;
+  const std::lock_guard answered(deliveries_->mutex);
+  out.learned = deliveries_->learned;
+  out.failed = deliveries_->failed;
+  out.fenced = deliveries_->fenced;
   return out;
 }
 
@@ -176,7 +203,7 @@ void LearnWorker::release_workspace() {
   learner_->release_workspace();
   ::malloc_trim(0);  // what the allocator keeps would still count as ours
   const std::lock_guard lock(mutex_);
-  counters_.workspace_bytes = 0;
+  workspace_bytes_ = 0;
 }
 
 // Tells the controller once a second how far the jobs are, so that their leases live on.
@@ -192,7 +219,10 @@ void LearnWorker::pulse() {
       news.back().phase = phase;
     };
     for (const wire::AssignLearn& job : queue_) add(job.job, job.lease, "queued");
-    for (const auto& [job, lease] : delivering_) add(job, lease, "delivering");
+    {
+      const std::lock_guard answered(deliveries_->mutex);
+      for (const auto& [job, lease] : deliveries_->waiting) add(job, lease, "delivering");
+    }
     lock.unlock();
     for (wire::LearnProgress& progress : news) {
       const Status posted = engine_.link.post({0, std::move(progress), {}});
@@ -221,6 +251,7 @@ void LearnWorker::work(const wire::AssignLearn& job) {
   {
     const std::lock_guard lock(mutex_);
     done.lease = running_.lease;
+    if (!stopping_) deliveries_->add(done);  // before it runs no more: never learned twice
     running_ = {};
     if (stopping_) return;  // the controller gives it to somebody after the lease
   }
@@ -275,7 +306,7 @@ Result<LearnOutcome> LearnWorker::learn_now(
   const std::lock_guard one_at_a_time(learner_mutex_);
   auto outcome = learner_->learn(request, progress);
   const std::lock_guard lock(mutex_);
-  counters_.workspace_bytes = learner_->workspace_bytes();
+  workspace_bytes_ = learner_->workspace_bytes();
   return outcome;
 }
 
@@ -295,29 +326,26 @@ void LearnWorker::send(const wire::AssignLearn& job, Result<LearnOutcome> outcom
     item.body = wire::LearnFailed{job.job, job.lease, error.code, error.message};
   }
   const bool learned = outcome.has_value();
-  item.done = [this, learned, name = job.job, lease = job.lease](Result<wire::Message> reply) {
+  const std::pair of(job.job, job.lease);
+  item.done = [deliveries = deliveries_, learned, job = of](Result<wire::Message> reply) {
     const auto* ack = reply ? std::get_if<wire::LearnAck>(&reply.value().body) : nullptr;
     const bool accepted = ack != nullptr && ack->accepted;
     if (!accepted) {
-      log::warn("learn job {}: not accepted: {}", name,
+      log::warn("learn job {}: not accepted: {}", job.first,
                 ack != nullptr ? ack->message
                 : reply        ? "not a LearnAck"
                                : reply.error().message);
     }
-    const std::lock_guard lock(mutex_);
-    delivering_.erase({name, lease});
-    ++(!accepted ? counters_.fenced : learned ? counters_.learned : counters_.failed);
+    const std::lock_guard lock(deliveries->mutex);
+    deliveries->waiting.erase(job);
+    ++(!accepted ? deliveries->fenced : learned ? deliveries->learned : deliveries->failed);
   };
-  {
-    const std::lock_guard lock(mutex_);
-    delivering_.insert({job.job, job.lease});
-  }
+  deliveries_->add(job);
   changed_.notify_all();
   const Status added = engine_.outbox.add(std::move(item));
   if (added) return;
   log::warn("learn job {}: result dropped: {}", job.job, added.error().message);
-  const std::lock_guard lock(mutex_);
-  delivering_.erase({job.job, job.lease});
+  deliveries_->drop(job);
 }
 
 }  // namespace memslot

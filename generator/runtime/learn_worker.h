@@ -20,10 +20,8 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <thread>
-#include <utility>
 
 #include "generator/learn/learner.h"
 #include "generator/runtime/engine.h"
@@ -56,6 +54,7 @@ class LearnWorker {
                                  const std::function<bool(const LearnProgressReport&)>& progress);
 
  private:
+  struct Deliveries;
   void loop();
   void pulse();
   void release_workspace();
@@ -73,13 +72,13 @@ class LearnWorker {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<wire::AssignLearn> queue_;
-  // Results in the outbox that the controller has not answered: (job, lease).
-  std::set<std::pair<std::string, std::uint64_t>> delivering_;
+  // Shared with the results that wait in the outbox: one may be answered after the worker is gone.
+  std::shared_ptr<Deliveries> deliveries_;
   wire::LearnProgress running_;   // job empty: none
   std::string running_expected_;  // the head that it starts from
   bool cancelled_ = false;        // the running one
   bool stopping_ = false;
-  Counters counters_;
+  std::size_t workspace_bytes_ = 0;
   std::thread thread_, pulse_;
 };
 

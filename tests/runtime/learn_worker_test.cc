@@ -208,7 +208,7 @@ TEST_F(LearnWorkerTest, BadJobsFailWithTheirCodes) {
 
 TEST_F(LearnWorkerTest, ACancelledJobEnds) {
   begin();
-  worker->assign(job("j1", R"({"kind": "mlp", "max_steps": 10000, "target_recall": 1})"));
+  worker->assign(job("j1", R"({"kind": "mlp", "max_steps": 10000, "lr": 1e-9})"));
   ASSERT_TRUE(tiny.controller.wait_for<wire::LearnProgress>(1, 10s));
   worker->cancel({"j1", 1});
   ASSERT_TRUE(tiny.controller.wait_for<wire::LearnFailed>(1, 30s));
@@ -307,7 +307,7 @@ TEST_F(LearnWorkerTest, ACancelOfAnOlderLeaseIsIgnored) {
 TEST_F(LearnWorkerTest, ANewerLeaseFromAnotherHeadIsLearnedAnew) {
   tiny.controller.store(tiny.mlp("ferry"));
   begin();
-  worker->assign(job("j1", R"({"kind": "mlp", "max_steps": 10000, "target_recall": 1})"));
+  worker->assign(job("j1", R"({"kind": "mlp", "max_steps": 10000, "lr": 1e-9})"));
   ASSERT_TRUE(heard_running());
   auto moved = job("j1", R"({"kind": "mlp", "max_steps": 1})");
   moved.lease = 2;
@@ -326,7 +326,7 @@ TEST_F(LearnWorkerTest, ANewerLeaseFromAnotherHeadIsLearnedAnew) {
 TEST_F(LearnWorkerTest, ANewerLeaseOfAWaitingJobBringsItsHead) {
   tiny.controller.store(tiny.mlp("ferry"));
   begin();
-  worker->assign(job("first", R"({"kind": "mlp", "max_steps": 10000, "target_recall": 1})"));
+  worker->assign(job("first", R"({"kind": "mlp", "max_steps": 10000, "lr": 1e-9})"));
   ASSERT_TRUE(heard_running());
   auto waiting = job("j1", R"({"kind": "mlp", "max_steps": 1})");
   worker->assign(waiting);
