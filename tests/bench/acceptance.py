@@ -174,7 +174,7 @@ def pair(args, report):
 
 
 def add_memory(report, status):
-    memory = status["generators"][0]["memory"] if "generators" in status else status["memory"]
+    memory = status["generator"]["memory"]
     parts = ("kv", "resident", "learning_workspace")
     rest = memory["rss"] - sum(memory[p] for p in parts)
     ratio = rest / memory["weights"]
