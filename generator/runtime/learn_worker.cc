@@ -193,6 +193,7 @@ void LearnWorker::loop() {
     }
     changed_.notify_all();
     work(job);
+    ::malloc_trim(0);  // what preparing the job took and gave back
     holds_workspace = true;
   }
 }
