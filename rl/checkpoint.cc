@@ -74,7 +74,7 @@ std::string Checkpoint::bytes() const {
 
 std::string Checkpoint::digest() const { return sha256(bytes_of(bytes())).hex(); }
 
-Result<Checkpoint> Checkpoint::parse(const std::string& bytes) {
+Result<Checkpoint> Checkpoint::parse(std::string_view bytes) {
   const auto file = std::as_bytes(std::span(bytes));
   MEMSLOT_TRY(const SafetensorsIndex index, SafetensorsIndex::parse(file));
   const Metadata& metadata = index.metadata;
@@ -112,11 +112,7 @@ Result<Checkpoint> Checkpoint::parse(const std::string& bytes) {
 Status Checkpoint::save(const std::string& path) const { return write_file(path, bytes()); }
 
 Result<Checkpoint> Checkpoint::load(const std::string& path) {
-  MEMSLOT_TRY(const MappedFile file, MappedFile::open(path));
-  const auto bytes = file.bytes();
-  auto parsed = parse(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
-  if (!parsed) return parsed.error().with_context(path);
-  return parsed;
+  return parse_file<Checkpoint>(path);
 }
 
 }  // namespace memslot

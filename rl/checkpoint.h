@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "rl/scorer_config.h"
 #include "shared/tensor/tensor.h"
@@ -30,7 +31,7 @@ struct Checkpoint {
 
   std::string bytes() const;   // the file's
   std::string digest() const;  // SHA-256 of bytes(), hex: names the policy
-  static Result<Checkpoint> parse(const std::string& bytes);
+  static Result<Checkpoint> parse(std::string_view bytes);
 
   Status save(const std::string& path) const;
   static Result<Checkpoint> load(const std::string& path);

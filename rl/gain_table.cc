@@ -247,7 +247,7 @@ std::string GainTable::bytes() const {
                            {{"format", std::string(kFormat)}, {"table", describe(*this).dump()}});
 }
 
-Result<GainTable> GainTable::parse(const std::string& bytes) {
+Result<GainTable> GainTable::parse(std::string_view bytes) {
   const auto file = std::as_bytes(std::span(bytes));
   MEMSLOT_TRY(const SafetensorsIndex index, SafetensorsIndex::parse(file));
   const auto format = index.metadata.find("format"), table = index.metadata.find("table");
@@ -272,13 +272,7 @@ Result<GainTable> GainTable::parse(const std::string& bytes) {
 
 Status GainTable::save(const std::string& path) const { return write_file(path, bytes()); }
 
-Result<GainTable> GainTable::load(const std::string& path) {
-  MEMSLOT_TRY(const MappedFile file, MappedFile::open(path));
-  const auto bytes = file.bytes();
-  auto parsed = parse(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
-  if (!parsed) return parsed.error().with_context(path);
-  return parsed;
-}
+Result<GainTable> GainTable::load(const std::string& path) { return parse_file<GainTable>(path); }
 
 std::vector<std::uint32_t> draw_generic(const GainTable& table, std::size_t count,
                                         std::uint64_t seed) {

@@ -17,6 +17,7 @@
 // Threads: plain data.
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "shared/memory/record.h"
@@ -85,7 +86,7 @@ struct GainTable {
   float generic_of(std::uint64_t row, std::int32_t source) const;
 
   std::string bytes() const;
-  static Result<GainTable> parse(const std::string& bytes);
+  static Result<GainTable> parse(std::string_view bytes);
   Status save(const std::string& path) const;
   static Result<GainTable> load(const std::string& path);
 };

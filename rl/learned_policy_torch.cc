@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "rl/features.h"
@@ -8,13 +9,6 @@
 
 namespace memslot {
 namespace {
-
-std::size_t current_of(std::span<const Candidate> candidates) {
-  for (std::size_t i = 1; i < candidates.size(); ++i) {
-    if (candidates[i].is_current) return i;
-  }
-  return 0;
-}
 
 class LearnedPolicy final : public SelectionPolicy {
  public:

@@ -226,7 +226,7 @@ Result<UpdateReport> TorchLearner::update(std::span<const Rollouts> streams) {
   const torch::Tensor total = loss.total(beta());
   total.backward();
   UpdateReport report;
-  report.loss = loss.total(beta()).item<double>() - loss.value.item<double>();
+  report.loss = total.item<double>() - loss.value.item<double>();
   report.value_loss = loss.value.item<double>();
   report.entropy = loss.entropy.item<double>();
   report.steps = made.size();

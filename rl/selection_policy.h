@@ -30,6 +30,14 @@ struct Candidate {
   float swap_cost = 0;    // nats per token, subtracted from the reward
 };
 
+// The place of what is active among a step's candidates: 0, base, where no memory is.
+inline std::size_t current_of(std::span<const Candidate> candidates) {
+  for (std::size_t i = 1; i < candidates.size(); ++i) {
+    if (candidates[i].is_current) return i;
+  }
+  return 0;
+}
+
 struct StepContext {
   std::uint64_t session = 0;
   std::uint64_t step = 0;

@@ -35,6 +35,7 @@ StreamEnv::StreamEnv(const GainTable& table, EnvOptions options)
   queries_.assign(rows * r, 0.0f);
   similar_.assign(rows * 2 * m, 0.0f);
   generic_.assign(rows, 0.0f);
+  nearest_.assign(rows * nearest_count(), 0);
   oracle_.assign(rows, kBaseAction);
   for (std::size_t s = 0; s < table.streams.size(); ++s) compare(s);
 }
@@ -97,6 +98,7 @@ void StreamEnv::compare(std::size_t stream) {
       similar_[at * 2 * memories + m] = most;
       similar_[at * 2 * memories + memories + m] = dot(query, means_.data() + m * r, r);
     }
+    rank(at);
   }
 }
 
@@ -113,19 +115,17 @@ std::size_t StreamEnv::first_decision(std::size_t stream) const {
   return s.kind == StreamKind::kPrompt && !s.steps.empty() ? s.steps.size() - 1 : 0;
 }
 
-std::vector<std::int32_t> StreamEnv::nearest(std::uint64_t at) const {
-  const std::size_t memories = table_.memories.size();
+void StreamEnv::rank(std::uint64_t at) {
+  const std::size_t memories = table_.memories.size(), k = nearest_count();
   std::vector<std::int32_t> order(memories);
   std::iota(order.begin(), order.end(), 0);
   const float* similar = similar_.data() + at * 2 * memories;
-  const std::size_t k = std::min(options_.candidates, memories);
   std::partial_sort(order.begin(), order.begin() + signed_of(k), order.end(),
                     [&](std::int32_t a, std::int32_t b) {
                       const float sa = similar[a], sb = similar[b];
                       return sa != sb ? sa > sb : a < b;
                     });
-  order.resize(k);
-  return order;
+  std::copy_n(order.begin(), k, nearest_.begin() + signed_of(at * k));
 }
 
 EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvState& state) const {
@@ -155,7 +155,7 @@ EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvS
   add(kBaseAction);
   if (state.active != kBaseAction) add(state.active);
   if (known) {
-    for (const std::int32_t m : nearest(at)) add(m);
+    for (std::size_t i = 0; i < nearest_count(); ++i) add(nearest_[at * nearest_count() + i]);
   }
   out.context.session = stream;
   out.context.step = step;

@@ -10,6 +10,7 @@
 // choices is computed once, by the constructor.
 //
 // Threads: const calls from any thread. The table must outlive the environment.
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -73,16 +74,21 @@ class StreamEnv {
  private:
   void whiten_keys();
   void compare(std::size_t stream);
-  std::vector<std::int32_t> nearest(std::uint64_t row) const;
+  void rank(std::uint64_t row);
+  std::size_t nearest_count() const {
+    return std::min(options_.candidates, table_.memories.size());
+  }
 
   const GainTable& table_;
   EnvOptions options_;
   Whitening whitening_;
-  std::vector<float> keys_;           // (n, R)
-  std::vector<float> means_;          // (M, R), length 1
-  std::vector<float> queries_;        // (S, R); all zero: none
-  std::vector<float> similar_;        // (S, 2, M): best key, mean key
-  std::vector<float> generic_;        // (S)
+  std::vector<float> keys_;     // (n, R)
+  std::vector<float> means_;    // (M, R), length 1
+  std::vector<float> queries_;  // (S, R); all zero: none
+  std::vector<float> similar_;  // (S, 2, M): best key, mean key
+  std::vector<std::int32_t>
+      nearest_;                 // (S, min(K, M)): memories by best key, where there is a query
+  std::vector<float> generic_;  // (S)
   std::vector<std::int32_t> oracle_;  // (S)
 };
 

