@@ -15,7 +15,10 @@
 //
 // Letters: M rows, T tokens, D model width, F MLP width, H heads, G key/value heads, d head width,
 //          V vocabulary, K inputs and N outputs of a linear map.
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -44,8 +47,8 @@ class PackedWeight {
   virtual std::int64_t inputs() const = 0;   // K
   virtual std::int64_t outputs() const = 0;  // N
   virtual DType dtype() const = 0;
-  virtual std::size_t bytes() const = 0;
-  virtual const void* data() const = 0;  // bytes() of device memory, for digests
+  virtual std::size_t bytes() const = 0;  // that it holds itself: 0 for a slice that shares
+  virtual const void* data() const = 0;   // device memory; bytes() of it, for digests
 };
 
 enum class Transpose : bool { kNo = false, kYes = true };
@@ -75,6 +78,21 @@ struct AttentionShape {
   int head_dim = 0;  // d
 };
 
+// What an online softmax has seen of a row so far: m = max x, Z = sum e^(x - m).
+// Milakov & Gimelshein 2018, arXiv:1805.02867.
+struct SoftmaxRow {
+  float highest = -std::numeric_limits<float>::infinity();  // m
+  float sum = 0;                                            // Z
+  float weighted = 0;                                       // sum (x - m) e^(x - m)
+  float target = 0;                                         // the target's x, once it was met
+  float rescale = 0;         // e^(m before the last block - m): for sums over the blocks before
+  std::int32_t argmax = -1;  // lowest on ties
+
+  float log_sum() const { return highest + std::log(sum); }
+  float nll() const { return std::log(sum) - (target - highest); }
+  float entropy() const { return std::max(0.0f, std::log(sum) - weighted / sum); }
+};
+
 struct AdamWStep {
   float lr = 0, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0;
   int step = 1;  // from 1; for the bias corrections
@@ -98,6 +116,11 @@ class Backend {
   // then computes x[M,N] W (the gradient with respect to a map's input).
   virtual Result<std::shared_ptr<const PackedWeight>> pack(ConstHostTensor weight, DType dtype,
                                                            Transpose transpose) = 0;
+  // The outputs [first, first + count) of a packed map as a map of its own. Shares w's memory,
+  // which must outlive it, where the layout allows that; else it is a copy.
+  virtual Result<std::shared_ptr<const PackedWeight>> slice_outputs(const PackedWeight& w,
+                                                                    std::int64_t first,
+                                                                    std::int64_t count) = 0;
   // x, y: f32 or bf16. Accumulate (y += ...) only for f32 y.
   virtual void linear(ConstMatrix x, const PackedWeight& w, Matrix y, const float* bias,
                       bool accumulate) = 0;
@@ -133,14 +156,17 @@ class Backend {
   // entropy[i] = -sum p log p, and argmax[i] (lowest on ties); either may be null. Host arrays.
   virtual void token_loss(ConstMatrix logits, std::span<const std::int32_t> targets, float* nll,
                           float* entropy, std::int32_t* argmax) = 0;
+  // The same over columns that come block by block, [first, first + N), from column 0 on: brings
+  // `rows` up to date. With e (M, N) f32 or bf16, e = exp(x - m), but 0 at the row's target and in
+  // rows without one. e.rows 0: not wanted. Host arrays but for the matrices.
+  virtual void softmax_block(ConstMatrix logits, std::int64_t first,
+                             std::span<const std::int32_t> targets, std::span<SoftmaxRow> rows,
+                             Matrix e) = 0;
+  // y_i = a_i y_i + b_i x_i, f32; x.rows 0: y_i = a_i y_i. Host arrays a, b.
+  virtual void blend_rows(Matrix y, std::span<const float> a, ConstMatrix x,
+                          std::span<const float> b) = 0;
 
   // --- backward; all f32 unless said otherwise; gradients are written, not added, unless named ---
-  // dlogits = scale_i * (softmax(logits_i) - onehot(target_i)), zero rows where target < 0. May be
-  // in place. dlogits f32 or bf16. nll and argmax as token_loss() gives them, of the same reading;
-  // either may be null. Host arrays.
-  virtual void softmax_xent_backward(ConstMatrix logits, std::span<const std::int32_t> targets,
-                                     std::span<const float> scale, Matrix dlogits, float* nll,
-                                     std::int32_t* argmax) = 0;
   virtual void rms_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy,
                                  Matrix dx, bool accumulate) = 0;
   virtual void layer_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy,

@@ -37,6 +37,9 @@ class CpuBackend final : public Backend {
 
   Result<std::shared_ptr<const PackedWeight>> pack(ConstHostTensor weight, DType dtype,
                                                    Transpose transpose) override;
+  Result<std::shared_ptr<const PackedWeight>> slice_outputs(const PackedWeight& w,
+                                                            std::int64_t first,
+                                                            std::int64_t count) override;
   void linear(ConstMatrix x, const PackedWeight& w, Matrix y, const float* bias,
               bool accumulate) override;
   void matmul_tn(ConstMatrix a, ConstMatrix b, Matrix c, bool accumulate) override;
@@ -55,10 +58,11 @@ class CpuBackend final : public Backend {
   void copy(ConstMatrix x, Matrix y) override;
   void token_loss(ConstMatrix logits, std::span<const std::int32_t> targets, float* nll,
                   float* entropy, std::int32_t* argmax) override;
+  void softmax_block(ConstMatrix logits, std::int64_t first, std::span<const std::int32_t> targets,
+                     std::span<SoftmaxRow> state, Matrix e) override;
+  void blend_rows(Matrix y, std::span<const float> a, ConstMatrix x,
+                  std::span<const float> b) override;
 
-  void softmax_xent_backward(ConstMatrix logits, std::span<const std::int32_t> targets,
-                             std::span<const float> scale, Matrix dlogits, float* nll,
-                             std::int32_t* argmax) override;
   void rms_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy, Matrix dx,
                          bool accumulate) override;
   void layer_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy, Matrix dx,
@@ -80,6 +84,9 @@ class CpuBackend final : public Backend {
  private:
   explicit CpuBackend(int threads);
   void probe();  // fills info_ from what oneDNN dispatches to
+  // `plain` is w[K,N] in any strides.
+  Result<std::shared_ptr<const PackedWeight>> packed(dnnl::memory plain, std::int64_t k,
+                                                     std::int64_t n, DType dtype);
 
   // fn(first, last) over rows that cost about `cost` element operations each.
   template <class Fn>

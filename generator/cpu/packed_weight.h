@@ -1,5 +1,6 @@
 #pragma once
-// A linear map's weights in oneDNN's blocked layout, in memory of our own.
+// A linear map's weights in oneDNN's blocked layout, in memory of its own or (storage empty) in
+// that of a map which it is a part of.
 //
 // Threads: immutable after pack(); oneDNN only reads the memory object.
 #include "generator/backend/backend.h"
@@ -22,13 +23,13 @@ class CpuPackedWeight final : public PackedWeight {
   std::int64_t outputs() const override { return outputs_; }
   DType dtype() const override { return dtype_; }
   std::size_t bytes() const override { return storage_.bytes(); }
-  const void* data() const override { return storage_.data(); }
+  const void* data() const override { return memory_.get_data_handle(); }
   const dnnl::memory& memory() const { return memory_; }
 
  private:
   Buffer storage_;
   dnnl::engine engine_;  // oneDNN's memory objects do not keep theirs alive
-  dnnl::memory memory_;  // a view of storage_
+  dnnl::memory memory_;  // a view of storage_, or of another's
   std::int64_t inputs_, outputs_;
   DType dtype_;
 };

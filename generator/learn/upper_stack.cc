@@ -1,6 +1,7 @@
 #include "generator/learn/upper_stack.h"
 
 #include <algorithm>
+#include <cmath>
 #include <initializer_list>
 
 namespace memslot {
@@ -17,8 +18,9 @@ enum Place : std::size_t {
   kKv,
   kHidden,
   kLogits,
-  kDLogits,
+  kExps,
   kDHidden,
+  kTargetRows,
   kLow,
   kDWide,
   kDQkv,
@@ -68,7 +70,7 @@ Status UpperStack::load(const ModelFile& file) {
   const auto pack = [&](int l, std::initializer_list<Role> roles) {
     return pack_transposed(file, gpt_.backend(), dtype, l, roles);
   };
-  MEMSLOT_TRY(output_transposed_, pack(0, {c.tied_output ? Role::kTokenEmbedding : Role::kOutput}));
+  MEMSLOT_TRY(load_head(file));
   for (int l = layer_ + 1; l < c.layers; ++l) {
     Transposed t;
     MEMSLOT_TRY(t.qkv, pack(l, {Role::kQ, Role::kK, Role::kV}));
@@ -84,6 +86,24 @@ Status UpperStack::load(const ModelFile& file) {
   return ok();
 }
 
+Status UpperStack::load_head(const ModelFile& file) {
+  const ModelConfig& c = gpt_.config();
+  Backend& backend = gpt_.backend();
+  MEMSLOT_TRY(const HostTensor table,
+              file.tensor(c.tied_output ? TensorRole::kTokenEmbedding : TensorRole::kOutput, 0));
+  for (std::int64_t first = 0; first < c.vocab; first += kHeadColumns) {
+    const std::int64_t count = std::min(kHeadColumns, c.vocab - first);
+    ConstHostTensor part = table.view();
+    part.data += static_cast<std::size_t>(first * c.d_model) * dtype_size(part.dtype);
+    part.shape = Shape{count, c.d_model};
+    HeadBlock block{first, nullptr, nullptr};
+    MEMSLOT_TRY(block.forward, backend.slice_outputs(gpt_.output(), first, count));
+    MEMSLOT_TRY(block.transposed, backend.pack(part, gpt_.activation_dtype(), Transpose::kYes));
+    head_.push_back(std::move(block));
+  }
+  return ok();
+}
+
 std::int64_t UpperStack::wide_cols() const {
   const ModelConfig& c = gpt_.config();
   return c.mlp_form == MlpForm::kSwiGlu ? 2 * c.d_ff : c.d_ff;
@@ -94,17 +114,18 @@ Status UpperStack::reserve(std::int64_t rows) {
   const ModelConfig& c = gpt_.config();
   const DType act = gpt_.activation_dtype(), f32 = DType::kF32;
   const std::int64_t d = c.d_model, q = c.q_width(), qkv = q + 2 * c.kv_width();
-  const std::int64_t head = std::min(rows, kHeadRows);
+  const std::int64_t columns = std::min<std::int64_t>(kHeadColumns, c.vocab);
   MEMSLOT_TRY(space_.reserve(kNormed, act, rows, d));
   MEMSLOT_TRY(space_.reserve(kQkv, f32, rows, qkv));
   MEMSLOT_TRY(space_.reserve(kAttended, act, rows, q));
   MEMSLOT_TRY(space_.reserve(kWide, f32, rows, wide_cols()));
   MEMSLOT_TRY(space_.reserve(kGated, act, rows, c.d_ff));
   MEMSLOT_TRY(space_.reserve(kKv, act, 2 * rows, c.kv_width()));
-  MEMSLOT_TRY(space_.reserve(kHidden, act, head, d));
-  MEMSLOT_TRY(space_.reserve(kLogits, f32, head, c.vocab));
-  MEMSLOT_TRY(space_.reserve(kDLogits, act, head, c.vocab));
+  MEMSLOT_TRY(space_.reserve(kHidden, act, rows, d));
+  MEMSLOT_TRY(space_.reserve(kLogits, f32, rows, columns));
+  MEMSLOT_TRY(space_.reserve(kExps, act, rows, columns));
   MEMSLOT_TRY(space_.reserve(kDHidden, f32, rows, d));
+  MEMSLOT_TRY(space_.reserve(kTargetRows, f32, rows, d));
   MEMSLOT_TRY(space_.reserve(kLow, act, rows, std::max<std::int64_t>(d, qkv)));
   MEMSLOT_TRY(space_.reserve(kDWide, act, rows, wide_cols()));
   MEMSLOT_TRY(space_.reserve(kDQkv, f32, rows, qkv));
@@ -233,36 +254,54 @@ void UpperStack::backward_layer(int l, const Saved& saved, Matrix dx,
 void UpperStack::head(ConstMatrix x, const LossRows& batch, RowLosses& out, const Matrix* dx,
                       GateSlices& gate) {
   Backend& backend = gpt_.backend();
-  const ModelConfig& c = gpt_.config();
-  const DType act = gpt_.activation_dtype();
-  out.nll.assign(static_cast<std::size_t>(x.rows), 0.0f);
-  out.argmax.assign(static_cast<std::size_t>(x.rows), -1);
-  for (std::int64_t row = 0; row < x.rows; row += kHeadRows) {
-    const std::int64_t count = std::min(kHeadRows, x.rows - row);
-    const auto at = static_cast<std::size_t>(row), n = static_cast<std::size_t>(count);
-    const Matrix hidden = space_.matrix(kHidden, act, count, c.d_model);
-    const Matrix logits = space_.matrix(kLogits, DType::kF32, count, c.vocab);
-    const auto targets = std::span(batch.targets).subspan(at, n);
-    gpt_.norm(x.slice_rows(row, count), gpt_.final_norm(), gpt_.final_norm_bias(), hidden);
-    backend.linear(hidden, gpt_.output(), logits, nullptr, /*accumulate=*/false);
-    float* nll = out.nll.data() + at;
-    std::int32_t* argmax = out.argmax.data() + at;
-    if (dx == nullptr) {
-      backend.token_loss(logits, targets, nll, nullptr, argmax);
-      gate.breathe();
-      continue;
+  const std::int64_t rows = x.rows, d = x.cols;
+  const auto n = static_cast<std::size_t>(rows);
+  const DType act = gpt_.activation_dtype(), f32 = DType::kF32;
+  const Matrix hidden = space_.matrix(kHidden, act, rows, d);
+  const Matrix dhidden = space_.matrix(kDHidden, f32, rows, d);
+  std::vector<SoftmaxRow> state(n);
+  std::vector<float> rescale(n);
+  gpt_.norm(x, gpt_.final_norm(), gpt_.final_norm_bias(), hidden);
+  for (const HeadBlock& block : head_) {
+    const std::int64_t columns = block.forward->outputs();
+    const Matrix logits = space_.matrix(kLogits, f32, rows, columns);
+    const Matrix exps = dx == nullptr ? Matrix{} : space_.matrix(kExps, act, rows, columns);
+    backend.linear(hidden, *block.forward, logits, nullptr, /*accumulate=*/false);
+    backend.softmax_block(logits, block.first, batch.targets, state, exps);
+    if (dx != nullptr) {
+      std::ranges::transform(state, rescale.begin(), &SoftmaxRow::rescale);
+      if (block.first != 0) backend.blend_rows(dhidden, rescale, {}, {});
+      backend.linear(exps, *block.transposed, dhidden, nullptr, /*accumulate=*/block.first != 0);
     }
     gate.breathe();
-    const Matrix dlogits = space_.matrix(kDLogits, act, count, c.vocab);
-    const Matrix dhidden = space_.matrix(kDHidden, DType::kF32, count, c.d_model);
-    backend.softmax_xent_backward(logits, targets, std::span(batch.weights).subspan(at, n), dlogits,
-                                  nll, argmax);
-    backend.linear(dlogits, *output_transposed_, dhidden, nullptr, /*accumulate=*/false);
-    const Matrix part = dx->slice_rows(row, count);
-    std::fill_n(part.f32(), count * part.stride, 0.0f);
-    norm_backward(x.slice_rows(row, count), gpt_.final_norm(), dhidden, part);
-    gate.breathe();
   }
+  out.nll.assign(n, 0.0f);
+  out.argmax.resize(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (batch.targets[i] >= 0) out.nll[i] = state[i].nll();
+    out.argmax[i] = state[i].argmax;
+  }
+  if (dx == nullptr) return;
+  finish_head(batch, state, dhidden);
+  std::fill_n(dx->f32(), rows * dx->stride, 0.0f);
+  norm_backward(x, gpt_.final_norm(), dhidden, *dx);
+  gate.breathe();
+}
+
+void UpperStack::finish_head(const LossRows& batch, const std::vector<SoftmaxRow>& rows,
+                             Matrix dhidden) {
+  const std::size_t n = rows.size();
+  std::vector<float> others(n, 0.0f), own(n, 0.0f);
+  std::vector<std::int32_t> ids(n, 0);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (batch.targets[i] < 0) continue;
+    ids[i] = batch.targets[i];
+    others[i] = batch.weights[i] / rows[i].sum;
+    own[i] = batch.weights[i] * std::expm1(-rows[i].nll());
+  }
+  const Matrix targets = space_.matrix(kTargetRows, DType::kF32, dhidden.rows, dhidden.cols);
+  gpt_.backend().embed(gpt_.output(), ids, targets);
+  gpt_.backend().blend_rows(dhidden, others, targets, own);
 }
 
 void UpperStack::losses(Matrix x, const LossRows& batch, RowLosses& out, GateSlices& gate) {
@@ -288,7 +327,8 @@ void UpperStack::gradient(Matrix x, const LossRows& batch, RowLosses& out, Matri
 }
 
 std::size_t UpperStack::bytes() const {
-  std::size_t sum = space_.bytes() + output_transposed_->bytes();
+  std::size_t sum = space_.bytes();
+  for (const HeadBlock& block : head_) sum += block.forward->bytes() + block.transposed->bytes();
   for (const Transposed& t : transposed_) sum += t.bytes();
   return sum;
 }

@@ -7,11 +7,15 @@
 //
 // The forward operations are those of the model itself, row by row the same bits. Backward needs
 // each map packed a second time, transposed (the workspace's larger part); nothing is needed below
-// the slot. The output layer and its loss are done in chunks of rows, so that logits never exist as
-// a whole.
+// the slot. The output layer and its loss are done in one pass over blocks of the vocabulary, so
+// that neither logits nor their gradient ever exist as a whole. With m, Z the running maximum and
+// sum of a row's online softmax (backend.h) and W_v the output layer's row v:
+//
+//   a = sum over v but the target of e^(x_v - m) W_v     each block: a *= rescale, then a += e W
+//   d loss / d hidden = w_i (a / Z + (p_target - 1) W_target)
 //
 // Errors:  make() and reserve(): kNoSpace, and what the model file answers. Losses cannot fail.
-// Threads: one at a time; the compute gate is given back between layers and chunks.
+// Threads: one at a time; the compute gate is given back between layers and blocks.
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -53,7 +57,7 @@ class UpperStack {
 
   std::size_t bytes() const;
 
-  static constexpr std::int64_t kHeadRows = 256;
+  static constexpr std::int64_t kHeadColumns = 2048;
 
  private:
   struct Transposed {
@@ -62,12 +66,17 @@ class UpperStack {
       return qkv->bytes() + attn_out->bytes() + gate_up->bytes() + down->bytes();
     }
   };
+  struct HeadBlock {  // columns [first, first + forward->outputs()) of the logits
+    std::int64_t first = 0;
+    std::shared_ptr<const PackedWeight> forward, transposed;
+  };
   struct Saved {  // of one layer: what its backward reads
     Matrix x, qkv, h, wide;
   };
 
   UpperStack(Gpt& gpt, int layer) : gpt_(gpt), layer_(layer), space_(gpt.backend()) {}
   Status load(const ModelFile& file);
+  Status load_head(const ModelFile& file);
   int upper() const { return gpt_.config().layers - 1 - layer_; }
   std::int64_t wide_cols() const;
   Saved saved(int upper_index, std::int64_t rows) const;
@@ -79,6 +88,8 @@ class UpperStack {
   // Losses of the rows; with `dx`, also the gradient with respect to x.
   void head(ConstMatrix x, const LossRows& batch, RowLosses& out, const Matrix* dx,
             GateSlices& gate);
+  // dhidden holds `a` above and ends as the gradient.
+  void finish_head(const LossRows& batch, const std::vector<SoftmaxRow>& rows, Matrix dhidden);
   void norm_backward(ConstMatrix x, const Buffer& weight, ConstMatrix dy, Matrix dx);
 
   Gpt& gpt_;
@@ -86,7 +97,7 @@ class UpperStack {
   Workspace space_;
   std::int64_t reserved_ = 0;
   std::vector<Transposed> transposed_;
-  std::shared_ptr<const PackedWeight> output_transposed_;
+  std::vector<HeadBlock> head_;
 };
 
 }  // namespace memslot

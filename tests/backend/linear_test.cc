@@ -111,6 +111,43 @@ TEST_P(Linear, EmbedGivesBackTheRowsThatWerePacked) {
   }
 }
 
+TEST_P(Linear, ASliceOfOutputsIsThosePackedAlone) {
+  const auto c = GetParam();
+  for (const auto dtype : matrix_dtypes(*backend_)) {
+    SCOPED_TRACE(dtype_name(dtype));
+    const auto in = make_inputs(c, dtype);
+    const auto w = pack(*backend_, in.w, c.n, c.k, dtype);
+    const DeviceRows x(*backend_, c.m, c.k, in.x, dtype);
+    for (const std::int64_t first : {std::int64_t{0}, c.n / 3, c.n / 3 / 64 * 64, c.n - 1}) {
+      for (const std::int64_t count : {std::int64_t{1}, (c.n - first) / 2, c.n - first}) {
+        if (count == 0) continue;
+        const auto slice = backend_->slice_outputs(*w, first, count).value();
+        ASSERT_EQ(slice->inputs(), c.k);
+        ASSERT_EQ(slice->outputs(), count);
+        const auto begin = in.w.begin() + first * c.k;
+        const auto alone =
+            pack(*backend_, {begin, begin + count * c.k}, count, c.k, dtype, Transpose::kNo);
+        const DeviceRows got(*backend_, c.m, count), want(*backend_, c.m, count);
+        backend_->linear(x.matrix(), *slice, got.matrix(), nullptr, false);
+        backend_->linear(x.matrix(), *alone, want.matrix(), nullptr, false);
+        EXPECT_EQ(got.floats(), want.floats()) << first << " + " << count;
+      }
+    }
+  }
+}
+
+TEST(Slices, WholeBlocksShareTheMemoryOfTheMap) {
+  const auto backend = open_backend({}).value();
+  if (!backend->info().row_invariant) GTEST_SKIP() << "another layout on " << backend->info().isa;
+  for (const auto dtype : matrix_dtypes(*backend)) {
+    const auto w = pack(*backend, normal_values(256 * 64, 1), 256, 64, dtype);
+    const auto slice = backend->slice_outputs(*w, 128, 64).value();
+    EXPECT_EQ(slice->bytes(), 0u);
+    const auto* start = static_cast<const std::byte*>(w->data());
+    EXPECT_EQ(slice->data(), start + w->bytes() / 2);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, Linear,
                          testing::Values(LinearCase{1, 64, 192}, LinearCase{5, 37, 19},
                                          LinearCase{17, 1, 1}, LinearCase{2, 576, 16},

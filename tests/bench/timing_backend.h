@@ -37,6 +37,11 @@ class TimingBackend final : public Backend {
                                                    Transpose transpose) override {
     return inner_.pack(weight, dtype, transpose);
   }
+  Result<std::shared_ptr<const PackedWeight>> slice_outputs(const PackedWeight& w,
+                                                            std::int64_t first,
+                                                            std::int64_t count) override {
+    return inner_.slice_outputs(w, first, count);
+  }
   void linear(ConstMatrix x, const PackedWeight& w, Matrix y, const float* bias,
               bool accumulate) override {
     const auto name = "linear " + std::to_string(w.inputs()) + "x" + std::to_string(w.outputs());
@@ -79,11 +84,13 @@ class TimingBackend final : public Backend {
                   float* entropy, std::int32_t* argmax) override {
     timed("token_loss", [&] { inner_.token_loss(logits, targets, nll, entropy, argmax); });
   }
-  void softmax_xent_backward(ConstMatrix logits, std::span<const std::int32_t> targets,
-                             std::span<const float> scale, Matrix dlogits, float* nll,
-                             std::int32_t* argmax) override {
-    timed("softmax_xent_backward",
-          [&] { inner_.softmax_xent_backward(logits, targets, scale, dlogits, nll, argmax); });
+  void softmax_block(ConstMatrix logits, std::int64_t first, std::span<const std::int32_t> targets,
+                     std::span<SoftmaxRow> rows, Matrix e) override {
+    timed("softmax_block", [&] { inner_.softmax_block(logits, first, targets, rows, e); });
+  }
+  void blend_rows(Matrix y, std::span<const float> a, ConstMatrix x,
+                  std::span<const float> b) override {
+    timed("blend_rows", [&] { inner_.blend_rows(y, a, x, b); });
   }
   void rms_norm_backward(ConstMatrix x, const float* weight, float eps, ConstMatrix dy, Matrix dx,
                          bool accumulate) override {

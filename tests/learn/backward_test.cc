@@ -158,42 +158,107 @@ TEST_F(Backward, ActivationsGiveBf16WhereAsked) {
     EXPECT_EQ(bits[i], f32_to_bf16(want.values[i])) << i;
 }
 
-TEST_F(Backward, SoftmaxCrossEntropyAtAwkwardSizes) {
-  for (const std::int64_t v : {1, 2, 15, 16, 49, 260}) {
-    Rows logits(4, v, 1, 8), out(4, v, 2);
-    const std::vector<std::int32_t> targets = {0, static_cast<std::int32_t>(v - 1), -1,
-                                               static_cast<std::int32_t>(v / 2)};
-    const std::vector<float> scale = {1, 0.25f, 3, 2};
-    const auto loss = [&](const Doubles& at) {
-      Doubles y(4, 0.0);
-      for (std::size_t r = 0; r < 4; ++r) {
-        if (targets[r] < 0) continue;
-        double sum = 0;
-        for (std::size_t i = 0; i < static_cast<std::size_t>(v); ++i)
-          sum += std::exp(at[r * static_cast<std::size_t>(v) + i]);
-        y[r] = std::log(sum) -
-               at[r * static_cast<std::size_t>(v) + static_cast<std::size_t>(targets[r])];
+// The rows of a softmax that meets its columns in blocks of `width`, and what is left of the
+// exponentials when each block's are brought to the last maximum.
+struct BlockSoftmax {
+  std::vector<SoftmaxRow> rows;
+  std::vector<float> exps;  // (M, N)
+};
+
+BlockSoftmax block_softmax(Backend& backend, const Rows& logits,
+                           std::span<const std::int32_t> targets, std::int64_t width, DType dtype) {
+  const auto m = static_cast<std::size_t>(logits.rows);
+  BlockSoftmax out{std::vector<SoftmaxRow>(m), {}};
+  out.exps.assign(logits.values.size(), 0.0f);
+  for (std::int64_t first = 0; first < logits.cols; first += width) {
+    const std::int64_t n = std::min(width, logits.cols - first);
+    std::vector<std::uint16_t> bits(m * static_cast<std::size_t>(n), 0xffff);
+    std::vector<float> values(bits.size(), std::nanf(""));
+    void* to = dtype == DType::kF32 ? static_cast<void*>(values.data()) : bits.data();
+    const ConstMatrix block{logits.values.data() + first, DType::kF32, logits.rows, n, logits.cols};
+    backend.softmax_block(block, first, targets, out.rows, {to, dtype, logits.rows, n, n});
+    for (std::size_t r = 0; r < m; ++r) {
+      float* row = out.exps.data() + r * static_cast<std::size_t>(logits.cols);
+      for (std::int64_t i = 0; i < first; ++i) row[i] *= out.rows[r].rescale;
+      for (std::int64_t i = 0; i < n; ++i) {
+        const std::size_t at = r * static_cast<std::size_t>(n) + static_cast<std::size_t>(i);
+        row[first + i] = dtype == DType::kF32 ? values[at] : bf16_to_f32(bits[at]);
       }
-      return y;
-    };
-    const Doubles want = numeric_gradient(logits.doubles(), loss, {scale.begin(), scale.end()});
-    float nll[4], want_nll[4];
-    std::int32_t argmax[4], want_argmax[4];
-    backend_->token_loss(logits.matrix(), targets, want_nll, nullptr, want_argmax);
-    backend_->softmax_xent_backward(logits.matrix(), targets, scale, out.matrix(), nll, argmax);
-    expect_near(out.values, want, 1e-5, "softmax_xent");
-    for (std::size_t r = 0; r < 4; ++r) {
-      EXPECT_EQ(nll[r], want_nll[r]) << "as token_loss() says, row " << r << " of " << v;
-      EXPECT_EQ(argmax[r], want_argmax[r]);
     }
-    std::vector<std::uint16_t> bits(out.values.size());
-    backend_->softmax_xent_backward(logits.matrix(), targets, scale,
-                                    {bits.data(), DType::kBF16, 4, v, v}, nullptr, nullptr);
-    for (std::size_t i = 0; i < bits.size(); ++i)
-      EXPECT_EQ(bits[i], f32_to_bf16(out.values[i])) << i;
-    backend_->softmax_xent_backward(logits.matrix(), targets, scale, logits.matrix(), nullptr,
-                                    nullptr);
-    EXPECT_EQ(logits.values, out.values) << "in place";
+  }
+  return out;
+}
+
+TEST_F(Backward, SoftmaxInBlocksIsThatOfTheWholeRow) {
+  for (const std::int64_t v : {1, 2, 15, 16, 49, 260}) {
+    for (const std::int64_t width : {1L, 7L, 16L, 64L, 1000L}) {
+      for (const DType dtype : {DType::kF32, DType::kBF16}) {
+        Rows logits(4, v, 1, 8);
+        const std::vector<std::int32_t> targets = {0, static_cast<std::int32_t>(v - 1), -1,
+                                                   static_cast<std::int32_t>(v / 2)};
+        const auto got = block_softmax(*backend_, logits, targets, width, dtype);
+        float nll[4], entropy[4];
+        std::int32_t argmax[4];
+        backend_->token_loss(logits.matrix(), targets, nll, entropy, argmax);
+        for (std::size_t r = 0; r < 4; ++r) {
+          const SoftmaxRow& row = got.rows[r];
+          const float* x = logits.values.data() + r * static_cast<std::size_t>(v);
+          EXPECT_EQ(row.argmax, argmax[r]);
+          EXPECT_EQ(row.highest, x[argmax[r]]);
+          EXPECT_NEAR(row.entropy(), entropy[r], 2e-5 * (1 + entropy[r]));
+          if (targets[r] >= 0) {
+            EXPECT_NEAR(row.nll(), nll[r], 1e-5 * (1 + nll[r])) << v << " in " << width;
+          }
+          for (std::int64_t i = 0; i < v; ++i) {
+            const double want = targets[r] < 0 || targets[r] == i
+                                    ? 0.0
+                                    : std::exp(double{x[i]} - double{row.highest});
+            EXPECT_NEAR(got.exps[r * static_cast<std::size_t>(v) + static_cast<std::size_t>(i)],
+                        want, (dtype == DType::kF32 ? 2e-5 : 5e-3) * want)
+                << "row " << r << ", column " << i << " of " << v << " in " << width;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Backward, AGrowingMaximumKeepsTheSumsFinite) {
+  // From -300 to 300 in blocks that each outgrow the last: nothing overflows, and only the end
+  // counts.
+  Rows logits(1, 601, 1);
+  for (std::size_t i = 0; i < 601; ++i) logits.values[i] = static_cast<float>(i) - 300;
+  const std::vector<std::int32_t> targets = {600};
+  const auto got = block_softmax(*backend_, logits, targets, 10, DType::kF32);
+  const double sum = 1 / (1 - std::exp(-1.0));  // of e^-k
+  EXPECT_NEAR(got.rows[0].sum, sum, 1e-5);
+  EXPECT_NEAR(got.rows[0].nll(), std::log(sum), 1e-5);
+  EXPECT_EQ(got.exps[0], 0.0f);
+}
+
+TEST_F(Backward, ANumberThatIsNotOneShowsInTheLoss) {
+  for (const float bad : {std::nanf(""), HUGE_VALF}) {
+    Rows logits(1, 64, 1);
+    logits.values[20] = bad;
+    const std::vector<std::int32_t> targets = {3};
+    const auto got = block_softmax(*backend_, logits, targets, 16, DType::kF32);
+    EXPECT_FALSE(std::isfinite(got.rows[0].nll())) << bad;
+  }
+}
+
+TEST_F(Backward, RowsAreBlended) {
+  for (const std::int64_t n : {1, 15, 16, 33}) {
+    Rows y(3, n, 1), x(3, n, 2);
+    const std::vector<float> before = y.values, a = {2, 1, 0}, b = {0.5f, -1, 3};
+    backend_->blend_rows(y.matrix(), a, {}, {});
+    for (std::size_t i = 0; i < before.size(); ++i)
+      EXPECT_EQ(y.values[i], a[i / static_cast<std::size_t>(n)] * before[i]);
+    y.values = before;
+    backend_->blend_rows(y.matrix(), a, x.matrix(), b);
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      const std::size_t r = i / static_cast<std::size_t>(n);
+      EXPECT_NEAR(y.values[i], a[r] * before[i] + b[r] * x.values[i], 1e-6);
+    }
   }
 }
 
