@@ -110,6 +110,9 @@ class Backend {
   virtual Event record() = 0;
   virtual void wait(Event event) = 0;
   virtual void synchronize() = 0;
+  // Gives back what operations keep between calls to be fast (working space, code for shapes); they
+  // make it again. Bits stay. On the compute thread.
+  virtual void trim() = 0;
 
   // --- linear maps: y[M,N] = x[M,K] W^T (+ bias[N]) (+ y) ---
   // `weight` is [N, K] row-major, f32 or bf16; packed as `dtype`. kYes packs W^T, so that linear()

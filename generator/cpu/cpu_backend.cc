@@ -113,6 +113,11 @@ Status CpuBackend::download(std::span<std::byte> to, const void* from) {
   return ok();
 }
 
+void CpuBackend::trim() {
+  for (Buffer& buffer : scratch_) buffer = Buffer{};
+  matmul_.clear();
+}
+
 Matrix CpuBackend::scratch(std::size_t which, DType dtype, std::int64_t row_count,
                            std::int64_t cols) {
   auto& buffer = scratch_.at(which);

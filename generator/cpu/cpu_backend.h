@@ -34,6 +34,7 @@ class CpuBackend final : public Backend {
   Event record() override;
   void wait(Event event) override;
   void synchronize() override;
+  void trim() override;
 
   Result<std::shared_ptr<const PackedWeight>> pack(ConstHostTensor weight, DType dtype,
                                                    Transpose transpose) override;

@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
 
@@ -12,6 +13,7 @@ namespace memslot::cpu {
 struct MatmulCache::Entry {
   dnnl::matmul primitive;
   dnnl::memory x, w, y, bias;  // w only for plain weights; handles are set for every call
+  std::uint64_t used = 0;      // calls_ when it last ran
 };
 
 std::size_t MatmulShapeHash::operator()(const MatmulShape& s) const {
@@ -33,9 +35,13 @@ dnnl::memory::data_type dnnl_dtype(DType dtype) {
 }
 
 MatmulCache::MatmulCache(int threads)
-    : threads_(threads), engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+    : threads_(threads), engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {
+  dnnl::set_primitive_cache_capacity(0);  // oneDNN's own would hold a thousand more
+}
 
 MatmulCache::~MatmulCache() = default;
+
+void MatmulCache::clear() { entries_.clear(); }
 
 dnnl::memory::desc MatmulCache::pack_layout(std::int64_t k, std::int64_t n, DType dtype) {
   const std::lock_guard lock(layouts_mutex_);
@@ -90,10 +96,18 @@ std::unique_ptr<MatmulCache::Entry> MatmulCache::make(const MatmulShape& shape) 
 }
 
 MatmulCache::Entry& MatmulCache::find(const MatmulShape& shape) {
-  if (const auto found = entries_.find(shape); found != entries_.end()) return *found->second;
-  constexpr std::size_t kMaxEntries = 8192;  // about 512 row counts x 16 shapes; a few kB each
-  if (entries_.size() >= kMaxEntries) entries_.clear();
-  return *entries_.emplace(shape, make(shape)).first->second;
+  ++calls_;
+  if (const auto found = entries_.find(shape); found != entries_.end()) {
+    found->second->used = calls_;
+    return *found->second;
+  }
+  if (entries_.size() >= kMaxEntries) {
+    entries_.erase(std::ranges::min_element(entries_, {},
+                                            [](const auto& entry) { return entry.second->used; }));
+  }
+  Entry& made = *entries_.emplace(shape, make(shape)).first->second;
+  made.used = calls_;
+  return made;
 }
 
 void MatmulCache::run(const MatmulShape& shape, const void* x, const dnnl::memory* w,

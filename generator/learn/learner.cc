@@ -188,6 +188,8 @@ std::size_t Learner::workspace_bytes() const { return std::max(impl_->held(), im
 void Learner::release_workspace() {
   impl_->release();
   impl_->peak = 0;
+  GateSlices slices(impl_->gate);
+  impl_->gpt.backend().trim();
 }
 
 }  // namespace memslot

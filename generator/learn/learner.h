@@ -101,7 +101,7 @@ class Learner {
   ComputeGate& gate() const;
 
   std::size_t workspace_bytes() const;  // held between jobs and at the peak of the last one
-  void release_workspace();             // frees it; the next job makes it again
+  void release_workspace();  // frees it, and what the backend kept; the next job makes it again
 
  private:
   struct Impl;

@@ -148,6 +148,22 @@ TEST(Slices, WholeBlocksShareTheMemoryOfTheMap) {
   }
 }
 
+TEST(Shapes, ThatAreForgottenComeBackWithTheirBits) {
+  const auto backend = open_backend({}).value();
+  const auto w = pack(*backend, normal_values(96 * 64, 1), 96, 64, DType::kF32);
+  const auto run = [&](std::int64_t m) {
+    const DeviceRows x(*backend, m, 64, normal_values(static_cast<std::size_t>(m * 64), 2));
+    const DeviceRows y(*backend, m, 96);
+    backend->linear(x.matrix(), *w, y.matrix(), nullptr, false);
+    return y.floats();
+  };
+  const auto first = run(3);
+  for (std::int64_t m = 4; m < 300; ++m) run(m);  // more than are kept
+  EXPECT_EQ(run(3), first);
+  backend->trim();
+  EXPECT_EQ(run(3), first);
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, Linear,
                          testing::Values(LinearCase{1, 64, 192}, LinearCase{5, 37, 19},
                                          LinearCase{17, 1, 1}, LinearCase{2, 576, 16},

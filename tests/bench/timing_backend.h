@@ -33,6 +33,7 @@ class TimingBackend final : public Backend {
   Event record() override { return inner_.record(); }
   void wait(Event event) override { inner_.wait(event); }
   void synchronize() override { inner_.synchronize(); }
+  void trim() override { inner_.trim(); }
   Result<std::shared_ptr<const PackedWeight>> pack(ConstHostTensor weight, DType dtype,
                                                    Transpose transpose) override {
     return inner_.pack(weight, dtype, transpose);
