@@ -1,6 +1,7 @@
 #include "rl/checkpoint.h"
 
 #include <charconv>
+#include <cmath>
 
 #include "rl/features.h"
 #include "shared/base/digest.h"
@@ -14,6 +15,7 @@ namespace {
 
 constexpr std::string_view kFormat = "memslot-policy-1";
 constexpr const char* kNotePrefix = "note.";
+constexpr const char* kWhiteningPrefix = "whitening.";
 
 using Metadata = std::map<std::string, std::string>;
 
@@ -23,15 +25,45 @@ Result<std::string> text_in(const Metadata& metadata, const std::string& key) {
   return found->second;
 }
 
-template <class Int>
-Result<Int> number_in(const Metadata& metadata, const std::string& key) {
+template <class Number>
+Result<Number> number_in(const Metadata& metadata, const std::string& key) {
   MEMSLOT_TRY(const std::string text, text_in(metadata, key));
-  Int value = 0;
+  Number value = 0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
   if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size()) {
     return corrupt("checkpoint metadata " + key, "a number", text);
   }
   return value;
+}
+
+// The shortest text that is read back as the same number.
+std::string text_of(float value) {
+  char text[32];
+  const auto end = std::to_chars(text, text + sizeof text, value).ptr;
+  return {text, end};
+}
+
+void put(const PolicyTask& task, Metadata& to) {
+  to["model"] = task.model;
+  to["layer"] = std::to_string(task.layer);
+  to["window_tokens"] = std::to_string(task.window_tokens);
+  to["candidates"] = std::to_string(task.candidates);
+  to["swap_cost"] = text_of(task.swap_cost);
+  to["generic_gain"] = text_of(task.generic_gain);
+}
+
+Result<PolicyTask> task_in(const Metadata& metadata) {
+  PolicyTask out;
+  MEMSLOT_TRY(out.model, text_in(metadata, "model"));
+  MEMSLOT_TRY(out.layer, number_in<std::int32_t>(metadata, "layer"));
+  MEMSLOT_TRY(out.window_tokens, number_in<std::uint32_t>(metadata, "window_tokens"));
+  MEMSLOT_TRY(out.candidates, number_in<std::uint32_t>(metadata, "candidates"));
+  MEMSLOT_TRY(out.swap_cost, number_in<float>(metadata, "swap_cost"));
+  MEMSLOT_TRY(out.generic_gain, number_in<float>(metadata, "generic_gain"));
+  if (!std::isfinite(out.swap_cost) || !std::isfinite(out.generic_gain)) {
+    return corrupt("checkpoint's swap_cost and generic_gain", "finite numbers", "NaN or infinity");
+  }
+  return out;
 }
 
 // What a damaged or hostile file may ask for is bounded before anything is made.
@@ -53,6 +85,23 @@ Status check_tensors(const Checkpoint& c) {
   return ok();
 }
 
+// Out of the tensors, where all of a file's are at first.
+Status take_whitening(const Metadata& metadata, Checkpoint& out) {
+  MEMSLOT_TRY(const auto rows, number_in<std::uint64_t>(metadata, "whitening_rows"));
+  MEMSLOT_TRY(out.whitening,
+              Whitening::restore(out.tensors, kWhiteningPrefix, rows, /*version=*/0));
+  std::erase_if(out.tensors, [](const auto& t) { return t.first.starts_with(kWhiteningPrefix); });
+  MEMSLOT_TRY(const std::string digest, text_in(metadata, "whitening_digest"));
+  if (digest != out.whitening.digest()) {
+    return corrupt("checkpoint's whitening", digest, out.whitening.digest());
+  }
+  if (out.whitening.dim() > 0 && out.whitening.reduced_dim() != out.scorer.key_dim) {
+    return memslot::mismatch("checkpoint's whitening", out.scorer.key_dim,
+                             out.whitening.reduced_dim());
+  }
+  return ok();
+}
+
 }  // namespace
 
 std::string Checkpoint::bytes() const {
@@ -66,10 +115,15 @@ std::string Checkpoint::bytes() const {
       {"seed", std::to_string(seed)},
       {"update", std::to_string(update)},
       {"config_digest", config_digest},
-      {"index_digest", index_digest},
+      {"whitening_rows", std::to_string(whitening.fitted_rows())},
+      {"whitening_digest", whitening.digest()},
   };
+  put(task, metadata);
   for (const auto& [key, value] : notes) metadata[kNotePrefix + key] = value;
-  return safetensors_bytes(tensors, metadata);
+  if (whitening.dim() == 0) return safetensors_bytes(tensors, metadata);
+  std::map<std::string, HostTensor> all = tensors;
+  whitening.store(kWhiteningPrefix, all);
+  return safetensors_bytes(all, metadata);
 }
 
 std::string Checkpoint::digest() const { return sha256(bytes_of(bytes())).hex(); }
@@ -89,7 +143,7 @@ Result<Checkpoint> Checkpoint::parse(std::string_view bytes) {
   MEMSLOT_TRY(out.seed, number_in<std::uint64_t>(metadata, "seed"));
   MEMSLOT_TRY(out.update, number_in<std::uint64_t>(metadata, "update"));
   MEMSLOT_TRY(out.config_digest, text_in(metadata, "config_digest"));
-  MEMSLOT_TRY(out.index_digest, text_in(metadata, "index_digest"));
+  MEMSLOT_TRY(out.task, task_in(metadata));
   for (const auto& [key, value] : metadata) {
     if (key.starts_with(kNotePrefix))
       out.notes[key.substr(std::string(kNotePrefix).size())] = value;
@@ -106,6 +160,7 @@ Result<Checkpoint> Checkpoint::parse(std::string_view bytes) {
     MEMSLOT_TRY(out.tensors[name], read_f32(file, entry));
   }
   MEMSLOT_TRY(check_tensors(out));
+  MEMSLOT_TRY(take_whitening(metadata, out));
   return out;
 }
 

@@ -4,7 +4,9 @@
 #include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
+#include "shared/base/digest.h"
 #include "shared/base/error.h"
 #include "shared/memory/record.h"
 
@@ -102,6 +104,23 @@ void standardise(Matrix& rows, std::vector<float>& mean, std::vector<float>& inv
   }
 }
 
+HostTensor tensor_of(const std::vector<float>& values, Shape shape) { return {shape, values}; }
+
+// Of `shape`, with numbers from `least` on that are finite.
+Result<std::vector<float>> values_of(const std::map<std::string, HostTensor>& from,
+                                     const std::string& name, Shape shape, float least) {
+  const auto found = from.find(name);
+  if (found == from.end()) return corrupt("whitening tensor", name, "none");
+  if (found->second.shape != shape) {
+    return corrupt("whitening tensor " + name, shape.text(), found->second.shape.text());
+  }
+  const auto usable = [&](float v) { return std::isfinite(v) && v >= least; };
+  if (!std::ranges::all_of(found->second.values, usable)) {
+    return corrupt("whitening tensor " + name, "finite numbers of its range", "others");
+  }
+  return found->second.values;
+}
+
 }  // namespace
 
 // Cloned per instruction set: the loader picks one. Sixteen partial sums let the compiler vectorise
@@ -155,6 +174,56 @@ Whitening Whitening::fit(std::span<const float> rows, std::uint32_t dim, std::ui
   }
   if (z.rows() < static_cast<Eigen::Index>(kFewKeys)) out.residual_weight_ = 1.0f / rho;
   return out;
+}
+
+void Whitening::store(const std::string& prefix, std::map<std::string, HostTensor>& to) const {
+  if (dim_ == 0) return;
+  const std::int64_t d = dim_, r = reduced_dim_;
+  to[prefix + "mean"] = tensor_of(mean_, {d});
+  to[prefix + "inverse_sd"] = tensor_of(inverse_sd_, {d});
+  to[prefix + "projection"] = tensor_of(projection_, {r, d});
+  to[prefix + "scale"] = tensor_of(scale_, {r});
+  to[prefix + "residual"] = tensor_of({residual_weight_}, {1});
+}
+
+Result<Whitening> Whitening::restore(const std::map<std::string, HostTensor>& from,
+                                     const std::string& prefix, std::uint64_t fitted_rows,
+                                     std::uint64_t version) {
+  Whitening out;
+  const auto any = from.lower_bound(prefix);
+  if (any == from.end() || !any->first.starts_with(prefix)) return out;
+  const auto mean = from.find(prefix + "mean"), scale = from.find(prefix + "scale");
+  if (mean == from.end() || scale == from.end()) {
+    return corrupt("whitening tensors", prefix + "mean and " + prefix + "scale", "not both");
+  }
+  const Shape d = mean->second.shape, r = scale->second.shape;
+  if (d.rank() != 1 || r.rank() != 1 || d[0] < 1 || d[0] > kMaxWhitenedDim ||
+      r[0] > kMaxReducedDim) {
+    return corrupt("whitening sizes", "[1 to 131072] and [0 to 96]", d.text() + " and " + r.text());
+  }
+  constexpr float kAny = std::numeric_limits<float>::lowest();
+  constexpr float kPositive = std::numeric_limits<float>::min();
+  out.dim_ = static_cast<std::uint32_t>(d[0]);
+  out.reduced_dim_ = static_cast<std::uint32_t>(r[0]);
+  out.fitted_rows_ = fitted_rows;
+  out.version_ = version;
+  MEMSLOT_TRY(out.mean_, values_of(from, prefix + "mean", d, kAny));
+  MEMSLOT_TRY(out.inverse_sd_, values_of(from, prefix + "inverse_sd", d, 0));
+  MEMSLOT_TRY(out.projection_, values_of(from, prefix + "projection", {r[0], d[0]}, kAny));
+  MEMSLOT_TRY(out.scale_, values_of(from, prefix + "scale", r, kPositive));
+  MEMSLOT_TRY(const auto residual, values_of(from, prefix + "residual", {1}, 0));
+  out.residual_weight_ = residual[0];
+  return out;
+}
+
+std::string Whitening::digest() const {
+  if (dim_ == 0) return "";
+  std::vector<float> all = mean_;
+  for (const auto* part : {&inverse_sd_, &projection_, &scale_}) {
+    all.insert(all.end(), part->begin(), part->end());
+  }
+  all.push_back(residual_weight_);
+  return xxh128(std::as_bytes(std::span(all))).hex();
 }
 
 void Whitening::apply(std::span<const float> x, std::span<float> out) const {

@@ -15,14 +15,21 @@
 // With fewer than kFewKeys rows the part of z outside the R directions counts in the norm, by
 // weight rho^-1/2, so that a query unlike any key is not blown up into one that is like a few.
 //
-// Threads: immutable after fit(); share freely.
+// As tensors (docs/formats/policy.md) it travels with the policy that was trained in it.
+//
+// Threads: immutable after fit() or restore(); share freely.
 #include <cstdint>
+#include <map>
 #include <span>
+#include <string>
 #include <vector>
+
+#include "shared/tensor/tensor.h"
 
 namespace memslot {
 
-inline constexpr std::uint32_t kMaxReducedDim = 96;  // R
+inline constexpr std::uint32_t kMaxReducedDim = 96;      // R
+inline constexpr std::int64_t kMaxWhitenedDim = 131072;  // D
 inline constexpr std::uint32_t kFewKeys = 64;
 inline constexpr std::uint32_t kMaxFittedRows = 8192;
 
@@ -38,6 +45,17 @@ class Whitening {
   std::uint32_t reduced_dim() const { return reduced_dim_; }  // R
   std::uint64_t fitted_rows() const { return fitted_rows_; }  // n, or `represented`
   std::uint64_t version() const { return version_; }
+
+  // Adds "<prefix>mean" (D), "inverse_sd" (D), "projection" (R, D), "scale" (R) and "residual" (1).
+  void store(const std::string& prefix, std::map<std::string, HostTensor>& to) const;
+  // What store() wrote; fits nothing where no tensor has the prefix. The numbers are its own, bit
+  // for bit. kCorruption: a tensor is missing, of another shape, or a number that fit() cannot
+  // give.
+  static Result<Whitening> restore(const std::map<std::string, HostTensor>& from,
+                                   const std::string& prefix, std::uint64_t fitted_rows,
+                                   std::uint64_t version);
+  // XXH3-128 over all numbers, hex; "" if it fits nothing. Equal: the same w(x), bit for bit.
+  std::string digest() const;
 
   // out (R) = w(x), x (D). All zero if x is the mean, or R is 0.
   // REQUIRES: x.size() == dim(), out.size() == reduced_dim().
