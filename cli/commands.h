@@ -36,6 +36,7 @@ void add_status(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 void add_bank(CLI::App& app, Context& context);
 void add_jobs(CLI::App& app, Context& context);
+void add_policy(CLI::App& app, Context& context);
 void add_demo(CLI::App& app, Context& context);
 void add_keygen(CLI::App& app, Context& context);
 

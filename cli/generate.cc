@@ -101,7 +101,7 @@ void add_generate(CLI::App& app, Context& context) {
   command->add_option("--memory,-m", o->memory, "auto, base, ID, ID@VERSION or NS/ID@VERSION")
       ->capture_default_str();
   command->add_option("--policy", o->policy,
-                      "base, random, nearest or fixed:ID; empty: the controller's");
+                      "base, random, nearest, fixed:ID, learned or auto; empty: the controller's");
   command->add_option("--kv", o->kv, "What a swap means for the past")
       ->check(CLI::IsMember({"activated", "recompute"}))
       ->capture_default_str();

@@ -50,6 +50,7 @@ int run(int argc, char** argv) {
   add_bench(app, context);
   add_bank(app, context);
   add_jobs(app, context);
+  add_policy(app, context);
   add_demo(app, context);
   add_keygen(app, context);
   try {

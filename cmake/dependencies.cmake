@@ -9,11 +9,8 @@ find_package(OpenSSL REQUIRED)
 find_package(PkgConfig REQUIRED)
 find_package(FlatBuffers REQUIRED CONFIG)
 find_package(cppzmq REQUIRED CONFIG)
-# Before RocksDB, which leaks a setting that breaks it. Optional as long as no program needs it.
-find_package(Torch QUIET)
-if(NOT Torch_FOUND)
-  message(STATUS "libtorch not found: the learned policy (rl/*_torch.cc) is not built")
-endif()
+# Before RocksDB, which leaks a setting that breaks it.
+find_package(Torch REQUIRED)
 find_package(RocksDB REQUIRED CONFIG)
 find_package(spdlog REQUIRED CONFIG)
 find_package(nlohmann_json REQUIRED CONFIG)

@@ -6,6 +6,23 @@
 #include "rl/features.h"
 
 namespace memslot {
+
+EpisodeStep step_of(const StepContext& context, std::span<const Candidate> candidates,
+                    std::uint32_t key_dim) {
+  EpisodeStep out;
+  out.candidates = static_cast<std::uint32_t>(candidates.size());
+  append_features(context, candidates, out.features);
+  if (context.query.size() != key_dim) return out;
+  out.query.assign(context.query.begin(), context.query.end());
+  out.keys.assign(candidates.size() * key_dim, 0.0f);
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    const auto key = candidates[i].key;
+    if (key.size() != key_dim) continue;
+    std::copy(key.begin(), key.end(), out.keys.begin() + static_cast<std::ptrdiff_t>(i * key_dim));
+  }
+  return out;
+}
+
 Status check_step(const EpisodeStep& step, std::size_t at, std::uint32_t features,
                   std::uint32_t key_dim) {
   const auto where = "episode step " + std::to_string(at) + ": ";

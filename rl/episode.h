@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "rl/selection_policy.h"
 #include "shared/base/error.h"
 
 namespace memslot {
@@ -22,6 +23,10 @@ struct EpisodeStep {
   float reward = 0;              // net gain minus swap cost, nats per token
   bool trains = true;            // false: something else decided (a pin, a missed deadline)
 };
+
+// What is known before the choice: features, query and keys as a learned policy sees them.
+EpisodeStep step_of(const StepContext& context, std::span<const Candidate> candidates,
+                    std::uint32_t key_dim);
 
 struct Episode {
   std::uint64_t snapshot = 0;  // of the policy that acted; 0: the present one

@@ -21,6 +21,9 @@ inline constexpr std::uint32_t kFeatureVersion = 1;
 struct FeatureInfo {
   std::string_view name;
   std::string_view meaning;
+  // Not varied by streams made from a gain table: its weights begin at zero, so that a policy that
+  // never saw it move does not answer to it at random in a live session.
+  bool live = false;
 };
 // Version 1, in the order of the columns. F is its size.
 std::span<const FeatureInfo> feature_table();

@@ -12,7 +12,7 @@ namespace {
 using PolicyPtr = std::shared_ptr<const SelectionPolicy>;
 
 constexpr std::string_view kForms =
-    "base, random, nearest[:THRESHOLD] or fixed:NAMESPACE/ID[@VERSION]";
+    "base, random, nearest[:THRESHOLD], fixed:NAMESPACE/ID[@VERSION], learned or auto";
 
 Result<PolicyPtr> make_nearest(std::string_view spec, std::string_view threshold_text) {
   float threshold = 0;

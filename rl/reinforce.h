@@ -60,6 +60,10 @@ class ReinforceLearner {
                                                         ReinforceOptions options);
   static Result<std::unique_ptr<ReinforceLearner>> resume(const Checkpoint& checkpoint,
                                                           ReinforceOptions options);
+  // From a published policy: its scorer, a new optimizer and value baseline, updates counted on.
+  // The checkpoint's seed is kept.
+  static Result<std::unique_ptr<ReinforceLearner>> go_on_from(const Checkpoint& published,
+                                                              ReinforceOptions options);
   virtual ~ReinforceLearner() = default;
 
   // One optimizer step. Episodes whose snapshot is not 0 count with their importance ratio.
@@ -73,7 +77,8 @@ class ReinforceLearner {
       std::span<const EpisodeStep> steps) const = 0;
 
   virtual std::uint64_t updates() const = 0;
-  // With the optimizer's state, to resume from; without it, to publish.
+  // With the optimizer's state, to resume from; without it, to publish. Task, whitening, digest of
+  // the configuration and notes are those of the checkpoint that it came from, if any.
   virtual Checkpoint checkpoint(bool with_optimizer) const = 0;
 
   // For tests of the gradient, in the order of the scorer's tensors: loss and its derivative at the

@@ -74,7 +74,12 @@ class TorchLearner final : public ReinforceLearner {
     MEMSLOT_TRY(load(checkpoint.tensors, "", all_));
     MEMSLOT_TRY(load(checkpoint.tensors, "", first_));
     MEMSLOT_TRY(load(checkpoint.tensors, "", second_));
-    updates_ = checkpoint.update;
+    go_on(checkpoint);
+    return ok();
+  }
+  Status take_scorer(const Checkpoint& checkpoint) {
+    MEMSLOT_TRY(load(checkpoint.tensors, "scorer.", net_.parameters()));
+    go_on(checkpoint);
     return ok();
   }
 
@@ -94,6 +99,11 @@ class TorchLearner final : public ReinforceLearner {
     torch::Tensor policy, entropy, value;
     torch::Tensor total(float beta) const { return policy - beta * entropy + value; }
   };
+  void go_on(const Checkpoint& checkpoint) {
+    updates_ = checkpoint.update;
+    frame_ = checkpoint;
+    frame_.tensors.clear();
+  }
   Status check(const Episode& episode) const {
     return check_episode(episode, net_.config().features, net_.config().key_dim);
   }
@@ -111,6 +121,7 @@ class TorchLearner final : public ReinforceLearner {
   ValueNet value_;
   NamedTensors all_, first_, second_;  // parameters; Adam's moments
   std::uint64_t updates_ = 0;
+  Checkpoint frame_;  // what a checkpoint says besides, without tensors
 };
 
 Result<std::vector<Row>> TorchLearner::rows(std::span<const Rollouts> streams) const {
@@ -291,7 +302,7 @@ Result<std::vector<std::vector<float>>> TorchLearner::log_probs(
 }
 
 Checkpoint TorchLearner::checkpoint(bool with_optimizer) const {
-  Checkpoint out;
+  Checkpoint out = frame_;
   out.feature_version = kFeatureVersion;
   out.scorer = net_.config();
   out.seed = options_.seed;
@@ -368,6 +379,15 @@ Result<std::unique_ptr<ReinforceLearner>> ReinforceLearner::resume(const Checkpo
   torch::set_num_threads(1);
   auto learner = std::make_unique<TorchLearner>(checkpoint.scorer, options);
   MEMSLOT_TRY(learner->restore(checkpoint));
+  return std::unique_ptr<ReinforceLearner>(std::move(learner));
+}
+
+Result<std::unique_ptr<ReinforceLearner>> ReinforceLearner::go_on_from(const Checkpoint& published,
+                                                                       ReinforceOptions options) {
+  options.seed = published.seed;
+  torch::set_num_threads(1);
+  auto learner = std::make_unique<TorchLearner>(published.scorer, options);
+  MEMSLOT_TRY(learner->take_scorer(published));
   return std::unique_ptr<ReinforceLearner>(std::move(learner));
 }
 

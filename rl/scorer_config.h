@@ -6,7 +6,8 @@
 // with f_i the candidate's row of features (F), q the whitened query and k_i the candidate's
 // whitened mean key (R each; m_i = 0 where either is missing), U and V (rank, R), mlp = Linear(F +
 // 1, hidden), tanh, Linear(hidden, hidden), tanh, Linear(hidden, 1). At the beginning U = 0: the
-// match is the cosine that nearest-key search uses, times tau.
+// match is the cosine that nearest-key search uses, times tau. So do the weights of features that
+// only live sessions vary (features.h).
 #include <cstdint>
 
 namespace memslot {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "rl/features.h"
 #include "shared/base/rng.h"
 
 namespace memslot {
@@ -24,6 +25,11 @@ ScorerNet::ScorerNet(ScorerConfig config, std::uint64_t seed, torch::Dtype dtype
   b3_ = add("b3", {1}, 0);
   const torch::NoGradGuard guard;
   tau_.fill_(1.0);
+  if (config.features != feature_count()) return;  // not over the feature table (the value net)
+  const auto table = feature_table();
+  for (std::size_t i = 0; i < table.size(); ++i) {
+    if (table[i].live) w1_.select(1, static_cast<std::int64_t>(i)).zero_();
+  }
 }
 
 torch::Tensor ScorerNet::add(const std::string& name, std::vector<std::int64_t> shape,

@@ -289,8 +289,11 @@ void Admin::handle(const Peer& client, std::uint64_t request, const wire::AdminR
   }
   const Asker asker(client.id, request);
   if (admin.verb.starts_with("jobs.")) return reply(key, asker, jobs_verb(client, admin));
-  if (!admin.verb.starts_with("bank.")) return reply(key, asker, peers_verb(admin));
-  auto job = bank_verb(client, admin, parts.empty() ? nullptr : parts[0]);
+  const bool policy = admin.verb.starts_with("policy.");
+  if (!policy && !admin.verb.starts_with("bank.")) return reply(key, asker, peers_verb(admin));
+  SharedBytes file = parts.empty() ? nullptr : parts[0];
+  auto job = policy ? policy_verb(client, admin, std::move(file))
+                    : bank_verb(client, admin, std::move(file));
   if (!job) return reply(key, asker, job.error());
   run(is_slow(admin.verb) ? p_.slow : p_.quick, client, request, std::move(job).value());
 }

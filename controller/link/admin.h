@@ -18,6 +18,7 @@
 #include "controller/link/worker.h"
 #include "controller/session/session_table.h"
 #include "controller/step/payload_cache.h"
+#include "controller/step/step_handler.h"
 
 namespace memslot {
 
@@ -35,6 +36,7 @@ struct AdminParts {
   SessionTable& sessions;
   Worker& quick;  // reads and single publishes
   Worker& slow;   // backup, purging, reading everything
+  LearnedParts learned;
 };
 
 class Admin {
@@ -92,6 +94,12 @@ class Admin {
   Result<Job> import_verb(const Access& access, Arguments& arguments, SharedBytes file);
   Result<Job> whole_bank_verb(const Access& access, const std::string& verb, Arguments& arguments);
   Result<Job> memory_verb(const Access& access, const std::string& verb, Arguments& arguments);
+  // policy_verbs.cc
+  Result<Job> policy_verb(const Peer& client, const wire::AdminRequest& admin, SharedBytes file);
+  Result<Job> load_policy(const Access& access, SharedBytes file);
+  Result<Job> show_policy();
+  Result<Job> give_feedback(const Access& access, std::uint64_t session, double value);
+  Status check_policy_fits(const Checkpoint& checkpoint) const;
   static Result<Answer> text_answer(Result<std::string> json);
   TimePoint quick_end() const;
   TimePoint slow_end() const;

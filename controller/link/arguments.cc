@@ -1,5 +1,6 @@
 #include "controller/link/arguments.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -67,6 +68,15 @@ Result<std::uint64_t> Arguments::number_or(std::string_view name, std::uint64_t 
 Result<std::uint64_t> Arguments::number(std::string_view name) {
   if (!impl_->json.contains(std::string(name))) return invalid(name, "a whole number", "nothing");
   return number_or(name, 0);
+}
+
+Result<double> Arguments::real(std::string_view name) {
+  const Json* found = impl_->find(name);
+  if (found == nullptr) return invalid(name, "a number", "nothing");
+  if (!found->is_number()) return wrong_type(name, "a number", *found);
+  const double value = found->get<double>();
+  if (!std::isfinite(value)) return invalid(name, "a finite number", "another");
+  return value;
 }
 
 Result<bool> Arguments::flag_or(std::string_view name, bool fallback) {

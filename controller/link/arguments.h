@@ -24,6 +24,7 @@ class Arguments {
   Result<std::optional<std::string>> text_if(std::string_view name);
   Result<std::uint64_t> number(std::string_view name);  // required
   Result<std::uint64_t> number_or(std::string_view name, std::uint64_t fallback);
+  Result<double> real(std::string_view name);  // required; finite
   Result<bool> flag_or(std::string_view name, bool fallback);
   Result<std::string> object_or(std::string_view name, std::string_view fallback);  // as JSON
   Status finish() const;

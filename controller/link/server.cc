@@ -2,9 +2,11 @@
 
 #include <utility>
 
+#include "shared/base/digest.h"
 #include "shared/base/log.h"
 #include "shared/base/rng.h"
 #include "shared/base/version.h"
+#include "shared/files/mapped_file.h"
 #include "shared/wire/codec.h"
 
 namespace memslot {
@@ -26,8 +28,15 @@ Server::Server(Channel& channel, MemoryBank& bank, DocumentBank& documents, cons
       outbox_(channel),
       keeper_(bank, clock, [this] { channel_.wake(); }),
       payloads_(bank, settings_.payload_cache_bytes),
+      shelf_(documents, clock, settings_.engine),
+      desk_(documents, clock),
+      online_(settings_.learn_online
+                  ? std::make_unique<OnlineLearning>(shelf_, desk_, clock, settings_.online,
+                                                     [this] { channel_.wake(); })
+                  : nullptr),
       jobs_(documents, bank, clock, settings_.jobs),
-      steps_(bank, keeper_, payloads_, sessions_, settings_.steps),
+      steps_(bank, keeper_, payloads_, sessions_, settings_.steps,
+             {&shelf_, online_.get(), online_ == nullptr ? nullptr : &desk_}),
       write_backs_(bank, keeper_, sessions_),
       relay_(outbox_, peers_),
       learning_(outbox_, peers_, jobs_, keeper_),
@@ -41,7 +50,8 @@ Server::Server(Channel& channel, MemoryBank& bank, DocumentBank& documents, cons
               .payloads = payloads_,
               .sessions = sessions_,
               .quick = quick_,
-              .slow = slow_}),
+              .slow = slow_,
+              .learned = {&shelf_, online_.get(), online_ == nullptr ? nullptr : &desk_}}),
       quick_([this] { channel_.wake(); }),
       slow_([this] { channel_.wake(); }) {}
 
@@ -49,8 +59,33 @@ Server::~Server() = default;
 
 TimePoint Server::soon() const { return deadline_in(clock_, kBankTime); }
 
+// Once a bank has had it, what acts is the bank's matter: learning may have gone on from it.
+Status Server::load_policy() {
+  MEMSLOT_TRY(shelf_.load(soon()));
+  if (settings_.policy_file.empty()) return ok();
+  MEMSLOT_TRY(const MappedFile file, MappedFile::open(settings_.policy_file));
+  const auto view = file.bytes();
+  const std::string bytes(reinterpret_cast<const char*>(view.data()), view.size());
+  if (shelf_.head() != nullptr && shelf_.find(sha256(view).hex(), soon())) return ok();
+  const auto published = shelf_.publish(bytes, "file", "", soon());
+  if (!published) return published.error().with_context(settings_.policy_file);
+  return ok();
+}
+
+// Keys are compared as the policy that acts was trained to.
+void Server::follow_policy() {
+  const SnapshotPtr head = shelf_.head();
+  if (head == nullptr || head->space == pinned_) return;
+  pinned_ = head->space;
+  keeper_.pin(std::make_shared<CandidateIndex::Pinned>(CandidateIndex::Pinned{
+      head->checkpoint.task.model, head->checkpoint.task.layer, head->checkpoint.whitening}));
+}
+
 Status Server::start() {
+  MEMSLOT_TRY(load_policy());
+  follow_policy();
   MEMSLOT_TRY(keeper_.build());
+  if (online_ != nullptr) online_->start();
   MEMSLOT_TRY(jobs_.load());
   const TimePoint now = clock_.now();
   next_heartbeat_ = now + settings_.heartbeat;
@@ -84,6 +119,7 @@ void Server::receive_one() {
   }
   quick_.run_completions();
   slow_.run_completions();
+  follow_policy();
   keeper_.adopt();
   if (clock_.now() >= next_tick_) tick();
 }

@@ -31,6 +31,10 @@ struct ServerSettings {
   StepOptions steps;
   JobOptions jobs;
   AccessList access;
+  PolicyEngine engine;      // empty: learned policies are refused
+  std::string policy_file;  // a checkpoint that acts from the start, unless the bank knows it
+  bool learn_online = false;
+  OnlineOptions online;
 };
 
 struct ServerCounters {
@@ -73,6 +77,8 @@ class Server {
   void tick();
   void heartbeats(TimePoint now);
   void housekeeping(TimePoint now);
+  Status load_policy();
+  void follow_policy();
   template <class T>
   void answer(const Peer& peer, std::uint64_t request, Result<T> result);
 
@@ -86,6 +92,10 @@ class Server {
   SessionTable sessions_;
   IndexKeeper keeper_;
   PayloadCache payloads_;
+  PolicyShelf shelf_;
+  FeedbackDesk desk_;
+  std::unique_ptr<OnlineLearning> online_;  // null: nothing is learned
+  std::string pinned_;                      // digest of the whitening that the index was given
   JobQueue jobs_;
   StepHandler steps_;
   WriteBackHandler write_backs_;

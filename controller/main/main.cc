@@ -109,8 +109,9 @@ int run(int argc, char** argv) {
     return fail(started.error(), kUsage);
   }
   if (!settings.restore.empty()) return restore(settings);
-  const auto server = server_settings(settings);
+  auto server = server_settings(settings);
   if (!server) return fail(server.error(), kUsage);
+  server.value().engine = torch_engine();
   const auto link = link_options(settings, server.value().access);
   if (!link) return fail(link.error(), exit_code(link.error().code));
   const auto served = serve(settings, server.value(), link.value());

@@ -22,7 +22,14 @@ ConfigTable settings_table(ControllerSettings& s) {
          .help = "make the bank directory from this backup, then end"});
   t.add({.name = "policy",
          .target = &s.policy,
-         .help = "for sessions that name none: base, random, nearest[:THRESHOLD] or fixed:MEMORY"});
+         .help = "for sessions that name none: base, random, nearest[:THRESHOLD], fixed:MEMORY, "
+                 "learned, or auto: learned where one is loaded and fits, else nearest"});
+  t.add({.name = "policy_file",
+         .target = &s.policy_file,
+         .help = "a policy checkpoint to load at the start, unless the bank has had it"});
+  t.add({.name = "learn_online",
+         .target = &s.learn_online,
+         .help = "learn from live sessions: those of the learned policy draw their choices"});
   t.add({.name = "key_file",
          .target = &s.key_file,
          .help = "this controller's CURVE keys (memslot keygen); needed beyond loopback and ipc"});
@@ -90,7 +97,8 @@ ConfigTable settings_table(ControllerSettings& s) {
 }
 
 Result<ServerSettings> server_settings(const ControllerSettings& s) {
-  if (const auto policy = make_policy(s.policy); !policy) return policy.error();
+  const bool learned = s.policy == "auto" || s.policy == "learned";
+  if (const auto policy = make_policy(s.policy); !policy && !learned) return policy.error();
   if (s.key_file.empty() && !s.clients.empty()) {
     return invalid("clients", "key_file beside it", "none: without keys nobody can be told apart");
   }
@@ -101,6 +109,8 @@ Result<ServerSettings> server_settings(const ControllerSettings& s) {
   out.garbage_grace = std::chrono::seconds(s.garbage_grace_s);
   out.payload_cache_bytes = bytes_of_mib(s.payload_cache_mib);
   out.steps.default_policy = s.policy;
+  out.policy_file = s.policy_file;
+  out.learn_online = s.learn_online;
   out.steps.candidates = static_cast<std::size_t>(s.candidates);
   out.steps.window_tokens = static_cast<std::uint32_t>(s.window_tokens);
   out.jobs.lease = std::chrono::seconds(s.lease_s);

@@ -16,7 +16,9 @@ struct ControllerSettings {
   std::string bank = "memslot-bank";
   std::string endpoint = "tcp://127.0.0.1:7400";
   std::string restore{};
-  std::string policy = "nearest";
+  std::string policy = "auto";
+  std::string policy_file{};
+  bool learn_online = false;
   std::string key_file{};
   std::vector<std::string> clients{};
   std::string log_level = "info";

@@ -66,6 +66,11 @@ Result<Session*> SessionTable::find(const PeerId& peer, std::uint64_t session) {
   return &found->second;
 }
 
+Session* SessionTable::any(std::uint64_t session) {
+  const auto found = sessions_.find(session);
+  return found == sessions_.end() ? nullptr : &found->second;
+}
+
 void SessionTable::close(std::uint64_t session) {
   if (sessions_.erase(session) == 0) return;
   if (closed_.insert(session).second) closed_order_.push_back(session);

@@ -16,8 +16,9 @@
 #include <string>
 #include <vector>
 
+#include "controller/policy/episode_recorder.h"
+#include "controller/policy/policy_shelf.h"
 #include "controller/session/key_window.h"
-#include "rl/selection_policy.h"
 #include "shared/transport/channel.h"
 #include "shared/wire/messages_step.h"
 
@@ -37,7 +38,9 @@ struct Session {
   wire::OpenSession open;  // namespaces: those that the generator may see as well
   PeerId peer;
   std::shared_ptr<const SelectionPolicy> policy;
-  std::optional<MemoryVersion> wanted;  // the memory of a fixed policy
+  SnapshotPtr learned;                      // what the policy came from; null: a rule
+  std::optional<EpisodeRecorder> recorder;  // where the session is learned from
+  std::optional<MemoryVersion> wanted;      // the memory of a fixed policy
   ResidentView residents;
   KeyWindow window;                     // summaries of the last tokens
   std::optional<wire::Directive> last;  // the directive of the newest step
@@ -58,6 +61,8 @@ class SessionTable {
   Result<Opened> open(const PeerId& peer, const wire::OpenSession& request);
   // kNotFound: unknown, or another peer's.
   Result<Session*> find(const PeerId& peer, std::uint64_t session);
+  // Of whatever generator; null if it is not open.
+  Session* any(std::uint64_t session);
   void close(std::uint64_t session);
   // True for one of the last thousand closed sessions: a retried close is success.
   bool was_closed(std::uint64_t session) const { return closed_.contains(session); }

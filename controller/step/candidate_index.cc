@@ -17,14 +17,40 @@ void normalise(std::vector<float>& v) {
   for (float& x : v) x = norm > 0 ? x / norm : 0.0f;
 }
 
+// kMaxIndexedKeys of the rows (n, columns), n larger, evenly apart.
+std::vector<float> even_choice(const std::vector<float>& rows, std::size_t columns) {
+  const std::size_t n = columns == 0 ? 0 : rows.size() / columns;
+  std::vector<float> out;
+  for (std::size_t i = 0; n > 0 && i < kMaxIndexedKeys; ++i) {
+    const auto from = rows.begin() + static_cast<std::ptrdiff_t>(i * n / kMaxIndexedKeys * columns);
+    out.insert(out.end(), from, from + static_cast<std::ptrdiff_t>(columns));
+  }
+  return out;
+}
+
 }  // namespace
 
 SpaceKey SpaceKey::of(const SlotSignature& s) {
   return {.model = s.model, .layer = s.layer, .form = s.form, .d_model = s.d_model, .d_ff = s.d_ff};
 }
 
-CandidateIndex::CandidateIndex(Statistics statistics) {
-  for (auto& [key, whitening] : statistics) spaces_[key].whitening = std::move(whitening);
+bool CandidateIndex::Pinned::fits(const SpaceKey& space) const {
+  return (model.empty() || model == space.model.hex()) && (layer < 0 || layer == space.layer) &&
+         whitening.dim() == static_cast<std::uint32_t>(space.d_model);
+}
+
+CandidateIndex::CandidateIndex(Statistics statistics, std::shared_ptr<const Pinned> pinned)
+    : pinned_(std::move(pinned)) {
+  for (auto& [key, whitening] : statistics) {
+    const bool is_pinned = pinned_ != nullptr && pinned_->fits(key);
+    set_whitening(spaces_[key], is_pinned ? pinned_->whitening : std::move(whitening), is_pinned);
+  }
+}
+
+void CandidateIndex::set_whitening(Space& space, Whitening whitening, bool pinned) {
+  space.whitening = std::move(whitening);
+  space.digest = space.whitening.digest();
+  space.pinned = pinned;
 }
 
 void CandidateIndex::index_keys(KeyShard::Owner owner, Space& space, std::span<const float> keys) {
@@ -33,7 +59,11 @@ void CandidateIndex::index_keys(KeyShard::Owner owner, Space& space, std::span<c
   entry.keys = dim == 0 ? 0 : static_cast<std::uint32_t>(keys.size() / dim);
   if (entry.keys == 0) return;
   ++keyings_;
-  if (space.whitening.dim() == 0) space.whitening = Whitening::fit(keys, dim, /*version=*/1);
+  if (space.whitening.dim() == 0 && pinned_ != nullptr && pinned_->fits(entry.space)) {
+    set_whitening(space, pinned_->whitening, /*pinned=*/true);
+  } else if (space.whitening.dim() == 0) {
+    set_whitening(space, Whitening::fit(keys, dim, /*version=*/1), /*pinned=*/false);
+  }
   space.keys += entry.keys;
   const std::uint32_t reduced = space.whitening.reduced_dim();
   std::vector<float> whitened(std::size_t{entry.keys} * reduced);
@@ -44,6 +74,7 @@ void CandidateIndex::index_keys(KeyShard::Owner owner, Space& space, std::span<c
     for (std::uint32_t j = 0; j < reduced; ++j) entry.memory.mean_key[j] += out[j];
   }
   normalise(entry.memory.mean_key);
+  if (entry.keys > kMaxIndexedKeys) whitened = even_choice(whitened, reduced);
   const std::string& ns = entry.memory.version.ref.ns;
   const auto shard = space.shards.try_emplace(ns, reduced).first;
   shard->second.set(owner, whitened);
@@ -193,7 +224,7 @@ std::vector<const IndexedMemory*> CandidateIndex::members(
 bool CandidateIndex::refit_due() const {
   for (const auto& [key, space] : spaces_) {
     const std::uint64_t fitted = space.whitening.fitted_rows();
-    if (fitted == 0) continue;
+    if (fitted == 0 || space.pinned) continue;
     const std::uint64_t slack =
         fitted <= kSmallFit ? std::max<std::uint64_t>(fitted / 4, 1) : fitted;
     const std::uint64_t floor = fitted <= kSmallFit ? fitted - slack : fitted / 2;
@@ -206,6 +237,20 @@ std::size_t CandidateIndex::keys() const {
   std::size_t total = 0;
   for (const auto& [key, space] : spaces_) total += space.keys;
   return total;
+}
+
+const std::string& CandidateIndex::whitening_digest(const SpaceKey& space) const {
+  static const std::string kNone;
+  const auto found = spaces_.find(space);
+  return found == spaces_.end() ? kNone : found->second.digest;
+}
+
+bool CandidateIndex::differs_from(const Pinned& pinned) const {
+  const std::string digest = pinned.whitening.digest();
+  return std::any_of(spaces_.begin(), spaces_.end(), [&](const auto& item) {
+    return pinned.fits(item.first) && item.second.whitening.dim() != 0 &&
+           item.second.digest != digest;
+  });
 }
 
 const Whitening* CandidateIndex::whitening(const SpaceKey& space) const {

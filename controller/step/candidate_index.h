@@ -26,6 +26,9 @@
 namespace memslot {
 
 inline constexpr std::size_t kMaxCandidates = 32;  // K, base and the current memory included
+// Of one memory: above it an even choice of its segments is searched, so that a long source does
+// not crowd out the others. The mean key is over all.
+inline constexpr std::uint32_t kMaxIndexedKeys = 32;
 
 struct SpaceKey {
   Sha256 model;
@@ -50,8 +53,17 @@ class CandidateIndex {
  public:
   using Statistics = std::map<SpaceKey, Whitening>;
 
+  // Statistics that a learned policy brought: for spaces of its model and layer (empty, -1: any)
+  // that have the whitening's width. They stay whatever keys come.
+  struct Pinned {
+    std::string model;  // hex
+    std::int32_t layer = -1;
+    Whitening whitening;
+    bool fits(const SpaceKey& space) const;
+  };
+
   // A space that `statistics` lacks is fitted on the first keys that come to it.
-  explicit CandidateIndex(Statistics statistics = {});
+  explicit CandidateIndex(Statistics statistics = {}, std::shared_ptr<const Pinned> pinned = {});
 
   // Makes `version` the memory's head, with `keys` (n, D) raw; n may be 0. Counts come from `like`.
   // Keys that are those it had stay where they are: putting them in anew is what costs.
@@ -87,10 +99,15 @@ class CandidateIndex {
   std::uint64_t publishes() const { return publishes_; }
   std::uint64_t keyings() const { return keyings_; }        // how often a memory's keys were put in
   const Whitening* whitening(const SpaceKey& space) const;  // null if unknown
+  const std::string& whitening_digest(const SpaceKey& space) const;  // "" if unknown
+  // True where a space that the pinned statistics fit has others.
+  bool differs_from(const Pinned& pinned) const;
 
  private:
   struct Space {
     Whitening whitening;
+    std::string digest;   // of the whitening
+    bool pinned = false;  // never due to be fitted again
     std::uint64_t keys = 0;
     std::map<std::string, KeyShard, std::less<>> shards;  // by namespace
     std::map<std::pair<std::string, std::string>, KeyShard::Owner> members;
@@ -103,9 +120,11 @@ class CandidateIndex {
   };
   bool revise(const MemoryVersion& version, const Xxh128& keys_digest, std::uint32_t keys,
               const IndexedMemory& like);
+  static void set_whitening(Space& space, Whitening whitening, bool pinned);
   void index_keys(KeyShard::Owner owner, Space& space, std::span<const float> keys);
   Hit hit(KeyShard::Owner owner, float best, std::span<const float> query) const;
 
+  std::shared_ptr<const Pinned> pinned_;  // shared: one whitening for all indexes of a keeper
   std::map<SpaceKey, Space> spaces_;
   std::vector<std::unique_ptr<Entry>> entries_;  // by owner; null where free
   std::vector<KeyShard::Owner> free_;

@@ -17,6 +17,7 @@ class ListBuilder {
     Candidate base;
     base.is_base = true;
     base.is_current = request.current.id.empty();
+    base.swap_cost = base.is_current ? 0.0f : request.swap_cost;
     out_.candidates.push_back(base);
     out_.versions.push_back(nullptr);
   }
@@ -35,7 +36,9 @@ class ListBuilder {
     c.resident = request_.session.residents.set.contains({request_.slot, version.ref});
     c.best_key = hit.best_key;
     c.mean_key = hit.mean_key;
+    c.swap_cost = c.is_current ? 0.0f : request_.swap_cost;
     if (hit.memory != nullptr) {
+      c.key = hit.memory->mean_key;
       c.past_net_gain = static_cast<float>(hit.memory->mean_net_gain);
       c.uses = hit.memory->uses;
       c.age = index_.publishes() - hit.memory->published;
@@ -93,7 +96,7 @@ CandidateList make_candidates(const CandidateIndex& index, const CandidateReques
   add_current(index, request, list);
   add_wanted(index, request, list);
   if (request.query.empty()) {
-    add_drawn(index, request, list);
+    if (request.draw) add_drawn(index, request, list);
     return list.take();
   }
   const auto& namespaces = request.session.open.namespaces;

@@ -1,5 +1,6 @@
 #pragma once
-// The candidates of one step and one slot, in the order base, current or wanted, nearest.
+// The candidates of one step and one slot, in the order base, current or wanted, nearest. A
+// candidate's key is the index's: it lives until the next change of the index.
 //
 // Threads: pure function of its arguments.
 #include <span>
@@ -24,6 +25,8 @@ struct CandidateRequest {
   std::span<const float> query;  // whitened; empty before the first summary
   MemoryRef current;             // active in this slot; id empty: base
   std::size_t limit = kMaxCandidates;
+  bool draw = true;     // before the first summary; else there are only base and the current one
+  float swap_cost = 0;  // of all but the current one, nats per token
 };
 
 CandidateList make_candidates(const CandidateIndex& index, const CandidateRequest& request);

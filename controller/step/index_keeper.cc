@@ -1,6 +1,7 @@
 #include "controller/step/index_keeper.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "shared/base/log.h"
 
@@ -55,7 +56,8 @@ MemoryKeys IndexKeeper::keys_of(const MemoryVersion& version) {
 
 // At most kMaxFittedRows a space, evenly over all of its memories: they are never all in memory.
 Result<CandidateIndex::Statistics> IndexKeeper::fit(const std::vector<MemoryVersion>& heads,
-                                                    std::uint64_t version) {
+                                                    std::uint64_t version,
+                                                    const CandidateIndex::Pinned* pinned) {
   struct Sample {
     std::uint64_t total = 0, seen = 0;
     std::vector<float> rows;
@@ -64,6 +66,7 @@ Result<CandidateIndex::Statistics> IndexKeeper::fit(const std::vector<MemoryVers
   for (const MemoryVersion& head : heads) samples[SpaceKey::of(head.signature)].total += head.keys;
   for (const MemoryVersion& head : heads) {
     if (stop_) return Error{ErrorCode::kCancelled, "index build: stopped"};
+    if (pinned != nullptr && pinned->fits(SpaceKey::of(head.signature))) continue;
     Sample& sample = samples[SpaceKey::of(head.signature)];
     const std::uint64_t stride = sample.total / kMaxFittedRows + 1;
     const MemoryKeys keys = keys_of(head);
@@ -92,10 +95,10 @@ void IndexKeeper::put(CandidateIndex& index, const MemoryVersion& head) {
   index.upsert(head, keys_of(head).values, like);
 }
 
-Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version) {
+Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version, PinnedPtr pinned) {
   MEMSLOT_TRY(const auto heads, read_heads());
-  MEMSLOT_TRY(auto statistics, fit(heads, version));
-  auto index = std::make_unique<CandidateIndex>(std::move(statistics));
+  MEMSLOT_TRY(auto statistics, fit(heads, version, pinned.get()));
+  auto index = std::make_unique<CandidateIndex>(std::move(statistics), std::move(pinned));
   for (const MemoryVersion& head : heads) {
     if (stop_) return Error{ErrorCode::kCancelled, "index build: stopped"};
     put(*index, head);
@@ -104,7 +107,7 @@ Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version) {
 }
 
 Status IndexKeeper::build() {
-  MEMSLOT_TRY(index_, make_index(++builds_));
+  MEMSLOT_TRY(index_, make_index(++builds_, pinned_));
   return ok();
 }
 
@@ -133,8 +136,8 @@ void IndexKeeper::rebuild() {
   if (builder_.joinable()) builder_.join();
   building_ = true;
   changed_.clear();
-  builder_ = std::thread([this, version = ++builds_] {
-    auto made = make_index(version);
+  builder_ = std::thread([this, version = ++builds_, pinned = pinned_] {
+    auto made = make_index(version, pinned);
     if (!made && !stop_) log::warn("index build: {}", made.error().message);
     {
       const std::lock_guard lock(mutex_);
@@ -145,20 +148,28 @@ void IndexKeeper::rebuild() {
   });
 }
 
+void IndexKeeper::pin(PinnedPtr pinned) {
+  pinned_ = std::move(pinned);
+  if (!building_ && stale()) rebuild();
+}
+
+bool IndexKeeper::stale() const { return pinned_ != nullptr && index_->differs_from(*pinned_); }
+
 bool IndexKeeper::adopt() {
   if (!building_) return false;
+  bool failed = false;
   {
     const std::lock_guard lock(mutex_);
     if (finished_ == nullptr && !failed_) return false;
     if (finished_ != nullptr) index_ = std::move(finished_);
-    failed_ = false;
+    failed = std::exchange(failed_, false);
   }
   building_ = false;
   const auto changed = std::move(changed_);
   changed_.clear();
   for (const auto& [ns, id] : changed) refresh({.ns = ns, .id = id});
   // Learning may have gone on meanwhile.
-  if (!changed.empty() && index_->refit_due()) rebuild();
+  if ((!failed && stale()) || (!changed.empty() && index_->refit_due())) rebuild();
   return true;
 }
 

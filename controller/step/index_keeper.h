@@ -33,24 +33,31 @@ class IndexKeeper {
   // The memory's head moved, appeared or went. Begins a build in the background if one is due.
   void changed(const MemoryRef& ref);
   void rebuild();  // on demand, in the background
+  // Keys are whitened so from now on where it fits: what is indexed otherwise is made anew in the
+  // background (a build in flight is followed by another). Null: fitted on the bank's own keys.
+  void pin(std::shared_ptr<const CandidateIndex::Pinned> pinned);
   // Takes a finished build over; what changed meanwhile is read again. False if there is none.
   bool adopt();
 
  private:
   using Built = std::unique_ptr<CandidateIndex>;
-  Result<Built> make_index(std::uint64_t version);
+  using PinnedPtr = std::shared_ptr<const CandidateIndex::Pinned>;  // shared with what was built
+  Result<Built> make_index(std::uint64_t version, PinnedPtr pinned);
   Result<CandidateIndex::Statistics> fit(const std::vector<MemoryVersion>& heads,
-                                         std::uint64_t version);
+                                         std::uint64_t version,
+                                         const CandidateIndex::Pinned* pinned);
   Result<std::vector<MemoryVersion>> read_heads();
   MemoryKeys keys_of(const MemoryVersion& version);
   void put(CandidateIndex& index, const MemoryVersion& head);
   void refresh(const MemoryRef& ref);
+  bool stale() const;  // whitened otherwise than is pinned
   TimePoint soon() const;
 
   MemoryBank& bank_;
   const Clock& clock_;
   const std::function<void()> ready_;
   Built index_;
+  PinnedPtr pinned_;
   std::uint64_t builds_ = 0;
   std::thread builder_;
   bool building_ = false;

@@ -42,7 +42,8 @@ struct KeyShard::Graph {
   std::size_t added = 0;
 };
 
-KeyShard::KeyShard(std::uint32_t dim) : dim_(dim) {}
+KeyShard::KeyShard(std::uint32_t dim, std::size_t scanned)
+    : dim_(dim), scanned_(scanned), codes_(dim) {}
 KeyShard::~KeyShard() = default;
 KeyShard::KeyShard(KeyShard&&) noexcept = default;
 KeyShard& KeyShard::operator=(KeyShard&&) noexcept = default;
@@ -51,7 +52,13 @@ void KeyShard::add_row(Owner owner, std::span<const float> row) {
   rows_of_[owner].push_back(static_cast<std::uint32_t>(owners_.size()));
   rows_.insert(rows_.end(), row.begin(), row.end());
   owners_.push_back(owner);
+  if (graph_ == nullptr) codes_.add(row);
   ++live_;
+}
+
+KeyShard::Method KeyShard::method() const {
+  if (graph_ != nullptr) return Method::kGraph;
+  return owners_.size() < kExactKeys ? Method::kExact : Method::kScan;
 }
 
 void KeyShard::set(Owner owner, std::span<const float> rows) {
@@ -68,7 +75,11 @@ void KeyShard::erase(Owner owner) {
   if (found == rows_of_.end()) return;
   for (const std::uint32_t row : found->second) {
     owners_[row] = kGone;
-    if (graph_ != nullptr) graph_->nodes.markDelete(row);
+    if (graph_ != nullptr) {
+      graph_->nodes.markDelete(row);
+    } else {
+      codes_.drop(row);
+    }
   }
   live_ -= found->second.size();
   rows_of_.erase(found);
@@ -82,6 +93,7 @@ void KeyShard::compact() {
   owners_.clear();
   rows_of_.clear();
   graph_.reset();
+  codes_.clear();
   live_ = 0;
   for (std::size_t i = 0; i < owners.size(); ++i) {
     if (owners[i] != kGone) add_row(owners[i], std::span(rows).subspan(i * dim_, dim_));
@@ -90,7 +102,8 @@ void KeyShard::compact() {
 }
 
 void KeyShard::update_graph() {
-  if (owners_.size() < kExactKeys) return;
+  if (graph_ == nullptr && owners_.size() <= scanned_) return;
+  codes_.clear();
   if (graph_ == nullptr) graph_ = std::make_unique<Graph>(dim_, owners_.size() * 2);
   if (owners_.size() > graph_->nodes.max_elements_) graph_->nodes.resizeIndex(owners_.size() * 2);
   for (; graph_->added < owners_.size(); ++graph_->added) {
@@ -109,21 +122,35 @@ float KeyShard::best_key(Owner owner, std::span<const float> query) const {
   return best;
 }
 
+// At least k owners where there are as many; neighbouring keys are often of one memory, so more
+// keys are looked at than memories are wanted.
+std::vector<KeyShard::Hit> KeyShard::proposals(std::span<const float> query, std::size_t k) const {
+  std::vector<Hit> hits;
+  const std::size_t breadth = std::max(kLeastBreadth, 3 * k);
+  switch (method()) {
+    case Method::kExact:
+      hits.reserve(rows_of_.size());
+      for (const auto& [owner, rows] : rows_of_) hits.push_back({owner, best_key(owner, query)});
+      return hits;
+    case Method::kScan:
+      for (const auto& [product, row] : codes_.scan(query, 2 * breadth)) {
+        hits.push_back(
+            {owners_[row], dot(rows_.data() + std::size_t{row} * dim_, query.data(), dim_)});
+      }
+      return hits;
+    case Method::kGraph: break;
+  }
+  graph_->nodes.setEf(breadth);
+  auto found = graph_->nodes.searchKnn(query.data(), breadth);
+  for (; !found.empty(); found.pop()) {
+    hits.push_back({owners_[found.top().second], 1.0f - found.top().first});
+  }
+  return hits;
+}
+
 void KeyShard::search(std::span<const float> query, std::size_t k, std::vector<Hit>& out) const {
   if (live_ == 0 || k == 0) return;
-  std::vector<Hit> hits;
-  if (graph_ == nullptr) {
-    hits.reserve(rows_of_.size());
-    for (const auto& [owner, rows] : rows_of_) hits.push_back({owner, best_key(owner, query)});
-  } else {
-    // Neighbouring keys are often of one memory: ask for more keys than memories are wanted.
-    const std::size_t breadth = std::max(kLeastBreadth, 3 * k);
-    graph_->nodes.setEf(breadth);
-    auto found = graph_->nodes.searchKnn(query.data(), breadth);
-    for (; !found.empty(); found.pop()) {
-      hits.push_back({owners_[found.top().second], 1.0f - found.top().first});
-    }
-  }
+  std::vector<Hit> hits = proposals(query, k);
   // By owner, best first within; then each owner once; then best first. Ties by number, so that the
   // order does not depend on the map's.
   std::sort(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) {

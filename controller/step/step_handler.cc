@@ -1,27 +1,15 @@
 #include "controller/step/step_handler.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "controller/step/candidates.h"
+#include "controller/step/decision.h"
 #include "shared/base/log.h"
 #include "shared/wire/limits.h"  // kMaxParts
 
 namespace memslot {
 namespace {
-
-std::size_t lowest_slot(const wire::OpenSession& session) {
-  const auto& slots = session.slots;
-  const auto lowest = std::min_element(
-      slots.begin(), slots.end(), [](const auto& a, const auto& b) { return a.layer < b.layer; });
-  return static_cast<std::size_t>(lowest - slots.begin());
-}
-
-const wire::ActiveMemory* active_in(const wire::Observation& observation, std::size_t slot) {
-  for (const wire::ActiveMemory& active : observation.active) {
-    if (active.slot == slot) return &active;
-  }
-  return nullptr;
-}
 
 wire::SlotAction keep(std::size_t slot) {
   wire::SlotAction action;
@@ -29,12 +17,14 @@ wire::SlotAction keep(std::size_t slot) {
   return action;
 }
 
-// Slots of one session draw different numbers from one seed; slot 0 the session's own.
-std::uint64_t slot_seed(std::uint64_t seed, std::size_t slot) {
-  return seed + static_cast<std::uint64_t>(slot) * 0x9E3779B97F4A7C15ULL;
-}
-
 }  // namespace
+
+std::size_t lowest_slot(const wire::OpenSession& session) {
+  const auto& slots = session.slots;
+  const auto lowest = std::min_element(
+      slots.begin(), slots.end(), [](const auto& a, const auto& b) { return a.layer < b.layer; });
+  return static_cast<std::size_t>(lowest - slots.begin());
+}
 
 SpaceKey space_of(const wire::OpenSession& session, const wire::SlotInfo& slot) {
   return {.model = session.model,
@@ -49,21 +39,15 @@ struct StepHandler::Query {
   std::vector<float> whitened;
 };
 
-struct StepHandler::Decision {
-  wire::ActionKind action = wire::ActionKind::kKeep;
-  MemoryVersion version;  // for kUse
-  bool resident = false;
-  float log_prob = 0;
-  std::uint32_t candidates = 0;
-};
-
 StepHandler::StepHandler(MemoryBank& bank, IndexKeeper& keeper, PayloadCache& payloads,
-                         SessionTable& sessions, StepOptions options)
+                         SessionTable& sessions, StepOptions options, LearnedParts learned)
     : bank_(bank),
       keeper_(keeper),
       payloads_(payloads),
       sessions_(sessions),
-      options_(std::move(options)) {}
+      options_(std::move(options)),
+      learned_(learned),
+      own_keys_(bank) {}
 
 Result<MemoryVersion> StepHandler::resolve(const Session& session, const MemoryRef& ref,
                                            TimePoint deadline) {
@@ -91,24 +75,27 @@ Result<MemoryVersion> StepHandler::resolve(const Session& session, const MemoryR
 Result<wire::OpenSessionReply> StepHandler::open(const PeerId& peer,
                                                  const wire::OpenSession& request,
                                                  TimePoint deadline) {
-  const std::string spec = request.policy.empty() ? options_.default_policy : request.policy;
-  MEMSLOT_TRY(auto policy, make_policy(spec));
+  MEMSLOT_TRY(Policy policy, policy_for(request, deadline));
   MEMSLOT_TRY(const auto opened, sessions_.open(peer, request));
   Session& session = *opened.session;
   if (opened.made) {
-    session.policy = std::move(policy);
-    session.window = KeyWindow(options_.window_tokens);
+    session.policy = std::move(policy.policy);
+    session.learned = std::move(policy.learned);
+    session.window =
+        KeyWindow(session.learned == nullptr ? options_.window_tokens
+                                             : session.learned->checkpoint.task.window_tokens);
+    if (session.learned != nullptr && learned_.learning != nullptr) session.recorder.emplace();
     if (const MemoryRef* wanted = session.policy->wanted()) {
       auto version = resolve(session, *wanted, deadline);
       if (!version) {
         sessions_.close(request.session);
-        return version.error().with_context("policy " + spec);
+        return version.error().with_context("policy " + policy.spec);
       }
       session.wanted = std::move(version).value();
     }
   }
   return wire::OpenSessionReply{.session = request.session,
-                                .policy = spec,
+                                .policy = policy.spec,
                                 .policy_digest = std::string(session.policy->digest())};
 }
 
@@ -137,12 +124,15 @@ Status StepHandler::check(const Session& session, const wire::Observation& obser
 }
 
 void StepHandler::note_outcome(const Session& session, const wire::Observation& observation) {
-  const float* gain = observation.gain && !observation.sampled ? &*observation.gain : nullptr;
   if (observation.tokens == 0) return;
+  std::optional<float> net;
+  if (observation.gain && !observation.sampled && std::isfinite(*observation.gain)) {
+    net = *observation.gain - generic_of(session).value();
+  }
   for (const wire::ActiveMemory& active : observation.active) {
     if (active.ref.id.empty() || !session.sees(active.ref.ns)) continue;
-    keeper_.index().note_use(active.ref.ns, active.ref.id, gain);
-    bank_.note_use(active.ref, gain == nullptr ? std::optional<double>() : double{*gain});
+    keeper_.index().note_use(active.ref.ns, active.ref.id, net ? &*net : nullptr);
+    bank_.note_use(active.ref, net ? std::optional<double>(double{*net}) : std::nullopt);
   }
 }
 
@@ -155,11 +145,12 @@ StepHandler::Query StepHandler::query_of(const Session& session, std::size_t slo
   return out;
 }
 
-StepHandler::Decision StepHandler::decide(const Session& session,
-                                          const wire::Observation& observation, std::size_t slot) {
+StepHandler::Decision StepHandler::decide(Session& session, const wire::Observation& observation,
+                                          std::size_t slot, TimePoint deadline) {
   const wire::ActiveMemory* active = active_in(observation, slot);
   Decision out;
   if (active != nullptr && active->reason == wire::ActiveReason::kPinned) return out;
+  if (session.learned != nullptr) return decide_learned(session, observation, slot, deadline);
   const Query query = query_of(session, slot);
   const CandidateList list =
       make_candidates(keeper_.index(), {.session = session,
@@ -177,15 +168,7 @@ StepHandler::Decision StepHandler::decide(const Session& session,
                             .steps_since_swap = observation.steps_since_swap,
                             .query = query.whitened,
                             .explore = session.open.explore};
-  const Choice choice = session.policy->choose(context, list.candidates);
-  const Candidate& chosen = list.candidates[choice.index];
-  out.log_prob = choice.log_prob;
-  out.candidates = static_cast<std::uint32_t>(list.candidates.size());
-  if (chosen.is_current) return out;
-  out.action = chosen.is_base ? wire::ActionKind::kBase : wire::ActionKind::kUse;
-  out.resident = chosen.resident;
-  if (!chosen.is_base) out.version = *list.versions[choice.index];
-  return out;
+  return Decision::of(session.policy->choose(context, list.candidates), list);
 }
 
 void StepHandler::add_action(Decision decision, std::size_t slot, Plan& plan, TimePoint deadline) {
@@ -249,8 +232,9 @@ Result<StepHandler::Plan> StepHandler::handle(const PeerId& peer,
     session->window.add(chunk.mean, chunk.tokens);
   }
   note_outcome(*session, observation);
+  settle(*session, observation, /*end=*/false);
   for (std::size_t slot = 0; slot < session->open.slots.size(); ++slot) {
-    add_action(decide(*session, observation, slot), slot, plan, deadline);
+    add_action(decide(*session, observation, slot, deadline), slot, plan, deadline);
   }
   for (const wire::SlotAction& action : plan.directive.actions) {
     if (action.action == wire::ActionKind::kKeep) ++counters_.keep;
@@ -279,6 +263,7 @@ Result<wire::CloseSessionReply> StepHandler::close(const PeerId& peer,
   if (!session && !sessions_.was_closed(request.session)) return session.error();
   if (session) {
     note_outcome(*session.value(), request.last);
+    settle(*session.value(), request.last, /*end=*/true);
     sessions_.close(request.session);
   }
   return wire::CloseSessionReply{.session = request.session};

@@ -6,6 +6,11 @@
 //   drawn by the session's seed) -> policy -> keep | base | use (id, version), with the payload
 //   only if the generator does not hold it
 //
+// A session of the learned policy keeps the snapshot, window and whitening that it began with: its
+// query and the candidates' similarities are of that whitening, whatever the index has meanwhile
+// (own_keys.h). It chooses in the lowest slot, which it was trained for; the others keep what they
+// have. With online learning it draws its actions, and what they were worth goes to the learner.
+//
 // Only memories that a session sees, that fit the slot and that a policy may swap (stateless kinds;
 // a fixed policy may name a stateful one) are candidates. What the user pinned is kept.
 //
@@ -16,17 +21,27 @@
 // memories were published or their statistics moved meanwhile, the new directive may be another.
 //
 // Threads: one at a time.
+#include <map>
 #include <string>
 #include <vector>
 
+#include "controller/policy/online_learning.h"
 #include "controller/session/session_table.h"
 #include "controller/step/index_keeper.h"
+#include "controller/step/own_keys.h"
 #include "controller/step/payload_cache.h"
 
 namespace memslot {
 
+// The learned policy of this controller; its parts must outlive the handler.
+struct LearnedParts {
+  PolicyShelf* shelf = nullptr;        // null: there is none
+  OnlineLearning* learning = nullptr;  // null: nothing is learned from steps
+  FeedbackDesk* desk = nullptr;        // where written text waits for feedback; null as learning
+};
+
 struct StepOptions {
-  std::string default_policy = "nearest";
+  std::string default_policy = "nearest";   // of sessions that name none; or "auto"
   std::size_t candidates = kMaxCandidates;  // K, 2 to kMaxCandidates
   std::uint32_t window_tokens = 32;         // of the query
 };
@@ -48,10 +63,10 @@ class StepHandler {
 
   // Everything must outlive the handler.
   StepHandler(MemoryBank& bank, IndexKeeper& keeper, PayloadCache& payloads, SessionTable& sessions,
-              StepOptions options);
+              StepOptions options, LearnedParts learned = {});
 
-  // kInvalidArgument (policy), kNotFound and kMismatch (a fixed policy's memory), kOverloaded,
-  // kConflict.
+  // kInvalidArgument (policy), kNotFound and kMismatch (a fixed policy's memory; the learned policy
+  // where none is loaded, or not for this model and layer), kOverloaded, kConflict.
   Result<wire::OpenSessionReply> open(const PeerId& peer, const wire::OpenSession& request,
                                       TimePoint deadline);
   // kNotFound (session: open it again), kMismatch (sizes), kInvalidArgument (slots), kConflict (a
@@ -70,10 +85,19 @@ class StepHandler {
  private:
   struct Query;
   struct Decision;
+  struct Policy;
+  Result<Policy> policy_for(const wire::OpenSession& request, TimePoint deadline);
+  Decision decide_learned(Session& session, const wire::Observation& observation, std::size_t slot,
+                          TimePoint deadline);
+  void record(Session& session, const StepContext& context, const CandidateList& list,
+              const Choice& choice);
+  void settle(Session& session, const wire::Observation& observation, bool end);
+  GenericGain& generic_of(const Session& session);
   Result<MemoryVersion> resolve(const Session& session, const MemoryRef& ref, TimePoint deadline);
   Status check(const Session& session, const wire::Observation& observation) const;
   Query query_of(const Session& session, std::size_t slot) const;
-  Decision decide(const Session& session, const wire::Observation& observation, std::size_t slot);
+  Decision decide(Session& session, const wire::Observation& observation, std::size_t slot,
+                  TimePoint deadline);
   void note_outcome(const Session& session, const wire::Observation& observation);
   void add_action(Decision decision, std::size_t slot, Plan& plan, TimePoint deadline);
   Plan repeat(const Session& session, TimePoint deadline);
@@ -83,10 +107,17 @@ class StepHandler {
   PayloadCache& payloads_;
   SessionTable& sessions_;
   const StepOptions options_;
+  const LearnedParts learned_;
+  OwnKeys own_keys_;
+  std::map<SpaceKey, GenericGain> generic_;
   StepCounters counters_;
 };
 
 // The space of a session's slot.
 SpaceKey space_of(const wire::OpenSession& session, const wire::SlotInfo& slot);
+// The slot at the lowest layer: its inputs are what observations summarise.
+std::size_t lowest_slot(const wire::OpenSession& session);
+// kMismatch, naming both: a checkpoint for another model, layer or width than the slot's.
+Status check_fits(const Checkpoint& checkpoint, const SpaceKey& space);
 
 }  // namespace memslot

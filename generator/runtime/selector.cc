@@ -29,7 +29,10 @@ Selector::~Selector() {
 }
 
 Status Selector::open(TimePoint deadline) {
-  MEMSLOT_TRY(const wire::Message reply, link_.call(open_, {}, deadline));
+  wire::OpenSession request = open_;
+  // Again: with what it was opened with, though the controller's default may be another by now.
+  if (!policy_.empty()) request.policy = policy_;
+  MEMSLOT_TRY(const wire::Message reply, link_.call(request, {}, deadline));
   const auto* body = std::get_if<wire::OpenSessionReply>(&reply.body);
   if (body == nullptr) return unexpected("OpenSessionReply");
   policy_ = body->policy;

@@ -20,7 +20,7 @@ struct OpenSession {
   Sha256 model;
   std::vector<SlotInfo> slots;
   std::vector<std::string> namespaces;  // allow-list; empty sees nothing
-  std::string policy;                   // make_policy() spec; "" = the controller's default
+  std::string policy;  // make_policy() spec, "learned[:DIGEST]" or "auto"; "": the default
   std::uint64_t seed = 0;
   bool explore = false;
   SelectMode select = SelectMode::kSync;
@@ -30,7 +30,7 @@ struct OpenSession {
 };
 struct OpenSessionReply {
   std::uint64_t session = 0;
-  std::string policy;
+  std::string policy;  // what the session has, and is to be opened again with
   std::string policy_digest;
   friend bool operator==(const OpenSessionReply&, const OpenSessionReply&) = default;
 };

@@ -2,3 +2,9 @@
 add_executable(select_bench select_bench.cc)
 target_link_libraries(select_bench PRIVATE memslot_controller_link memslot_rpc
   memslot_test_support memslot_warnings)
+# The candidate index at 1,000 to 1,000,000 memories.
+add_executable(index_bench index_bench.cc)
+target_link_libraries(index_bench PRIVATE memslot_step memslot_files Eigen3::Eigen memslot_warnings)
+# One decision of the learned policy.
+add_executable(decision_bench decision_bench.cc)
+target_link_libraries(decision_bench PRIVATE memslot_rl_torch memslot_warnings)

@@ -1,0 +1,46 @@
+#pragma once
+// Similarities in a session's own whitening, where the index has another: a session keeps what its
+// policy was trained in while the index follows a newer one. The keys of the few candidates are
+// read from the bank, whitened, and remembered.
+//
+//   best_key, mean_key, key as the index has them (candidate_index.h), of the version's own keys
+//
+// Errors:  keys that cannot be read are logged; the candidate is then like one without keys.
+// Limits:  kMostValues floats are remembered; then it begins anew.
+// Threads: one at a time.
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "controller/step/candidates.h"
+#include "storage/memory_bank.h"
+
+namespace memslot {
+
+class OwnKeys {
+ public:
+  static constexpr std::size_t kMostValues = std::size_t{8} << 20;
+
+  explicit OwnKeys(MemoryBank& bank) : bank_(bank) {}
+
+  // Replaces what `list` says of each memory's keys. `query` (R) of that whitening; empty: none.
+  // The keys that the list then shows live until the next call.
+  void score(const Whitening& whitening, const std::string& digest, std::span<const float> query,
+             CandidateList& list, TimePoint deadline);
+
+ private:
+  struct Whitened {
+    std::vector<float> rows, mean;  // (n, R), (R) of length 1; both empty without keys
+  };
+  using Key = std::tuple<std::string, std::string, std::string>;  // whitening, memory, token
+  const Whitened& get(const Whitening& whitening, const std::string& digest,
+                      const MemoryVersion& version, TimePoint deadline);
+
+  MemoryBank& bank_;
+  std::map<Key, Whitened> known_;
+  std::size_t values_ = 0;
+};
+
+}  // namespace memslot

@@ -1,0 +1,118 @@
+#include "controller/step/key_shard.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "rl/whitening.h"
+#include "shared/base/rng.h"
+
+namespace memslot {
+namespace {
+
+constexpr std::uint32_t kRow = 96;
+
+// Unit vectors of independent directions: the hardest case, no key lies near another.
+std::vector<float> unit(std::uint64_t seed, std::uint64_t number) {
+  std::vector<float> out(kRow);
+  for (std::uint32_t j = 0; j < kRow; ++j) {
+    const double u = 1.0 - uniform01(seed, number, 2 * j), v = uniform01(seed, number, 2 * j + 1);
+    out[j] = static_cast<float>(std::sqrt(-2 * std::log(u)) * std::cos(6.283185307179586 * v));
+  }
+  const float norm = std::sqrt(dot(out.data(), out.data(), kRow));
+  for (float& x : out) x /= norm;
+  return out;
+}
+
+std::vector<KeyShard::Owner> exhaustive(const std::vector<std::vector<float>>& keys,
+                                        std::span<const float> query, std::size_t k) {
+  std::vector<std::pair<float, KeyShard::Owner>> all;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (keys[i].empty()) continue;
+    all.emplace_back(-dot(keys[i].data(), query.data(), kRow), static_cast<KeyShard::Owner>(i));
+  }
+  std::sort(all.begin(), all.end());
+  std::vector<KeyShard::Owner> out;
+  for (std::size_t i = 0; i < std::min(k, all.size()); ++i) out.push_back(all[i].second);
+  return out;
+}
+
+TEST(KeyShard, ScanningCodesFindsWhatAnExhaustiveSearchDoes) {
+  KeyShard shard(kRow);
+  std::vector<std::vector<float>> keys;
+  for (std::uint64_t i = 0; i < 6000; ++i) {
+    keys.push_back(unit(1, i));
+    shard.set(static_cast<KeyShard::Owner>(i), keys.back());
+  }
+  for (std::size_t i = 0; i < 6000; i += 7) {
+    shard.erase(static_cast<KeyShard::Owner>(i));
+    keys[i].clear();
+  }
+  ASSERT_EQ(shard.method(), KeyShard::Method::kScan);
+  std::size_t same = 0, wanted = 0;
+  for (std::uint64_t q = 0; q < 50; ++q) {
+    const auto query = unit(2, q);
+    const auto truth = exhaustive(keys, query, 32);
+    std::vector<KeyShard::Hit> hits;
+    shard.search(query, 32, hits);
+    ASSERT_EQ(hits.size(), 32u);
+    for (const KeyShard::Hit& hit : hits) {
+      EXPECT_EQ(hit.best, dot(keys[hit.owner].data(), query.data(), kRow)) << "exact, not coded";
+      same += static_cast<std::size_t>(std::count(truth.begin(), truth.end(), hit.owner));
+    }
+    wanted += truth.size();
+  }
+  EXPECT_GE(same, wanted * 999 / 1000);
+}
+
+TEST(KeyShard, AboveTheLimitAGraphFindsTheKeyThatTheQueryIsOf) {
+  KeyShard shard(kRow, /*scanned=*/2500);
+  for (std::uint64_t i = 0; i < 4000; ++i) {
+    shard.set(static_cast<KeyShard::Owner>(i), unit(1, i));
+    if (i == 2200) {
+      EXPECT_EQ(shard.method(), KeyShard::Method::kScan);
+    }
+  }
+  ASSERT_EQ(shard.method(), KeyShard::Method::kGraph);
+  std::size_t right = 0;
+  for (std::uint64_t i = 0; i < 100; ++i) {
+    auto query = unit(1, 37 * i);
+    const auto noise = unit(3, i);
+    for (std::uint32_t j = 0; j < kRow; ++j) query[j] += 0.5f * noise[j];
+    std::vector<KeyShard::Hit> hits;
+    shard.search(query, 8, hits);
+    right += !hits.empty() && hits[0].owner == 37 * i ? 1 : 0;
+  }
+  EXPECT_GE(right, 95u);
+}
+
+TEST(KeyShard, ShrinksBackFromTheGraphWhenMostOfItIsGone) {
+  KeyShard shard(kRow, /*scanned=*/2500);
+  for (std::uint64_t i = 0; i < 3000; ++i) {
+    shard.set(static_cast<KeyShard::Owner>(i), unit(1, i));
+  }
+  for (std::uint64_t i = 0; i < 2900; ++i) shard.erase(static_cast<KeyShard::Owner>(i));
+  EXPECT_EQ(shard.method(), KeyShard::Method::kExact);
+  EXPECT_EQ(shard.keys(), 100u);
+  std::vector<KeyShard::Hit> hits;
+  shard.search(unit(1, 2950), 1, hits);
+  ASSERT_EQ(hits.size(), 1u);
+  EXPECT_EQ(hits[0].owner, 2950u);
+}
+
+TEST(KeyShard, AKeyOfLengthZeroAndAQueryOfLengthZeroAreAnswered) {
+  KeyShard shard(kRow);
+  for (std::uint64_t i = 0; i < 2100; ++i) {
+    shard.set(static_cast<KeyShard::Owner>(i), std::vector<float>(kRow, 0.0f));
+  }
+  std::vector<KeyShard::Hit> hits;
+  shard.search(unit(1, 1), 5, hits);
+  EXPECT_EQ(hits.size(), 5u);
+  hits.clear();
+  shard.search(std::vector<float>(kRow, 0.0f), 5, hits);
+  EXPECT_EQ(hits.size(), 5u);
+}
+
+}  // namespace
+}  // namespace memslot

@@ -1,0 +1,108 @@
+#include "controller/policy/policy_shelf.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/controller/learned.h"
+#include "tests/support/faulty_store.h"
+
+namespace memslot {
+namespace {
+
+struct PolicyShelfTest : testing::Test {
+  SystemClock clock;
+  MemoryStore store{clock};
+  DocumentBank documents{store, clock};
+  PolicyShelf shelf{documents, clock, cosine_engine()};
+
+  std::string publish(float sharpness, std::string_view origin = "file") {
+    const auto made = shelf.publish(cosine_checkpoint(sharpness).bytes(), origin, "", kFarDeadline);
+    EXPECT_TRUE(made) << made.error().message;
+    return made.value()->digest;
+  }
+};
+
+TEST_F(PolicyShelfTest, AnEmptyBankHasNone) {
+  ASSERT_TRUE(shelf.load(kFarDeadline));
+  EXPECT_EQ(shelf.head(), nullptr);
+  EXPECT_TRUE(shelf.list(kFarDeadline).value().empty());
+  EXPECT_EQ(shelf.find("ab", kFarDeadline).error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(PolicyShelfTest, WhatWasPublishedIsFoundByAnotherControllerAlsoWhenNewerOnesCame) {
+  const std::string first = publish(1), second = publish(2, "online");
+  PolicyShelf restarted(documents, clock, cosine_engine());
+  ASSERT_TRUE(restarted.load(kFarDeadline));
+  ASSERT_NE(restarted.head(), nullptr);
+  EXPECT_EQ(restarted.head()->digest, second);
+  const auto old = restarted.find(first, kFarDeadline);
+  ASSERT_TRUE(old) << old.error().message;
+  EXPECT_EQ(old.value()->digest, first);
+  EXPECT_EQ(restarted.head()->digest, second);
+  const auto all = restarted.list(kFarDeadline).value();
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[0].digest, first);
+  EXPECT_EQ(all[1].origin, "online");
+}
+
+TEST_F(PolicyShelfTest, TheSameAgainChangesNothing) {
+  publish(1);
+  publish(1);
+  EXPECT_EQ(shelf.list(kFarDeadline).value().size(), 1u);
+}
+
+TEST_F(PolicyShelfTest, WhatDoesNotFitIsRefusedAndTheOldStays) {
+  const std::string good = publish(1);
+  const auto refused = [&](const std::string& bytes, ErrorCode code) {
+    const auto made = shelf.publish(bytes, "file", "", kFarDeadline);
+    ASSERT_FALSE(made);
+    EXPECT_EQ(made.error().code, code) << made.error().message;
+    EXPECT_EQ(shelf.head()->digest, good);
+  };
+  const std::string whole = cosine_checkpoint(2).bytes();
+  refused(whole.substr(0, whole.size() / 2), ErrorCode::kCorruption);
+  Checkpoint other = cosine_checkpoint(2);
+  other.feature_version += 1;
+  refused(other.bytes(), ErrorCode::kMismatch);
+  other = cosine_checkpoint(2);
+  other.tensors["scorer.sharpness"].values[0] = std::nanf("");
+  refused(other.bytes(), ErrorCode::kCorruption);
+  other = cosine_checkpoint(2);
+  other.tensors.clear();
+  refused(other.bytes(), ErrorCode::kCorruption);
+  other = cosine_checkpoint(2);
+  other.whitening = {};
+  refused(other.bytes(), ErrorCode::kMismatch);
+  other = cosine_checkpoint(2);
+  other.task.window_tokens = 1000;
+  refused(other.bytes(), ErrorCode::kMismatch);
+  EXPECT_EQ(shelf.list(kFarDeadline).value().size(), 1u);
+}
+
+TEST_F(PolicyShelfTest, OneThatWasReplacedMeanwhileIsNotReplacedAgain) {
+  const std::string first = publish(1);
+  publish(2);
+  const auto late = shelf.publish(cosine_checkpoint(3).bytes(), "online", first, kFarDeadline);
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().code, ErrorCode::kConflict);
+}
+
+// A controller that dies before the payload is written, or before it is published.
+TEST_F(PolicyShelfTest, KilledInTheMiddleOfPublishingTheOneBeforeIsThere) {
+  const std::string first = publish(1);
+  for (const auto call : {FaultyStore::Call::kPut, FaultyStore::Call::kPublish}) {
+    FaultyStore faulty(store);
+    faulty.fail_before(call, 1, ErrorCode::kIo);
+    DocumentBank through(faulty, clock);
+    PolicyShelf dying(through, clock, cosine_engine());
+    ASSERT_TRUE(dying.load(kFarDeadline));
+    EXPECT_FALSE(dying.publish(cosine_checkpoint(2).bytes(), "online", first, kFarDeadline));
+    EXPECT_EQ(dying.head()->digest, first);
+    PolicyShelf restarted(documents, clock, cosine_engine());
+    ASSERT_TRUE(restarted.load(kFarDeadline));
+    ASSERT_NE(restarted.head(), nullptr);
+    EXPECT_EQ(restarted.head()->digest, first);
+  }
+}
+
+}  // namespace
+}  // namespace memslot

@@ -1,0 +1,171 @@
+// The learned policy through the two real processes: loaded, refused, used, judged, learned from
+// live sessions, published, and still there after kill -9.
+#include <gtest/gtest.h>
+
+#include "rl/features.h"
+#include "rl/reinforce.h"
+#include "tests/e2e/pair.h"
+
+namespace memslot {
+namespace {
+
+using namespace testing_support;
+using namespace std::chrono_literals;
+
+const std::pair<const char*, const char*> kSources[] = {
+    {"ferry",
+     "The ferry to Skerrow leaves at dawn and comes back when the tide has turned twice. Its "
+     "captain keeps a brass bell from a drowned church, and rings it once for every passenger."},
+    {"clock",
+     "0412 0927 1355 2210: the four numbers painted inside the lid. 88 teeth, 17 jewels, 3 "
+     "hands; wound 6 times at 7.30, it loses 4 minutes in 100 hours and gains 9 in 1000."},
+};
+
+struct PolicyTest : testing::Test {
+  Pair pair{"", {}, {"--learn-online"}};
+  std::unique_ptr<Client> client;
+  json status;
+
+  void SetUp() override {
+    pair.start();
+    connect();
+    for (const auto& [source, text] : kSources) {
+      must(client->task("learn", {{"text", text},
+                                  {"source", source},
+                                  {"id", source},
+                                  {"config",
+                                   {{"kind", "lora"},
+                                    {"rank", 4},
+                                    {"max_steps", 24},
+                                    {"target_recall", 1.0},
+                                    {"lr", 0.02}}}}));
+    }
+    status = must(client->task("status", json::object()));
+  }
+  void TearDown() override {
+    if (HasFailure()) std::fprintf(stderr, "--- controller\n%s", pair.controller.log().c_str());
+  }
+  void connect() {
+    client = std::make_unique<Client>(pair.endpoint);
+    must(client->wait_connected());
+  }
+  // Untrained, for this model; its whitening is of nothing in particular.
+  Checkpoint checkpoint(std::uint32_t width = 0) const {
+    const auto hello = must(client->admin("peers.ls", json::object()));
+    if (width == 0) width = tiny_width();
+    std::vector<float> rows;
+    for (std::uint64_t i = 0; i < 100 * width; ++i) {
+      rows.push_back(static_cast<float>(uniform01(3, 4, i) - 0.5));
+    }
+    const Whitening whitening = Whitening::fit(rows, width, 1);
+    Checkpoint out = must(ReinforceLearner::make({.features = feature_count(),
+                                                  .key_dim = whitening.reduced_dim(),
+                                                  .rank = 2,
+                                                  .hidden = 16},
+                                                 {.seed = 5}))
+                         ->checkpoint(false);
+    out.whitening = whitening;
+    out.task.model = hello["generators"][0]["model"];
+    out.task.layer = hello["generators"][0]["layers"][0];
+    return out;
+  }
+  std::uint32_t tiny_width() const {
+    return json::parse(slurp(pair.model + "/config.json"))["hidden_size"];
+  }
+  Result<json> load(const std::string& bytes) {
+    const auto view = std::as_bytes(std::span(bytes));
+    MEMSLOT_TRY(auto reply, client->rpc().call({0,
+                                                wire::AdminRequest{"policy.load", "{}"},
+                                                {share_bytes({view.begin(), view.end()})}},
+                                               std::chrono::steady_clock::now() + 20s));
+    return json::parse(std::get<wire::AdminReply>(reply.body).result);
+  }
+  json shown() { return must(client->admin("policy.show", json::object())); }
+  std::string acting() { return shown()["policy"]["digest"]; }
+  // The start event of a short generation.
+  json generate(const std::string& policy = "") {
+    std::vector<json> events;
+    must(client->task("generate",
+                      {{"prompt", "The ferry to Skerrow"},
+                       {"max_tokens", 24},
+                       {"policy", policy},
+                       {"step_tokens", 8}},
+                      &events));
+    return events.at(0);
+  }
+  void read(std::size_t source) {
+    must(client->task("score", {{"text", kSources[source].second},
+                                {"memory", "auto"},
+                                {"policy", "learned"},
+                                {"step_tokens", 8},
+                                {"deadline_ms", 20000}}));
+  }
+  void expect_refused(const Result<json>& reply, ErrorCode code) {
+    ASSERT_FALSE(reply) << reply.value();
+    EXPECT_EQ(error_code_name(reply.error().code), error_code_name(code)) << reply.error().message;
+  }
+};
+
+TEST_F(PolicyTest, IsLoadedUsedJudgedLearnedPublishedAndKept) {
+  EXPECT_TRUE(shown()["policy"].is_null());
+  expect_refused(client->task("generate", {{"prompt", "The ferry"}, {"policy", "learned"}}),
+                 ErrorCode::kNotFound);
+  EXPECT_EQ(generate()["policy"], "nearest");
+
+  const std::string first = checkpoint().bytes();
+  const std::string digest = must(load(first))["policy"]["digest"];
+  EXPECT_EQ(acting(), digest);
+  const json started = generate();
+  EXPECT_EQ(started["policy"], "learned:" + digest);
+
+  // What does not fit is refused, and the old one stays.
+  expect_refused(load(first.substr(0, first.size() - 100)), ErrorCode::kCorruption);
+  expect_refused(load(checkpoint(tiny_width() / 2).bytes()), ErrorCode::kMismatch);
+  Checkpoint other = checkpoint();
+  other.feature_version += 1;
+  expect_refused(load(other.bytes()), ErrorCode::kMismatch);
+  other = checkpoint();
+  other.task.model = std::string(64, 'a');
+  expect_refused(load(other.bytes()), ErrorCode::kMismatch);
+  EXPECT_EQ(acting(), digest);
+
+  // Feedback.
+  const auto judge = [&](const json& session, const json& value) {
+    return client->admin("policy.feedback", {{"session", session}, {"value", value}});
+  };
+  expect_refused(judge(started["session"], 1.5), ErrorCode::kInvalidArgument);
+  expect_refused(judge(started["session"], "good"), ErrorCode::kInvalidArgument);
+  expect_refused(judge(12345, 0.5), ErrorCode::kNotFound);
+  EXPECT_GT(must(judge(started["session"], 0.5))["steps"], 0);
+  expect_refused(judge(started["session"], 0.5), ErrorCode::kNotFound);
+
+  // Reading teaches it, until the guard lets a snapshot through.
+  std::uint64_t sessions = 0;
+  while (shown()["learning"]["snapshots"] == 0 && sessions < 400) read(sessions++ % 2);
+  const json learned = shown();
+  ASSERT_GE(learned["learning"]["snapshots"], 1) << learned.dump(1);
+  const std::string better = learned["policy"]["digest"];
+  EXPECT_NE(better, digest);
+  EXPECT_GT(learned["learning"]["guard"]["steps"], 0);
+
+  pair.controller.kill(SIGKILL);
+  pair.controller.start();
+  connect();
+  EXPECT_EQ(acting(), better);
+  const json all = must(client->admin("policy.ls", json::object()))["policies"];
+  ASSERT_GE(all.size(), 2u);
+  EXPECT_EQ(all[0]["digest"], digest);
+  EXPECT_EQ(all[0]["origin"], "file");
+  EXPECT_EQ(all.back()["digest"], better);
+  const auto end = std::chrono::steady_clock::now() + 30s;
+  while (must(client->admin("peers.ls", json::object()))["generators"].empty() &&
+         std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(10ms);
+  }
+  EXPECT_EQ(generate()["policy"], "learned:" + better);
+  // A session that began with the first one would go on with it.
+  EXPECT_EQ(generate("learned:" + digest)["policy"], "learned:" + digest);
+}
+
+}  // namespace
+}  // namespace memslot

@@ -1,0 +1,84 @@
+#pragma once
+// Sessions of an online learner in the world of a gain table.
+#include <gtest/gtest.h>
+
+#include "rl/evaluate.h"
+#include "rl/online_learner.h"
+#include "rl/train.h"
+#include "shared/base/rng.h"
+#include "tests/rl/synthetic_table.h"
+
+namespace memslot::testing_support {
+
+// A policy that chooses well in `table`, as training leaves it.
+inline Checkpoint trained_policy(const GainTable& table) {
+  TrainOptions options;
+  options.streams = 8;
+  options.rollouts = 2;
+  options.imitation = 40;
+  options.updates = 40;
+  auto trained = train(table, options, nullptr);
+  EXPECT_TRUE(trained) << trained.error().message;
+  return trained.value().best;
+}
+
+// The sources were rewritten: what their memories held now misleads.
+inline GainTable stale(GainTable table, float gain = -0.6f) {
+  for (float& g : table.gain.values) {
+    if (g > 0) g = gain;
+  }
+  return table;
+}
+
+class LiveWorld {
+ public:
+  LiveWorld(const GainTable& table, const Checkpoint& policy, OnlineOptions options = {})
+      : env_(table, {}), acting_(policy) {
+    learner_ = OnlineLearner::make(policy, torch_engine(), options).value();
+    policy_ = make_learned_policy(policy).value();
+  }
+
+  // One session on a stream drawn by its number. What it earned is known (`measured`), or somebody
+  // says `feedback` of the whole.
+  void session(std::uint64_t number, std::optional<float> feedback = {}) {
+    const auto streams = env_.streams(Split::kTrain);
+    const std::size_t stream = streams[uniform_below(streams.size(), 77, number, 0)];
+    Episode episode;
+    EnvState state;
+    for (std::size_t t = env_.first_decision(stream); t < env_.table().streams[stream].steps.size();
+         ++t) {
+      EnvDecision decision = env_.decision(stream, t, state);
+      decision.context.session = number;
+      decision.context.explore = true;
+      const Choice choice = policy_->choose(decision.context, decision.candidates);
+      EpisodeStep step = step_of(decision.context, decision.candidates, env_.key_dim());
+      step.action = static_cast<std::uint32_t>(choice.index);
+      step.log_prob = choice.log_prob;
+      const std::int32_t action = decision.actions[choice.index];
+      step.reward = feedback ? *feedback : env_.reward(stream, t, state, action);
+      state = env_.after(state, action);
+      episode.steps.push_back(std::move(step));
+    }
+    auto proposal = learner_->add(std::move(episode), !feedback);
+    ASSERT_TRUE(proposal) << proposal.error().message;
+    if (!proposal.value()) return;
+    acting_ = proposal.value()->checkpoint;
+    policy_ = make_learned_policy(acting_).value();
+    ASSERT_TRUE(learner_->published(acting_, proposal.value()->revert));
+  }
+
+  // Nats per token of the policy that acts, on streams that no session had.
+  double worth() const {
+    return evaluate(env_, Split::kTest, *policy_selector("policy", policy_)).mean_gain;
+  }
+  const OnlineLearner& learner() const { return *learner_; }
+  const Checkpoint& acting() const { return acting_; }
+
+ private:
+  StreamEnv env_;
+  Checkpoint acting_;
+  std::unique_ptr<OnlineLearner> learner_;
+  std::shared_ptr<const SelectionPolicy> policy_;
+};
+
+}  // namespace memslot::testing_support
