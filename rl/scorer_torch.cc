@@ -3,9 +3,66 @@
 #include <cmath>
 
 #include "rl/features.h"
+#include "rl/small_gemm.h"
 #include "shared/base/rng.h"
 
 namespace memslot {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::tensor_list;
+
+// a (n, k) b (k, m); `a` may be a transposed view.
+template <class T>
+torch::Tensor product_as(const torch::Tensor& a, const torch::Tensor& b) {
+  const std::int64_t n = a.size(0), k = a.size(1), m = b.size(1);
+  const torch::Tensor dense = b.contiguous();
+  torch::Tensor out = torch::empty({n, m}, b.options());
+  small_gemm(n, k, m, Strided<T>{a.data_ptr<T>(), a.stride(0), a.stride(1)}, dense.data_ptr<T>(),
+             out.data_ptr<T>());
+  return out;
+}
+
+torch::Tensor product(const torch::Tensor& a, const torch::Tensor& b) {
+  return a.scalar_type() == torch::kFloat64 ? product_as<double>(a, b) : product_as<float>(a, b);
+}
+
+// y = x w^T for x (..., k), w (m, k), as torch's linear; on small_gemm.
+class TimesTransposed : public torch::autograd::Function<TimesTransposed> {
+ public:
+  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& x,
+                               const torch::Tensor& w) {
+    const torch::Tensor rows = x.flatten(0, -2).contiguous();
+    ctx->save_for_backward({rows, w});
+    std::vector<std::int64_t> shape = x.sizes().vec();
+    shape.back() = w.size(0);
+    return product(rows, w.t()).reshape(shape);
+  }
+  static tensor_list backward(AutogradContext* ctx, const tensor_list& gradients) {
+    const auto saved = ctx->get_saved_variables();
+    const torch::Tensor &x = saved[0], &w = saved[1];
+    const torch::Tensor g = gradients[0].flatten(0, -2).contiguous();
+    torch::Tensor to_x;
+    if (ctx->needs_input_grad(0)) {
+      std::vector<std::int64_t> shape = gradients[0].sizes().vec();
+      shape.back() = w.size(1);
+      to_x = product(g, w).reshape(shape);
+    }
+    return {to_x, product(g.t(), x)};
+  }
+};
+
+torch::Tensor times_transposed(const torch::Tensor& x, const torch::Tensor& w) {
+  // Without gradients there is nothing to keep, and a graph cannot be made in inference mode.
+  if (torch::GradMode::is_enabled() && !c10::InferenceMode::is_enabled()) {
+    return TimesTransposed::apply(x, w);
+  }
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = w.size(0);
+  return product(x.flatten(0, -2).contiguous(), w.t()).reshape(shape);
+}
+
+}  // namespace
 
 ScorerNet::ScorerNet(ScorerConfig config, std::uint64_t seed, torch::Dtype dtype)
     : config_(config), seed_(seed), dtype_(dtype) {
@@ -49,14 +106,13 @@ torch::Tensor ScorerNet::add(const std::string& name, std::vector<std::int64_t> 
 torch::Tensor ScorerNet::scores(const torch::Tensor& features, const torch::Tensor& query,
                                 const torch::Tensor& keys, const torch::Tensor& mask) const {
   // q^T k + (U q)^T (V k)
-  const torch::Tensor q = query.unsqueeze(-1);                  // (B, R, 1)
-  torch::Tensor match = keys.matmul(q).squeeze(-1);             // (B, K)
-  const torch::Tensor uq = query.matmul(u_.t()).unsqueeze(-1);  // (B, rank, 1)
-  match = tau_ * (match + keys.matmul(v_.t()).matmul(uq).squeeze(-1));
+  torch::Tensor match = (keys * query.unsqueeze(1)).sum(-1);          // (B, K)
+  const torch::Tensor uq = times_transposed(query, u_).unsqueeze(1);  // (B, 1, rank)
+  match = tau_ * (match + (times_transposed(keys, v_) * uq).sum(-1));
   const torch::Tensor x = torch::cat({features, match.unsqueeze(-1)}, -1);  // (B, K, F + 1)
-  torch::Tensor h = torch::tanh(torch::matmul(x, w1_.t()) + b1_);
-  h = torch::tanh(torch::matmul(h, w2_.t()) + b2_);
-  const torch::Tensor s = (torch::matmul(h, w3_.t()) + b3_).squeeze(-1);
+  torch::Tensor h = torch::tanh(times_transposed(x, w1_) + b1_);
+  h = torch::tanh(times_transposed(h, w2_) + b2_);
+  const torch::Tensor s = (h * w3_.squeeze(0)).sum(-1) + b3_;
   return s.masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity());
 }
 
