@@ -53,6 +53,7 @@ int run(int argc, char** argv) {
   add_policy(app, context);
   add_demo(app, context);
   add_keygen(app, context);
+  add_offline(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RequiredError& e) {

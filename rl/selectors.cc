@@ -80,7 +80,7 @@ std::unique_ptr<Selector> random_selector(std::uint64_t seed) {
 std::unique_ptr<Selector> nearest_selector(float threshold) {
   return make_rule("nearest", [threshold](const StreamEnv& env, std::size_t stream,
                                           std::size_t step, const EnvState& state) {
-    if (env.decision(stream, step, state).context.query.empty()) return state.active;
+    if (!env.has_query(stream, step)) return state.active;
     return highest(env, threshold, [&](std::size_t m) { return env.best_key(stream, step, m); });
   });
 }

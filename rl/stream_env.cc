@@ -21,21 +21,22 @@ Whitening fit_on_training(const GainTable& table) {
   return Whitening::fit(rows, table.dim(), 1);
 }
 
-bool all_zero(std::span<const float> v) {
-  return std::all_of(v.begin(), v.end(), [](float x) { return x == 0.0f; });
-}
-
 }  // namespace
 
 StreamEnv::StreamEnv(const GainTable& table, EnvOptions options)
-    : table_(table), options_(options), whitening_(fit_on_training(table)) {
-  MEMSLOT_CHECK(options.candidates >= 2);
+    : StreamEnv(table, options, fit_on_training(table)) {}
+
+StreamEnv::StreamEnv(const GainTable& table, EnvOptions options, Whitening whitening)
+    : table_(table), options_(options), whitening_(std::move(whitening)) {
+  MEMSLOT_CHECK(options.candidates >= 2 && whitening_.dim() == table.dim());
   const std::size_t rows = table.rows(), r = key_dim(), m = table.memories.size();
   whiten_keys();
   queries_.assign(rows * r, 0.0f);
   similar_.assign(rows * 2 * m, 0.0f);
+  known_.assign(rows, 0);
+  ranked_ = std::min(options_.candidates, m);
+  nearest_.assign(rows * ranked_, 0);
   generic_.assign(rows, 0.0f);
-  nearest_.assign(rows * nearest_count(), 0);
   oracle_.assign(rows, kBaseAction);
   for (std::size_t s = 0; s < table.streams.size(); ++s) compare(s);
 }
@@ -89,6 +90,8 @@ void StreamEnv::compare(std::size_t stream) {
                    [&](double v) { return static_cast<float>(v / weight); });
     float* query = queries_.data() + at * r;
     whitening_.apply(mean, {query, r});
+    known_[at] = std::any_of(query, query + r, [](float v) { return v != 0.0f; }) ? 1 : 0;
+    if (known_[at] == 0) continue;
     for (std::size_t m = 0; m < memories; ++m) {
       const TableMemory& memory = table_.memories[m];
       float most = memory.keys == 0 ? 0.0f : -1.0f;
@@ -100,6 +103,19 @@ void StreamEnv::compare(std::size_t stream) {
     }
     rank(at);
   }
+}
+
+void StreamEnv::rank(std::uint64_t at) {
+  const std::size_t memories = table_.memories.size();
+  std::vector<std::int32_t> order(memories);
+  std::iota(order.begin(), order.end(), 0);
+  const float* similar = similar_.data() + at * 2 * memories;
+  std::partial_sort(order.begin(), order.begin() + signed_of(ranked_), order.end(),
+                    [&](std::int32_t a, std::int32_t b) {
+                      const float sa = similar[a], sb = similar[b];
+                      return sa != sb ? sa > sb : a < b;
+                    });
+  std::copy_n(order.begin(), ranked_, nearest_.begin() + signed_of(at * ranked_));
 }
 
 std::vector<std::size_t> StreamEnv::streams(Split split) const {
@@ -115,25 +131,12 @@ std::size_t StreamEnv::first_decision(std::size_t stream) const {
   return s.kind == StreamKind::kPrompt && !s.steps.empty() ? s.steps.size() - 1 : 0;
 }
 
-void StreamEnv::rank(std::uint64_t at) {
-  const std::size_t memories = table_.memories.size(), k = nearest_count();
-  std::vector<std::int32_t> order(memories);
-  std::iota(order.begin(), order.end(), 0);
-  const float* similar = similar_.data() + at * 2 * memories;
-  std::partial_sort(order.begin(), order.begin() + signed_of(k), order.end(),
-                    [&](std::int32_t a, std::int32_t b) {
-                      const float sa = similar[a], sb = similar[b];
-                      return sa != sb ? sa > sb : a < b;
-                    });
-  std::copy_n(order.begin(), k, nearest_.begin() + signed_of(at * k));
-}
-
 EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvState& state) const {
   const std::uint64_t at = row(stream, step);
   const std::size_t r = key_dim(), memories = table_.memories.size();
   EnvDecision out;
   const std::span<const float> query(queries_.data() + at * r, r);
-  const bool known = !all_zero(query);
+  const bool known = known_[at] != 0;
   const auto add = [&](std::int32_t action) {
     if (out.actions.size() >= options_.candidates) return;
     if (std::find(out.actions.begin(), out.actions.end(), action) != out.actions.end()) return;
@@ -155,7 +158,7 @@ EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvS
   add(kBaseAction);
   if (state.active != kBaseAction) add(state.active);
   if (known) {
-    for (std::size_t i = 0; i < nearest_count(); ++i) add(nearest_[at * nearest_count() + i]);
+    for (std::size_t i = 0; i < ranked_; ++i) add(nearest_[at * ranked_ + i]);
   }
   out.context.session = stream;
   out.context.step = step;
@@ -173,6 +176,16 @@ EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvS
 
 EnvState StreamEnv::after(const EnvState& state, std::int32_t action) const {
   return {action, action == state.active ? state.steps_since_swap + 1 : 1};
+}
+
+float StreamEnv::gain(std::size_t stream, std::size_t step, std::int32_t action) const {
+  return action == kBaseAction
+             ? 0.0f
+             : table_.gain_of(row(stream, step), static_cast<std::size_t>(action));
+}
+
+float StreamEnv::base_surprise(std::size_t stream, std::size_t step) const {
+  return table_.surprise.values[row(stream, step) * (table_.memories.size() + 1)];
 }
 
 float StreamEnv::net(std::size_t stream, std::size_t step, std::int32_t action) const {

@@ -6,11 +6,10 @@
 //   candidates  base, the current memory, the nearest by best key up to K (DESIGN section 4)
 //   reward      net(t, m) - swap_cost [m is not what was active];  net(t, base) = 0
 //
-// Whitening is fitted on the keys of training sources only. Everything that does not depend on the
-// choices is computed once, by the constructor.
+// Whitening is fitted on the keys of training sources only, or given: the one that a policy was
+// trained in. Everything that does not depend on the choices is computed once, by the constructor.
 //
 // Threads: const calls from any thread. The table must outlive the environment.
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -42,9 +41,12 @@ struct EnvDecision {
 class StreamEnv {
  public:
   StreamEnv(const GainTable& table, EnvOptions options);
+  // REQUIRES: whitening.dim() == table.dim().
+  StreamEnv(const GainTable& table, EnvOptions options, Whitening whitening);
 
   const GainTable& table() const { return table_; }
   const EnvOptions& options() const { return options_; }
+  const Whitening& whitening() const { return whitening_; }
   std::uint32_t key_dim() const { return whitening_.reduced_dim(); }  // R
 
   // The streams of a split, by their places in the table.
@@ -57,7 +59,14 @@ class StreamEnv {
   EnvDecision decision(std::size_t stream, std::size_t step, const EnvState& state) const;
   EnvState after(const EnvState& state, std::int32_t action) const;
 
+  float generic(std::size_t stream, std::size_t step) const { return generic_[row(stream, step)]; }
+  float gain(std::size_t stream, std::size_t step, std::int32_t action) const;  // 0 for base
   float net(std::size_t stream, std::size_t step, std::int32_t action) const;
+  float base_surprise(std::size_t stream, std::size_t step) const;
+  // False before the first summary.
+  bool has_query(std::size_t stream, std::size_t step) const {
+    return known_[row(stream, step)] != 0;
+  }
   float reward(std::size_t stream, std::size_t step, const EnvState& before,
                std::int32_t action) const;
   // The best action in hindsight, over all memories and base; ties go to base, then to the first.
@@ -75,21 +84,19 @@ class StreamEnv {
   void whiten_keys();
   void compare(std::size_t stream);
   void rank(std::uint64_t row);
-  std::size_t nearest_count() const {
-    return std::min(options_.candidates, table_.memories.size());
-  }
 
   const GainTable& table_;
   EnvOptions options_;
   Whitening whitening_;
-  std::vector<float> keys_;     // (n, R)
-  std::vector<float> means_;    // (M, R), length 1
-  std::vector<float> queries_;  // (S, R); all zero: none
-  std::vector<float> similar_;  // (S, 2, M): best key, mean key
-  std::vector<std::int32_t>
-      nearest_;                 // (S, min(K, M)): memories by best key, where there is a query
-  std::vector<float> generic_;  // (S)
-  std::vector<std::int32_t> oracle_;  // (S)
+  std::vector<float> keys_;            // (n, R)
+  std::vector<float> means_;           // (M, R), length 1
+  std::vector<float> queries_;         // (S, R); all zero: none
+  std::vector<char> known_;            // (S): there is a query
+  std::vector<float> similar_;         // (S, 2, M): best key, mean key
+  std::size_t ranked_ = 0;             // min(K, M)
+  std::vector<std::int32_t> nearest_;  // (S, ranked): by best key, nearest first
+  std::vector<float> generic_;         // (S)
+  std::vector<std::int32_t> oracle_;   // (S)
 };
 
 }  // namespace memslot

@@ -2,16 +2,22 @@
 // Offline training from a gain table: rollouts on its training streams, REINFORCE on them, a look
 // at the validation streams every so often, and the best parameters seen there.
 //
-//   warm start  imitation of the lagged oracle (the best action of the previous step), optional
+//   warm start  `imitation` optimizer steps towards the lagged oracle (the best action of the
+//               previous step)
 //   an update   `streams` training streams drawn without regard to order, `rollouts` of each
-//   stop        `updates` of them, or `patience` looks without a better mean gain on validation
+//   a look      before the first update and after every `look_every` ones
+//   the end     after `updates` of them, rounded up to a look, or after `patience` looks without a
+//               better mean gain on validation
 //
-// Reproducible bit for bit: the same table, options and seed give the same checkpoint.
+// Reproducible bit for bit: the same table, options and seed give the same checkpoint, also where
+// the training was interrupted and resumed. Every draw is a counter's, so that a checkpoint with
+// the optimizer's state is all there is to keep.
 //
-// Errors:  kInvalidArgument (a table without training streams, memories or keys), what the learner
+// Errors:  kInvalidArgument (options out of range; a table without training streams, memories or
+//          keys), kMismatch (a state of another table or of other options), what the learner
 //          answers.
-// Threads: one at a time.
-#include <functional>
+// Threads: one at a time. The table must outlive the training.
+#include <optional>
 
 #include "rl/evaluate.h"
 #include "rl/reinforce.h"
@@ -27,23 +33,46 @@ struct TrainOptions {
   std::uint32_t look_every = 20, patience = 8;
 };
 
+// Every option within its bounds. kInvalidArgument names the first that is not.
+Status check_options(const TrainOptions& options);
+
 // One look at the validation streams.
 struct TrainPoint {
-  std::uint64_t update = 0;
-  UpdateReport report;  // of the last update
+  std::uint64_t update = 0;  // since the warm start
+  UpdateReport report;       // means over the updates since the last look; zeros at the first
   Score validation;
-  double steps_per_second = 0;
+  double steps_per_second = 0;  // of the environment, learning included
   bool best = false;
 };
 
+class Training {
+ public:
+  // `table_digest` names the table's bytes. `state`, if not null, is what state() gave.
+  static Result<std::unique_ptr<Training>> begin(const GainTable& table, std::string table_digest,
+                                                 TrainOptions options,
+                                                 const Checkpoint* state = nullptr);
+  virtual ~Training() = default;
+
+  virtual bool done() const = 0;
+  // One optimizer step, or the first look: a point where validation was looked at.
+  // REQUIRES: not done().
+  virtual Result<std::optional<TrainPoint>> advance() = 0;
+
+  virtual std::uint64_t imitated() const = 0;  // steps of the warm start
+  virtual std::uint64_t updates() const = 0;   // steps after it
+  virtual double best_gain() const = 0;        // mean gain on validation; 0 before the first look
+  virtual std::uint64_t best_update() const = 0;
+  virtual const Checkpoint& best() const = 0;  // to publish; empty before the first look
+  virtual Checkpoint state() const = 0;        // to resume from
+  virtual const StreamEnv& env() const = 0;
+};
+
 struct TrainResult {
-  Checkpoint best;    // to publish
-  Checkpoint resume;  // with the optimizer, after the last update
+  Checkpoint best, state;
   std::vector<TrainPoint> curve;
 };
 
-// `show` is told every look; false ends the training there.
-Result<TrainResult> train(const GainTable& table, const TrainOptions& options,
-                          const std::function<bool(const TrainPoint&)>& show);
+// All of it at once.
+Result<TrainResult> train(const GainTable& table, const TrainOptions& options);
 
 }  // namespace memslot

@@ -17,6 +17,7 @@ struct SyntheticOptions {
   std::uint32_t dim = 24;
   float noise = 0.35f;  // of hidden summaries around their source's direction
   std::uint64_t seed = 1;
+  bool all_kinds = false;  // prompts, continuations and control text, too
 };
 
 class SyntheticTable {
@@ -37,6 +38,7 @@ class SyntheticTable {
       for (std::size_t i = 0; t_.sources[s].has_memory && i < o_.streams_each; ++i)
         add_stream(s, i);
     }
+    if (o_.all_kinds) add_other_kinds();
     finish();
   }
   GainTable take() { return std::move(t_); }
@@ -92,6 +94,25 @@ class SyntheticTable {
       } while (t_.sources[now].has_memory && t_.sources[now].split != s.split);
     }
     t_.streams.push_back(std::move(s));
+  }
+  // Two of each kind in every split.
+  void add_other_kinds() {
+    for (std::size_t source = 0; source + o_.uncovered < t_.sources.size(); ++source) {
+      if (source >= 2 && t_.sources[source - 2].split == t_.sources[source].split) continue;
+      for (const auto& [kind, name] : {std::pair(StreamKind::kPrompt, "prompt."),
+                                       std::pair(StreamKind::kContinuation, "continuation."),
+                                       std::pair(StreamKind::kControl, "control.")}) {
+        TableStream s;
+        s.kind = kind;
+        s.split = t_.sources[source].split;
+        s.id = name + std::to_string(source);
+        s.first = t_.hidden.values.size() / o_.dim;
+        const bool control = kind == StreamKind::kControl;
+        for (int i = 0; i < 4; ++i) add_step(control ? t_.sources.size() - 1 : source, s);
+        for (TableStep& step : s.steps) step.source = control ? -1 : step.source;
+        t_.streams.push_back(std::move(s));
+      }
+    }
   }
   void add_step(std::size_t source, TableStream& stream) {
     near(source, o_.noise, t_.hidden.values);

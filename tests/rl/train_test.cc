@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "tests/rl/synthetic_table.h"
 
 namespace memslot {
@@ -10,9 +12,12 @@ namespace {
 TrainOptions quick(std::uint64_t seed) {
   TrainOptions o;
   o.reinforce.seed = seed;
-  o.env.candidates = 12;
+  o.env.candidates = 8;
+  o.hidden = 24;
+  o.streams = 8;
   o.updates = 120;
-  o.imitation = 60;
+  o.imitation = 20;
+  o.reinforce.learning_rate = 5e-3f;
   return o;
 }
 
@@ -25,7 +30,7 @@ Score tested(const GainTable& table, const TrainOptions& options, const Checkpoi
 TEST(Train, ComesCloseToTheLaggedOracleOnSourcesItHasNotSeen) {
   const GainTable table = testing_support::SyntheticTable().take();
   const TrainOptions options = quick(1);
-  const auto trained = train(table, options, nullptr);
+  const auto trained = train(table, options);
   ASSERT_TRUE(trained) << trained.error().message;
   const StreamEnv env(table, options.env);
   const Score policy = tested(table, options, trained.value().best);
@@ -40,36 +45,175 @@ TEST(Train, ComesCloseToTheLaggedOracleOnSourcesItHasNotSeen) {
               evaluate(env, Split::kTest, *oracle_selector()).mean_gain, policy.abstention);
 }
 
+TrainOptions brief(std::uint64_t seed) {
+  TrainOptions o = quick(seed);
+  o.env.candidates = 5;
+  o.hidden = 8;
+  o.streams = 2;
+  o.rollouts = 2;
+  o.updates = 40;
+  o.imitation = 5;
+  return o;
+}
+
+GainTable small_table() {
+  return testing_support::SyntheticTable({.train = 4, .streams_each = 2}).take();
+}
+
+// Up to `updates` optimizer steps after the warm start, or to its end.
+Checkpoint trained_for(Training& training, std::uint64_t updates) {
+  while (!training.done() && training.updates() < updates) EXPECT_TRUE(training.advance());
+  return training.state();
+}
+
 TEST(Train, TheSameSeedGivesTheSameBitsAndAnotherDoesNot) {
-  const GainTable table = testing_support::SyntheticTable({.train = 4, .streams_each = 2}).take();
-  TrainOptions options = quick(3);
+  const GainTable table = small_table();
+  TrainOptions options = brief(3);
   options.updates = 20;
-  options.imitation = 5;
-  const auto bytes = [&] { return train(table, options, nullptr).value().resume.bytes(); };
+  const auto bytes = [&] { return train(table, options).value().state.bytes(); };
   const std::string first = bytes();
   EXPECT_EQ(bytes(), first);
   options.reinforce.seed = 4;
   EXPECT_NE(bytes(), first);
 }
 
+// Interrupted anywhere: in the warm start, between looks, at a look.
+TEST(Train, FortyUpdatesAreTwentyAndAResumeBitForBit) {
+  const GainTable table = small_table();
+  const auto whole = train(table, brief(2)).value();
+  for (const std::uint64_t at : {0, 13, 20}) {
+    const auto first = Training::begin(table, "", brief(2)).value();
+    if (at == 0) {
+      ASSERT_TRUE(first->advance());
+      ASSERT_LT(first->imitated(), 5u);
+    }
+    const Checkpoint kept = Checkpoint::parse(trained_for(*first, at).bytes()).value();
+    const auto second = Training::begin(table, "", brief(2), &kept).value();
+    while (!second->done()) ASSERT_TRUE(second->advance());
+    EXPECT_EQ(second->state().bytes(), whole.state.bytes()) << "interrupted at " << at;
+    EXPECT_EQ(second->best().bytes(), whole.best.bytes()) << "interrupted at " << at;
+  }
+}
+
+TEST(Train, AShorterTrainingGoesOnWhenItIsAllowedMore) {
+  const GainTable table = small_table();
+  TrainOptions options = brief(2);
+  const auto whole = train(table, options).value();
+  options.updates = 20;
+  const Checkpoint state = train(table, options).value().state;
+  EXPECT_EQ(state.update, 25u);  // with the warm start
+  options.updates = 40;
+  const auto more = Training::begin(table, "", options, &state).value();
+  ASSERT_FALSE(more->done());
+  while (!more->done()) ASSERT_TRUE(more->advance());
+  EXPECT_EQ(more->best().bytes(), whole.best.bytes());
+}
+
+TEST(Train, AStateOfAnotherTrainingIsRefused) {
+  const GainTable table = small_table();
+  TrainOptions options = brief(2);
+  options.updates = 20;
+  const Checkpoint state = train(table, options).value().state;
+  const auto code = [&](const std::string& digest, const TrainOptions& o, const Checkpoint& c) {
+    const auto begun = Training::begin(table, digest, o, &c);
+    return begun ? ErrorCode{} : begun.error().code;
+  };
+  EXPECT_EQ(code("another table", options, state), ErrorCode::kMismatch);
+  TrainOptions other = options;
+  other.reinforce.gamma = 0.25f;
+  EXPECT_EQ(code("", other, state), ErrorCode::kMismatch);
+  other = options;
+  other.reinforce.seed = 3;
+  EXPECT_EQ(code("", other, state), ErrorCode::kMismatch);
+  Checkpoint without = state;
+  without.tensors.erase("adam.first.scorer.w1");
+  EXPECT_EQ(code("", options, without), ErrorCode::kCorruption);
+  without = state;
+  without.notes.erase("worse");
+  EXPECT_EQ(code("", options, without), ErrorCode::kCorruption);
+}
+
+TEST(Train, EndsEarlyWhereValidationGetsNoBetter) {
+  const GainTable table = small_table();
+  TrainOptions options = brief(1);
+  options.reinforce.learning_rate = 1e-7f;  // nothing moves
+  options.updates = 1000;
+  options.look_every = 2;
+  options.patience = 3;
+  const auto trained = train(table, options).value();
+  EXPECT_LT(trained.curve.size(), 20u);
+  EXPECT_FALSE(trained.curve.back().best);
+}
+
+TEST(Train, BothBaselinesLearn) {
+  const GainTable table = small_table();
+  for (const Baseline baseline : {Baseline::kLeaveOneOut, Baseline::kValue}) {
+    TrainOptions options = brief(1);
+    options.imitation = 0;
+    options.streams = 4;
+    options.reinforce.learning_rate = 1e-2f;
+    options.reinforce.baseline = baseline;
+    const auto curve = train(table, options).value().curve;
+    double best = -1e9;
+    for (const TrainPoint& point : curve) best = std::max(best, point.validation.mean_gain);
+    EXPECT_GT(best, curve.front().validation.mean_gain + 0.1) << static_cast<int>(baseline);
+  }
+}
+
+TEST(Train, WithOneMemoryThereIsStillAChoiceToLearn) {
+  const GainTable table =
+      testing_support::SyntheticTable({.train = 1, .validation = 0, .test = 0, .memories_each = 1})
+          .take();
+  ASSERT_EQ(table.memories.size(), 1u);
+  TrainOptions options = brief(1);
+  options.updates = 20;
+  const auto trained = train(table, options);
+  ASSERT_TRUE(trained) << trained.error().message;
+}
+
+TEST(Train, WhereAllMemoriesAreEqualNothingBreaks) {
+  GainTable table = small_table();
+  std::fill(table.gain.values.begin(), table.gain.values.end(), 0.5f);
+  std::fill(table.keys.values.begin(), table.keys.values.end(), 1.0f);
+  TrainOptions options = brief(1);
+  options.updates = 20;
+  const auto refused = train(table, options);  // equal keys have no direction
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  GainTable equal = small_table();
+  std::fill(equal.gain.values.begin(), equal.gain.values.end(), 0.5f);
+  const auto trained = train(equal, options);
+  ASSERT_TRUE(trained) << trained.error().message;
+  EXPECT_NEAR(trained.value().curve.back().validation.mean_gain, 0.0, 1e-6);
+}
+
 TEST(Train, AnEmptyTableIsRefused) {
   GainTable table = testing_support::SyntheticTable().take();
   for (TableSource& s : table.sources) s.split = Split::kTest;
   for (TableStream& s : table.streams) s.split = Split::kTest;
-  const auto refused = train(table, quick(1), nullptr);
+  const auto refused = train(table, quick(1));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
 }
 
-TEST(Train, StopsWhereItIsTold) {
-  const GainTable table = testing_support::SyntheticTable({.train = 3, .streams_each = 2}).take();
-  TrainOptions options = quick(1);
-  options.imitation = 0;
-  int looks = 0;
-  const auto trained = train(table, options, [&](const TrainPoint&) { return ++looks < 2; });
-  ASSERT_TRUE(trained);
-  EXPECT_EQ(trained.value().curve.size(), 2u);
-  EXPECT_EQ(trained.value().resume.update, options.look_every);
+TEST(Train, OptionsThatAreNoNumbersOrOutOfBoundsAreRefused) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const auto refused = [](auto change) {
+    TrainOptions o;
+    change(o);
+    const Status status = check_options(o);
+    return !status && status.error().code == ErrorCode::kInvalidArgument;
+  };
+  EXPECT_TRUE(check_options({}));
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.reinforce.learning_rate = nan; }));
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.reinforce.gamma = 1.5f; }));
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.reinforce.gamma = nan; }));
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.reinforce.entropy_bonus = -0.1f; }));
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.env.swap_cost = nan; }));
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.env.candidates = 1; }));
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.env.candidates = 33; }));
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.rollouts = 1; }));  // RLOO needs another
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.look_every = 0; }));
 }
 
 }  // namespace

@@ -1,0 +1,15 @@
+// Writes a synthetic gain table: make_synthetic_table FILE.
+#include <cstdio>
+
+#include "tests/rl/synthetic_table.h"
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  memslot::testing_support::SyntheticOptions options;
+  options.train = 5;
+  options.streams_each = 2;
+  options.all_kinds = true;
+  const auto saved = memslot::testing_support::SyntheticTable(options).take().save(argv[1]);
+  if (!saved) std::fprintf(stderr, "%s\n", saved.error().message.c_str());
+  return saved ? 0 : 1;
+}
