@@ -11,10 +11,10 @@ LearnConfig with_defaults(LearnConfig config) {
   const bool overlap = config.segments == SegmentLayout::kOverlap;
   // Found on the sample sources with the development half of the control passages
   // (tests/bench/recipe_report.cc; figures in docs/performance.md).
-  if (config.lr == 0) config.lr = mlp ? 2e-3f : 8e-3f;
-  if (config.max_steps == 0) config.max_steps = 64;
-  if (config.anchor < 0) config.anchor = mlp ? 8e-4f : 1e-3f;
-  if (config.alone_share < 0) config.alone_share = overlap ? 1.0f : 0.4f;
+  if (config.lr == 0) config.lr = mlp ? 2e-3f : 1e-2f;
+  if (config.max_steps == 0) config.max_steps = mlp ? 64 : 96;
+  if (config.anchor < 0) config.anchor = mlp ? 8e-4f : 3e-3f;
+  if (config.alone_share < 0) config.alone_share = overlap ? 1.0f : mlp ? 0.4f : 0.6f;
   return config;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 // The default recipe of each kind and layout, where a LearnConfig leaves a number open.
 //
-// How they were found, and what else was tried: docs/decisions/ on learning recipes.
+// How they were found, and what else was tried: docs/decisions/0006-learning-recipes.md.
 // Threads: pure functions.
 #include "generator/learn/learner.h"
 
