@@ -55,6 +55,7 @@ void add_gains(CLI::App& app, Context& context) {
       "gains", "Learn the memories of a text and make their gain table (memslot gains --help)");
   command->set_help_flag();  // memslot-gains has its own
   command->prefix_command();
+  command->fallthrough(false);  // all that follows is its own
   command->callback([command, &context] {
     context.run = [command, &context] { return execute(context, command->remaining()); };
   });
