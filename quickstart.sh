@@ -59,7 +59,7 @@ if [ -z "$MODEL" ]; then
   MODEL=$MODEL_DEFAULT
 fi
 [ -e "$MODEL" ] || die "model: expected a file, found nothing at $MODEL"
-configure_and_build -- memslot memslot-controller memslot-generator
+configure_and_build -- memslot memslot-controller memslot-generator memslot-gains
 
 own_directory "$MEMSLOT_CACHE"
 own_directory "$DATA"

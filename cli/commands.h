@@ -41,6 +41,7 @@ void add_demo(CLI::App& app, Context& context);
 void add_keygen(CLI::App& app, Context& context);
 // train and eval: memslot-rl does them.
 void add_offline(CLI::App& app, Context& context);
+void add_gains(CLI::App& app, Context& context);
 
 // A whole file; "-" is standard input. kNotFound, kIo.
 Result<std::string> read_text_file(const std::string& path);

@@ -54,6 +54,7 @@ int run(int argc, char** argv) {
   add_demo(app, context);
   add_keygen(app, context);
   add_offline(app, context);
+  add_gains(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RequiredError& e) {

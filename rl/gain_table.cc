@@ -1,12 +1,13 @@
 #include "rl/gain_table.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <functional>  // greater_equal
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "rl/features.h"
+#include "rl/table_names.h"
 #include "shared/base/rng.h"
 #include "shared/files/mapped_file.h"
 #include "shared/files/safetensors.h"
@@ -18,25 +19,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kFormat = "memslot-gains-1";
-
-template <class Enum, std::size_t N>
-using Names = std::array<std::pair<Enum, std::string_view>, N>;
-
-constexpr Names<Split, 3> kSplits{
-    {{Split::kTrain, "train"}, {Split::kValidation, "validation"}, {Split::kTest, "test"}}};
-constexpr Names<StreamKind, 4> kKinds{{{StreamKind::kStream, "stream"},
-                                       {StreamKind::kPrompt, "prompt"},
-                                       {StreamKind::kContinuation, "continuation"},
-                                       {StreamKind::kControl, "control"}}};
-
-template <class Enum, std::size_t N>
-std::string name_in(const Names<Enum, N>& names, Enum value) {
-  for (const auto& [v, name] : names) {
-    if (v == value) return std::string(name);
-  }
-  return "";
-}
+constexpr std::string_view kFormat = "memslot-gains-2";
+constexpr std::string_view kFormatOne = "memslot-gains-1";  // without `scored`: all are
 
 // Reads the metadata's JSON; remembers the first thing that is wrong.
 class Reader {
@@ -52,7 +36,7 @@ class Reader {
     }
   }
   template <class Enum, std::size_t N>
-  void get(const json& from, const char* key, const Names<Enum, N>& names, Enum& to) {
+  void get(const json& from, const char* key, const EnumNames<Enum, N>& names, Enum& to) {
     std::string text;
     get(from, key, text);
     for (const auto& [value, name] : names) {
@@ -93,7 +77,7 @@ json describe(const GainTable& t) {
               {"streams", json::array()}};
   for (const TableSource& s : t.sources) {
     out["sources"].push_back(
-        {{"name", s.name}, {"split", name_in(kSplits, s.split)}, {"has_memory", s.has_memory}});
+        {{"name", s.name}, {"split", name_in(kSplitNames, s.split)}, {"has_memory", s.has_memory}});
   }
   for (const TableMemory& m : t.memories) {
     out["memories"].push_back({{"ref", m.ref.text()},
@@ -111,12 +95,13 @@ json describe(const GainTable& t) {
       covered.push_back(step.covered);
     }
     out["streams"].push_back({{"id", s.id},
-                              {"kind", name_in(kKinds, s.kind)},
-                              {"split", name_in(kSplits, s.split)},
+                              {"kind", name_in(kStreamKindNames, s.kind)},
+                              {"split", name_in(kSplitNames, s.split)},
                               {"first", s.first},
                               {"tokens", tokens},
                               {"sources", sources},
                               {"covered", covered}});
+    if (!s.scored.empty()) out["streams"].back()["scored"] = s.scored;
   }
   return out;
 }
@@ -144,12 +129,13 @@ void read_streams(Reader& read, const json& from, GainTable& t) {
     std::vector<std::int32_t> sources;
     std::vector<bool> covered;
     read.get(item, "id", s.id);
-    read.get(item, "kind", kKinds, s.kind);
-    read.get(item, "split", kSplits, s.split);
+    read.get(item, "kind", kStreamKindNames, s.kind);
+    read.get(item, "split", kSplitNames, s.split);
     read.get(item, "first", s.first);
     read.get(item, "tokens", tokens);
     read.get(item, "sources", sources);
     read.get(item, "covered", covered);
+    if (item.is_object() && item.contains("scored")) read.get(item, "scored", s.scored);
     const std::size_t n = std::min({tokens.size(), sources.size(), covered.size()});
     for (std::size_t i = 0; i < n; ++i) s.steps.push_back({tokens[i], sources[i], covered[i]});
     t.streams.push_back(std::move(s));
@@ -170,7 +156,7 @@ Result<GainTable> read_description(const std::string& text) {
   for (const json& item : read.list(from, "sources")) {
     TableSource s;
     read.get(item, "name", s.name);
-    read.get(item, "split", kSplits, s.split);
+    read.get(item, "split", kSplitNames, s.split);
     read.get(item, "has_memory", s.has_memory);
     t.sources.push_back(std::move(s));
   }
@@ -224,6 +210,22 @@ Status check(const GainTable& t) {
   return ok();
 }
 
+// Ascending places of memories, the generic ones among them.
+Status check_scored(const GainTable& t) {
+  for (const TableStream& s : t.streams) {
+    if (s.scored.empty()) continue;
+    const bool rising = std::adjacent_find(s.scored.begin(), s.scored.end(),
+                                           std::greater_equal<>()) == s.scored.end();
+    const bool generic =
+        std::all_of(t.generic.begin(), t.generic.end(), [&](std::uint32_t m) { return s.has(m); });
+    if (!rising || s.scored.back() >= t.memories.size() || !generic) {
+      return corrupt("gain table's stream " + s.id,
+                     "scored memories in rising order, the generic ones among them", "others");
+    }
+  }
+  return ok();
+}
+
 }  // namespace
 
 float GainTable::generic_of(std::uint64_t row, std::int32_t source) const {
@@ -251,8 +253,8 @@ Result<GainTable> GainTable::parse(std::string_view bytes) {
   const auto file = std::as_bytes(std::span(bytes));
   MEMSLOT_TRY(const SafetensorsIndex index, SafetensorsIndex::parse(file));
   const auto format = index.metadata.find("format"), table = index.metadata.find("table");
-  if (format == index.metadata.end() || format->second != kFormat ||
-      table == index.metadata.end()) {
+  if (format == index.metadata.end() || table == index.metadata.end() ||
+      (format->second != kFormat && format->second != kFormatOne)) {
     return corrupt("gain table's format", kFormat,
                    format == index.metadata.end() ? std::string("none") : format->second);
   }
@@ -267,6 +269,7 @@ Result<GainTable> GainTable::parse(std::string_view bytes) {
     MEMSLOT_TRY(*tensor, read_f32(file, entry->second));
   }
   MEMSLOT_TRY(check(out));
+  MEMSLOT_TRY(check_scored(out));
   return out;
 }
 

@@ -8,6 +8,8 @@
 //   generic(t) = max(0, mean gain over up to 8 memories of training sources other than the text's)
 //   net(t, m)  = gain(t, m) - generic(t);  0 for base
 //
+// Where a bank is large, a stream is scored with some of its memories only (TableStream::scored).
+//
 // On disk it is a safetensors file: "hidden" (S, D), "gain" (S, M), "entropy" and "surprise"
 // (S, M + 1; column 0 is base), "activation" (S, M), "keys" (n, D), and the rest as JSON in its
 // metadata.
@@ -15,6 +17,7 @@
 // Errors:  parse(), load(): kNotFound, kIo, kCorruption (cut off, sizes that disagree, numbers that
 //          are not finite).
 // Threads: plain data.
+#include <algorithm>  // binary_search
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -59,6 +62,13 @@ struct TableStream {
   Split split = Split::kTrain;
   std::uint64_t first = 0;  // row of the first step in the tensors
   std::vector<TableStep> steps;
+  // Places of the memories that were scored on it, ascending; empty: all. The others' gains,
+  // entropies and distances on this stream are 0 and mean nothing.
+  std::vector<std::uint32_t> scored{};
+
+  bool has(std::size_t memory) const {
+    return scored.empty() || std::binary_search(scored.begin(), scored.end(), memory);
+  }
 };
 
 struct GainTable {

@@ -72,8 +72,11 @@ std::unique_ptr<Selector> base_selector() {
 std::unique_ptr<Selector> random_selector(std::uint64_t seed) {
   return make_rule("random", [seed](const StreamEnv& env, std::size_t stream, std::size_t step,
                                     const EnvState&) {
-    const std::size_t n = env.table().memories.size();
-    return n == 0 ? kBaseAction : static_cast<std::int32_t>(uniform_below(n, seed, stream, step));
+    const auto& scored = env.table().streams[stream].scored;
+    const std::size_t n = scored.empty() ? env.table().memories.size() : scored.size();
+    if (n == 0) return kBaseAction;
+    const std::size_t drawn = uniform_below(n, seed, stream, step);
+    return static_cast<std::int32_t>(scored.empty() ? drawn : scored[drawn]);
   });
 }
 

@@ -7,6 +7,8 @@
 namespace memslot {
 namespace {
 
+constexpr float kNotScored = -2.0f;  // below every similarity
+
 constexpr std::ptrdiff_t signed_of(std::size_t n) { return static_cast<std::ptrdiff_t>(n); }
 
 Whitening fit_on_training(const GainTable& table) {
@@ -68,6 +70,7 @@ void StreamEnv::compare(std::size_t stream) {
     generic_[at] = table_.generic_of(at, s.steps[t].source);
     float best = 0.0f;
     for (std::size_t m = 0; m < memories; ++m) {
+      if (!s.has(m)) continue;
       const float net = table_.gain_of(at, m) - generic_[at];
       if (net > best) {
         best = net;
@@ -93,6 +96,10 @@ void StreamEnv::compare(std::size_t stream) {
     known_[at] = std::any_of(query, query + r, [](float v) { return v != 0.0f; }) ? 1 : 0;
     if (known_[at] == 0) continue;
     for (std::size_t m = 0; m < memories; ++m) {
+      if (!s.has(m)) {
+        similar_[at * 2 * memories + m] = similar_[at * 2 * memories + memories + m] = kNotScored;
+        continue;
+      }
       const TableMemory& memory = table_.memories[m];
       float most = memory.keys == 0 ? 0.0f : -1.0f;
       for (std::size_t k = memory.first_key; k < std::size_t{memory.first_key} + memory.keys; ++k) {
@@ -139,6 +146,8 @@ EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvS
   const bool known = known_[at] != 0;
   const auto add = [&](std::int32_t action) {
     if (out.actions.size() >= options_.candidates) return;
+    if (action != kBaseAction && !table_.streams[stream].has(static_cast<std::size_t>(action)))
+      return;
     if (std::find(out.actions.begin(), out.actions.end(), action) != out.actions.end()) return;
     Candidate c;
     c.is_base = action == kBaseAction;

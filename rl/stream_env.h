@@ -3,7 +3,8 @@
 // candidates that the controller would give it, chooses, and earns the step's net gain.
 //
 //   query_t     whitened mean of the hidden summaries of the last `window_tokens` tokens before t
-//   candidates  base, the current memory, the nearest by best key up to K (DESIGN section 4)
+//   candidates  base, the current memory, the nearest by best key up to K (DESIGN section 4), of
+//               those memories that were scored on the stream
 //   reward      net(t, m) - swap_cost [m is not what was active];  net(t, base) = 0
 //
 // Whitening is fitted on the keys of training sources only, or given: the one that a policy was
@@ -69,10 +70,11 @@ class StreamEnv {
   }
   float reward(std::size_t stream, std::size_t step, const EnvState& before,
                std::int32_t action) const;
-  // The best action in hindsight, over all memories and base; ties go to base, then to the first.
+  // The best action in hindsight, over all memories that were scored, and base; ties go to base,
+  // then to the first.
   std::int32_t oracle(std::size_t stream, std::size_t step) const;
 
-  // Similarities of a memory at a step; 0 before the first summary.
+  // Similarities of a memory at a step; 0 before the first summary, -2 if it was not scored.
   float best_key(std::size_t stream, std::size_t step, std::size_t memory) const {
     return similar_[row(stream, step) * 2 * table_.memories.size() + memory];
   }

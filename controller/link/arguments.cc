@@ -113,6 +113,11 @@ Result<TaskNames> names_of_task(std::string_view arguments) {
   }
   std::vector<Json> memories;
   if (json.contains("memory")) memories.push_back(json["memory"]);
+  if (json.contains("memories")) {
+    if (!json["memories"].is_array())
+      return wrong_type("memories", "a list of texts", json["memories"]);
+    for (const Json& memory : json["memories"]) memories.push_back(memory);
+  }
   const Json schedule = json.value("schedule", Json::array());
   if (!schedule.is_array()) return wrong_type("schedule", "a list of objects", schedule);
   for (const Json& swap : schedule) {

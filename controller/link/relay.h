@@ -1,6 +1,6 @@
 #pragma once
-// Tasks that a generator answers (generate, score, tokenize, attest, status, bench): handed to the
-// least loaded one, its events passed on to the client.
+// Tasks that a generator answers (generate, score, tokenize, attest, status, bench, gains): handed
+// to the least loaded one, its events passed on to the client.
 //
 //   client                    controller                   generator
 //   SubmitTask(request) ----> number, namespaces ----> AssignTask(task)

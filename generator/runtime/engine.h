@@ -33,6 +33,8 @@ struct TaskContext {
   std::stop_token stop;
   // Sends an event that is not the last; JSON.
   std::function<void(std::string)> emit;
+  // One that must not be lost: waits while the link's queue is full.
+  std::function<void(std::string)> deliver{};
 };
 
 }  // namespace memslot

@@ -149,6 +149,10 @@ TaskService::Handlers GeneratorService::Impl::handlers() {
           {"score", score_task},
           {"tokenize", tokenize_task},
           {"attest", attest_task},
+          {"gains",
+           [this](const TaskContext& context, const std::string& arguments) {
+             return gains_task(context, arguments, gate);
+           }},
           {"status",
            [this](const TaskContext&, const std::string& arguments) -> Result<std::string> {
              MEMSLOT_TRY(no_arguments(arguments));

@@ -142,6 +142,40 @@ Result<ScoreArguments> score_arguments(std::string_view json) {
   return out;
 }
 
+Result<GainsArguments> gains_arguments(std::string_view json) {
+  constexpr std::size_t kMaxCandidates = 65536;
+  ArgumentReader in(json);
+  GainsArguments out;
+  read_text(in, &out.text);
+  read_namespaces(in, &out.namespaces);
+  std::vector<std::string> memories;
+  in.texts("memories", &memories);
+  if (memories.size() > kMaxCandidates) {
+    in.fail("argument memories", "at most " + std::to_string(kMaxCandidates),
+            std::to_string(memories.size()));
+  }
+  for (const std::string& name : memories) {
+    auto choice = memory_choice(name, out.namespaces.empty() ? "default" : out.namespaces.front());
+    if (!choice) {
+      in.fail(choice.error().with_context("argument memories"));
+    } else if (choice.value().kind != MemoryChoice::Kind::kNamed) {
+      in.fail("argument memories", "memories' names (base is scored beside them)", name);
+    } else {
+      out.memories.push_back(std::move(choice).value().ref);
+    }
+  }
+  const bool cut = in.has("steps");
+  in.ids("steps", &out.steps);
+  if (cut && in.has("step_tokens")) {
+    in.fail("arguments", "either steps or step_tokens", "both");
+  }
+  if (cut && out.steps.empty()) in.fail("argument steps", "at least one step", "none");
+  in.integer("step_tokens", &out.step_tokens, 1, kMaxStepTokens);
+  in.integer("slot", &out.slot, 0, 63);
+  MEMSLOT_TRY(in.finish());
+  return out;
+}
+
 Result<TextArguments> tokenize_arguments(std::string_view json) {
   ArgumentReader in(json);
   TextArguments out;

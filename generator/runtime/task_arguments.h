@@ -69,6 +69,16 @@ struct ScoreArguments {
 };
 Result<ScoreArguments> score_arguments(std::string_view json);
 
+struct GainsArguments {
+  std::vector<std::string> namespaces{"default"};
+  std::vector<MemoryRef> memories;
+  TextArguments text;
+  std::vector<std::int32_t> steps;  // tokens of each; empty: cut by step_tokens
+  int step_tokens = 16;
+  std::uint32_t slot = 0;
+};
+Result<GainsArguments> gains_arguments(std::string_view json);
+
 Result<TextArguments> tokenize_arguments(std::string_view json);
 
 // For tasks that take none.

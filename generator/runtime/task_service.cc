@@ -60,11 +60,15 @@ void TaskService::run(Running* running, std::uint64_t request, const wire::Assig
         engine_.link.post({request, wire::TaskEvent{task.task, std::move(event), false, {}}, {}});
     if (!posted) log::debug("task {}: event dropped: {}", task.task, posted.error().message);
   };
+  const auto deliver = [&](std::string event) {
+    if (!asked_by_this_one()) return;
+    engine_.link.deliver({request, wire::TaskEvent{task.task, std::move(event), false, {}}, {}});
+  };
   const auto handler = handlers_.find(task.kind);
   Result<std::string> result =
       handler == handlers_.end()
           ? Result<std::string>(invalid("task kind", "one that this generator answers", task.kind))
-          : handler->second({engine_, running->stop.get_token(), emit}, task.arguments);
+          : handler->second({engine_, running->stop.get_token(), emit, deliver}, task.arguments);
   if (!result) log::info("task {} ({}): {}", task.task, task.kind, result.error().message);
   {
     const std::lock_guard lock(mutex_);

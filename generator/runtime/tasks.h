@@ -18,5 +18,8 @@ Result<std::string> generate_task(const TaskContext& context, std::string_view a
 Result<std::string> score_task(const TaskContext& context, std::string_view arguments);
 Result<std::string> tokenize_task(const TaskContext& context, std::string_view arguments);
 Result<std::string> attest_task(const TaskContext& context, std::string_view arguments);
+// Takes `gate` as learning does, slice by slice behind decoding.
+Result<std::string> gains_task(const TaskContext& context, std::string_view arguments,
+                               ComputeGate& gate);
 
 }  // namespace memslot

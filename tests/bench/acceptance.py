@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs what measures, and holds every figure against its target.
 
-    tests/bench/acceptance.py [--sections exactness,selection,pair,learning,peers] [--build DIR]
+    tests/bench/acceptance.py [--sections exactness,selection,pair,learning,gains,peers] [--build DIR]
                               [--model GGUF] [--text FILE] [--rounds N] [--wait S] [--json FILE]
 
     exactness   NLL of real text in bf16 against f32 (memslot_wikitext_nll; needs --text, WikiText-2's
@@ -10,7 +10,9 @@
     pair        the two real processes: activation of a resident memory against a token, recompute,
                 decoding beside learning against decoding alone, and where the generator's memory goes
     learning    one recipe for all sample sources, both kinds, both layouts (recipe_report)
-    peers       decode, prefill and a learning step beside llama.cpp and PyTorch (peers.py)
+    gains       64 memories scored on one text: share of the bf16 peak (gains_bench)
+    peers       decode, prefill, a learning step and 64 scored memories beside llama.cpp and PyTorch
+                (peers.py)
 
 The programs come from DIR (default $MEMSLOT_BUILD or build/release), configured with
 -DMEMSLOT_BENCH=ON. Exit code: 0 every target of the sections is met, 1 one is missed or not measured:
@@ -30,7 +32,7 @@ from peers import MODEL_FILE, cache_dir
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-SECTIONS = ("exactness", "selection", "pair", "learning", "peers")
+SECTIONS = ("exactness", "selection", "pair", "learning", "gains", "peers")
 MIB = 1 << 20
 
 
@@ -212,6 +214,18 @@ def learning(args, report):
             answered = mean(l["cloze"] for l in of)
             report.add("learning", f"{kind} {layout}: cloze prompts answered", f"{100 * answered:.0f} %", "aim: 80 %")
             report.add("learning", f"{kind} {layout}: time per source", f"{mean(l['seconds'] for l in of):.1f} s")
+
+
+def gains(args, report):
+    """What is measured beside PyTorch is in the section peers."""
+    found = json_lines(run(args.bin / "gains_bench", args.model, "--threads", "2").stdout)[-1]
+    report.figures["gains"] = found
+    share = found["gains_share_of_peak"]
+    report.add("gains", "64 lora candidates on 384 tokens: share of the bf16 peak",
+               f"{share:.1%} of {found['bf16_peak_gflops']:.0f} GFLOP/s", ">= 55 %", share >= 0.55)
+    report.add("gains", "64 lora candidates on 384 tokens: time", f"{found['gains_ms'] / 1e3:.2f} s")
+    report.add("gains", "tokens scored a second, all candidates", f"{found['gains_tokens_per_s']:.0f}")
+    report.add("gains", "workspace", f"{found['workspace_mb']:.0f} MB")
 
 
 def peers(args, report):

