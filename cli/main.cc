@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/commands.h"
+#include "cli/limits.h"
 #include "shared/base/version.h"
 
 namespace memslot::cli {
@@ -24,7 +25,7 @@ void add_common(CLI::App& app, Context& context, double& timeout_s) {
   app.add_flag("--stream", context.stream, "Show the output as it comes");
   app.add_option("--timeout", timeout_s,
                  "Seconds of silence after which the controller is given up")
-      ->check(CLI::Range(0.1, 3600.0))
+      ->check(number_from(0.1, 3600))
       ->capture_default_str();
   app.add_option("--key", context.client.key_file, "Own CURVE key pair (memslot keygen)")
       ->envname("MEMSLOT_KEY");

@@ -5,9 +5,9 @@
 
 #include "controller/link/arguments.h"
 #include "shared/base/digest.h"
-#include "shared/base/json_depth.h"
 #include "shared/base/log.h"
 #include "shared/base/rng.h"
+#include "shared/memory/learn_config.h"
 
 namespace memslot {
 namespace {
@@ -40,16 +40,6 @@ std::string learned_json(const Job& job, const MemoryVersion* version) {
   return dump(json);
 }
 
-// The default where the text is no object: the generator will say so.
-std::string kind_of(const std::string& config) {
-  const auto json =
-      json_depth_fits(config) ? nlohmann::json::parse(config, nullptr, false) : nlohmann::json();
-  if (!json.is_object() || !json.contains("kind") || !json["kind"].is_string()) {
-    return std::string(memory_kind_name(MemoryKind::kMlp));  // the learner's default
-  }
-  return json["kind"].get<std::string>();
-}
-
 }  // namespace
 
 LearnLink::LearnLink(Outbox& outbox, PeerTable& peers, JobQueue& jobs, IndexKeeper& keeper)
@@ -80,7 +70,8 @@ Result<std::string> LearnLink::start(const Peer& client, std::uint64_t request,
   draft.source = slug(source);
   draft.ns = ns.value_or("default");
   draft.id = id.value_or("");
-  draft.kind = kind_of(draft.config);
+  MEMSLOT_TRY(const LearnConfig config, learn_config_from_json(draft.config));
+  draft.kind = memory_kind_name(config.kind);
   // Listed with the job, so not in a form from which another could claim to be this process.
   draft.origin = sha256(bytes_of(client.user + " " + std::to_string(client.hello.incarnation) +
                                  ":" + std::to_string(request)))
