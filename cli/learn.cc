@@ -69,6 +69,10 @@ Result<json> config_of(const LearnOptions& o) {
 void show_progress(const Output& out, const std::string& source, const json& event) {
   out.event(event);
   if (event.value("type", "") != "progress") return;
+  if (const auto waits = event.value("waits", ""); !waits.empty()) {
+    out.clear_status();
+    return out.note(source + ": job " + event.value("job", "") + " waits: " + waits);
+  }
   char text[160];
   std::snprintf(text, sizeof text, "%-28.28s %-10s step %3d of %3d  loss %6.3f  recall %5.1f %%",
                 source.c_str(), event.value("phase", "").c_str(), event.value("step", 0),
@@ -108,7 +112,9 @@ Result<json> learn_one(Client& client, const Output& out, const Context& context
   MEMSLOT_TRY(auto done, client.run("learn", arguments,
                                     [&](const json& event) { show_progress(out, source, event); }));
   if (options.detach) {
-    out.line(source + "  job " + done->value("job", ""));
+    const auto waits = done->value("waits", "");
+    out.line(source + "  job " + done->value("job", "") +
+             (waits.empty() ? "" : "  waits: " + waits));
   } else {
     show_learned(out, source, *done);
   }
