@@ -3,6 +3,7 @@
 
 #include "cli/commands.h"
 #include "cli/limits.h"
+#include "shared/base/log.h"
 #include "shared/base/version.h"
 
 namespace memslot::cli {
@@ -68,6 +69,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
+  // What the link would log, the command says itself, once and where it belongs.
+  if (const auto quiet = log::start("memslot", "off"); !quiet) return 1;
   context.client.timeout = std::chrono::milliseconds(static_cast<std::int64_t>(timeout_s * 1000));
   return context.run();
 }
