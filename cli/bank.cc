@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "cli/commands.h"
+#include "shared/files/write_file.h"
 
 namespace memslot::cli {
 namespace {
@@ -90,11 +91,19 @@ Status history(Client& client, const Output& out, const Context& context, const 
   return ok();
 }
 
-Status write_file(const std::string& path, const std::vector<std::byte>& bytes) {
+// A pipe, a terminal, a device: what is written to and never replaced. /dev/stdout too, whatever it
+// stands for.
+bool is_stream(const std::string& path) {
+  std::error_code failure;
+  const auto status = std::filesystem::status(path, failure);
+  return path.starts_with("/dev/") || path.starts_with("/proc/") ||
+         (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status));
+}
+
+Status write_stream(const std::string& path, std::string_view bytes) {
   errno = 0;
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file.write(reinterpret_cast<const char*>(bytes.data()),
-             static_cast<std::streamsize>(bytes.size()));
+  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   file.close();
   if (file) return ok();
   const int cause = errno;
@@ -104,15 +113,30 @@ Status write_file(const std::string& path, const std::vector<std::byte>& bytes) 
                    " bytes, found " + std::generic_category().message(cause)};
 }
 
+// A file is replaced as a whole; through a link, the file that it names.
+Status write_replacing(const std::string& path, std::string_view bytes) {
+  std::error_code absent;
+  const auto real = std::filesystem::canonical(path, absent);
+  return write_file(absent ? path : real.string(), bytes);
+}
+
 Status export_memory(Client& client, const Output& out, const Context& context,
                      const BankOptions& o) {
   MEMSLOT_TRY(const auto reply,
               client.ask("bank.export", {{"memory", qualified(context, o.memory)}}, nullptr));
   if (!reply.part)
     return Error{ErrorCode::kCorruption, "export: expected the file as part 0, found none"};
-  MEMSLOT_TRY(write_file(o.file, *reply.part));
+  const std::string_view bytes(reinterpret_cast<const char*>(reply.part->data()),
+                               reply.part->size());
+  const std::string said = "wrote " + std::to_string(bytes.size()) + " bytes to " + o.file;
+  if (is_stream(o.file)) {
+    MEMSLOT_TRY(write_stream(o.file, bytes));
+    out.note(said);  // standard output may be the stream
+  } else {
+    MEMSLOT_TRY(write_replacing(o.file, bytes));
+    out.line(said);
+  }
   out.result(*reply.result);
-  out.line("wrote " + std::to_string(reply.part->size()) + " bytes to " + o.file);
   return ok();
 }
 

@@ -3,30 +3,30 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <atomic>
+#include <condition_variable>
 #include <csignal>
+#include <deque>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "shared/base/rng.h"
 #include "shared/base/version.h"
 #include "shared/transport/zmq_channel.h"
-#include "shared/wire/codec.h"
 
 namespace memslot::cli {
 namespace {
 
-// Counted by the signal handler, read by the loop that waits for the controller.
-volatile std::sig_atomic_t g_interrupts = 0;
-void on_interrupt(int) { g_interrupts = g_interrupts + 1; }
+// Counted by the signal handler, read by the thread that waits for the controller.
+std::atomic<int> g_interrupts = 0;
+static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may touch no lock");
+void on_interrupt(int) { ++g_interrupts; }
 
-// Waiting in pieces keeps heartbeats going and notices Ctrl-C.
+// Waiting in pieces notices Ctrl-C, and a controller that is silent.
 constexpr Duration kPoll = std::chrono::milliseconds(100);
-// Until a request is sent again. A long task is silent for long: the pauses double.
-constexpr Duration kFirstPause = std::chrono::milliseconds(250);
-constexpr Duration kLongestPause = std::chrono::seconds(4);
-
-Error restarted() {
-  return {ErrorCode::kUnavailable, "controller: it was restarted while this request was under way"};
-}
+// A long task is silent for long, and a repetition may bring a whole file.
+constexpr Duration kLongestRetry = std::chrono::seconds(4);
 
 Result<std::shared_ptr<nlohmann::json>> parse_reply(const std::string& text) {
   auto json = std::make_shared<nlohmann::json>(nlohmann::json::parse(text, nullptr, false));
@@ -67,162 +67,128 @@ Result<std::unique_ptr<Channel>> open_channel(const ClientConfig& config) {
 
 }  // namespace
 
-Client::Client(const ClientConfig& config) : config_(config), incarnation_(random_nonce()) {}
+struct Client::Inbox {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<wire::Message> events;            // guarded by mutex, as what follows
+  std::optional<Result<wire::Message>> reply;  // after the events
+
+  void put_event(wire::Message event) {
+    const std::lock_guard lock(mutex);
+    events.push_back(std::move(event));
+    changed.notify_one();
+  }
+  void put_reply(Result<wire::Message> result) {
+    const std::lock_guard lock(mutex);
+    reply = std::move(result);
+    changed.notify_one();
+  }
+};
+
+Client::Client(const ClientConfig& config) : config_(config) {}
 Client::~Client() = default;
 
 Result<std::unique_ptr<Client>> Client::connect(const ClientConfig& config) {
+  MEMSLOT_TRY(auto channel, open_channel(config));
   std::unique_ptr<Client> client(new Client(config));
-  MEMSLOT_TRY(client->channel_, open_channel(config));
+  RpcOptions options;
+  options.hello.role = wire::PeerRole::kClient;
+  options.hello.incarnation = random_nonce();
+  options.hello.build = std::string(build_version());
+  options.longest_retry = kLongestRetry;
+  options.persists = false;
+  client->inbox_ = std::make_shared<Inbox>();
+  RpcHandlers handlers;
+  handlers.on_message = [inbox = client->inbox_](wire::Message m) {
+    inbox->put_event(std::move(m));
+  };
+  client->rpc_ = std::make_unique<RpcClient>(std::move(channel), options, handlers);
   MEMSLOT_TRY(client->greet());
+  g_interrupts = 0;
   struct sigaction action {};
   action.sa_handler = on_interrupt;
   sigaction(SIGINT, &action, nullptr);
   return client;
 }
 
-wire::Hello Client::hello() const {
-  wire::Hello out;
-  out.role = wire::PeerRole::kClient;
-  out.incarnation = incarnation_;
-  out.build = std::string(build_version());
-  return out;
-}
-
 Status Client::greet() {
-  heard_ = beat_ = clock_.now();
-  MEMSLOT_TRY(begin(hello(), nullptr));
-  MEMSLOT_TRY(const auto reply, next());
-  const auto* welcome = std::get_if<wire::HelloReply>(&reply.body);
-  if (welcome == nullptr)
-    return Error{ErrorCode::kCorruption,
-                 "controller: expected a HelloReply, found another message"};
-  controller_ = welcome->incarnation;
-  if (welcome->heartbeat_ms > 0) heartbeat_ = std::chrono::milliseconds(welcome->heartbeat_ms);
-  return ok();
-}
-
-Status Client::send(std::uint64_t request, wire::Body body, SharedBytes part) {
-  wire::Message message{request, std::move(body), {}};
-  if (part) message.parts.push_back(std::move(part));
-  MEMSLOT_TRY(auto frames, wire::encode(message));
-  return channel_->send({PeerId(), std::move(frames)});
-}
-
-Status Client::begin(wire::Body body, SharedBytes part) {
-  wire::Message message{++last_request_, std::move(body), {}};
-  if (part) message.parts.push_back(std::move(part));
-  MEMSLOT_TRY(auto frames, wire::encode(message));
-  heard_ = clock_.now();
-  request_ = {message.request, frames, heard_, kFirstPause};
-  return channel_->send({PeerId(), std::move(frames)});
-}
-
-void Client::repeat(Sent& sent, TimePoint now) {
-  sent.at = now;
-  sent.pause = std::min<Duration>(2 * sent.pause, kLongestPause);
-  // Refused: its queue is full, and what is in it comes first.
-  static_cast<void>(channel_->send({PeerId(), sent.frames}));
-}
-
-void Client::repeat_if_due(TimePoint now) {
-  for (Sent* sent : {&hello_, &request_}) {
-    if (sent->request == 0 || now - sent->at < sent->pause) continue;
-    if (sent == &request_ && hello_.request != 0) continue;  // after the welcome
-    // To a controller that says nothing at all it would only pile up.
-    if (heard_ > sent->at) repeat(*sent, now);
+  const TimePoint begun = clock_.now();
+  rpc_->start();
+  for (;;) {
+    const auto connected = rpc_->wait_connected(clock_.now() + kPoll);
+    if (connected) return ok();
+    const ErrorCode code = connected.error().code;
+    // Anything else is what the controller answered to Hello.
+    if (code != ErrorCode::kTimeout && code != ErrorCode::kUnavailable) return connected.error();
+    MEMSLOT_TRY(check_link(begun));
   }
 }
 
-Status Client::keep_alive(TimePoint now) {
-  const ChannelStats link = channel_->stats();
+Status Client::check_link(TimePoint since) const {
+  const ChannelStats link = rpc_->link_stats();
   if (link.refused > 0) {
     return Error{ErrorCode::kPermission,
                  "controller: expected " + config_.endpoint +
                      " to admit this client's key, found it refused (it is not among the "
                      "controller's --clients)"};
   }
-  if (now - heard_ > config_.timeout && link.failed_handshakes > 0) {
+  if (clock_.now() - std::max(since, rpc_->heard()) <= config_.timeout) return ok();
+  if (link.failed_handshakes > 0) {
     return Error{ErrorCode::kPermission,
                  fmt::format("controller: expected a handshake with {}, found {} that failed (both "
                              "sides need keys, and --server-key must be the controller's)",
                              config_.endpoint, link.failed_handshakes)};
   }
-  if (now - heard_ > config_.timeout) {
-    const auto seconds = std::chrono::duration<double>(config_.timeout).count();
-    return Error{ErrorCode::kUnavailable,
-                 fmt::format("controller: expected an answer from {}, found none for {} s (is "
-                             "memslot-controller running?)",
-                             config_.endpoint, seconds)};
-  }
-  if (now - beat_ < heartbeat_) return ok();
-  beat_ = now;
-  return send(0, wire::Heartbeat{incarnation_}, nullptr);
+  const auto seconds = std::chrono::duration<double>(config_.timeout).count();
+  return Error{ErrorCode::kUnavailable,
+               fmt::format("controller: expected an answer from {}, found none for {} s (is "
+                           "memslot-controller running?)",
+                           config_.endpoint, seconds)};
 }
 
 // The first Ctrl-C asks for the task's end and waits for it, the second gives up.
-Status Client::heed_interrupts(std::uint64_t request, int* heeded) {
-  if (g_interrupts == *heeded) return ok();
-  *heeded = g_interrupts;
-  if (*heeded > 1) return Error{ErrorCode::kCancelled, "interrupted"};
-  return send(0, wire::CancelTask{0, request}, nullptr);
-}
-
-Result<bool> Client::heed_link_error(const wire::ErrorReply& failure) {
-  if (failure.code != ErrorCode::kUnavailable) return Error{failure.code, failure.message};
-  // "Say Hello": it was restarted, or lost sight of us; its welcome tells which.
-  if (controller_ == 0 || hello_.request != 0) return false;
-  MEMSLOT_TRY(auto frames, wire::encode({++last_request_, hello(), {}}));
-  hello_ = {last_request_, std::move(frames), TimePoint{}, kFirstPause / 2};
-  repeat(hello_, clock_.now());
-  return false;
-}
-
-Status Client::heed_welcome(const wire::Message& message) {
-  hello_ = {};
-  if (const auto* failure = std::get_if<wire::ErrorReply>(&message.body)) {
-    return Error{failure->code, failure->message};
-  }
-  const auto* welcome = std::get_if<wire::HelloReply>(&message.body);
-  if (welcome == nullptr || welcome->incarnation != controller_) return restarted();
-  repeat(request_, clock_.now());
+Status Client::heed_interrupts() {
+  const int interrupts = g_interrupts;
+  if (interrupts == heeded_) return ok();
+  if (interrupts > 1) return Error{ErrorCode::kCancelled, "interrupted"};
+  // While the controller is lost there is nobody to ask; asked again until it is there.
+  if (rpc_->post({0, wire::CancelTask{0, request_}, {}})) heeded_ = interrupts;
   return ok();
 }
 
-Result<bool> Client::heed(const wire::Message& message) {
-  if (const auto* beat = std::get_if<wire::Heartbeat>(&message.body)) {
-    if (controller_ != 0 && beat->incarnation != controller_) return restarted();
-    return false;
+void Client::begin(wire::Body body, SharedBytes part) {
+  wire::Message message{rpc_->new_request(), std::move(body), {}};
+  if (part) message.parts.push_back(std::move(part));
+  request_ = message.request;
+  begun_ = clock_.now();
+  heeded_ = 0;
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    inbox_->events.clear();  // of an earlier request
+    inbox_->reply.reset();
   }
-  const auto* failure = std::get_if<wire::ErrorReply>(&message.body);
-  if (failure != nullptr && message.request == 0) return heed_link_error(*failure);
-  if (hello_.request != 0 && message.request == hello_.request) {
-    MEMSLOT_TRY(heed_welcome(message));
-    return false;
-  }
-  if (message.request != request_.request) return false;  // of an earlier request
-  if (failure != nullptr) return Error{failure->code, failure->message};
-  request_.at = clock_.now();  // a sign of life
-  request_.pause = kFirstPause;
-  return true;
+  // No deadline: it ends when the controller does, or falls silent.
+  rpc_->call_async(std::move(message), TimePoint::max(),
+                   [inbox = inbox_](Result<wire::Message> r) { inbox->put_reply(std::move(r)); });
 }
 
-Result<wire::Message> Client::next() {
-  int heeded = 0;
+Result<wire::Message> Client::next(bool* last) {
   for (;;) {
-    const TimePoint now = clock_.now();
-    MEMSLOT_TRY(keep_alive(now));
-    MEMSLOT_TRY(heed_interrupts(request_.request, &heeded));
-    repeat_if_due(now);
-    auto packet = channel_->receive(now + kPoll);
-    if (!packet) {
-      const ErrorCode code = packet.error().code;
-      if (code == ErrorCode::kTimeout || code == ErrorCode::kUnavailable) continue;
-      return packet.error();
+    MEMSLOT_TRY(check_link(begun_));
+    MEMSLOT_TRY(heed_interrupts());
+    std::unique_lock lock(inbox_->mutex);
+    inbox_->changed.wait_for(lock, kPoll,
+                             [&] { return !inbox_->events.empty() || inbox_->reply.has_value(); });
+    if (!inbox_->events.empty()) {
+      wire::Message event = std::move(inbox_->events.front());
+      inbox_->events.pop_front();
+      if (event.request != request_) continue;
+      *last = false;
+      return event;
     }
-    heard_ = clock_.now();
-    MEMSLOT_TRY(auto message, wire::decode(packet.value().frames));
-    MEMSLOT_TRY(const bool ours, heed(message));
-    if (ours) return message;
+    if (!inbox_->reply) continue;
+    *last = true;
+    return std::move(*inbox_->reply);
   }
 }
 
@@ -230,16 +196,16 @@ Result<std::shared_ptr<nlohmann::json>> Client::run(const std::string& kind,
                                                     const nlohmann::json& arguments,
                                                     const OnEvent& on_event) {
   MEMSLOT_TRY(auto text, arguments_text(arguments));
-  MEMSLOT_TRY(begin(wire::SubmitTask{kind, std::move(text)}, nullptr));
+  begin(wire::SubmitTask{kind, std::move(text)}, nullptr);
   for (;;) {
-    MEMSLOT_TRY(const auto message, next());
+    bool last = false;
+    MEMSLOT_TRY(const auto message, next(&last));
     const auto* event = std::get_if<wire::TaskEvent>(&message.body);
     if (event == nullptr)
       return Error{ErrorCode::kCorruption,
                    "controller: expected a TaskEvent, found another message"};
-    if (event->error) return Error{event->error->code, event->error->message};
     MEMSLOT_TRY(auto json, parse_reply(event->event));
-    if (event->final) return json;
+    if (last) return json;
     on_event(*json);
   }
 }
@@ -247,8 +213,9 @@ Result<std::shared_ptr<nlohmann::json>> Client::run(const std::string& kind,
 Result<AdminResult> Client::ask(const std::string& verb, const nlohmann::json& arguments,
                                 SharedBytes part) {
   MEMSLOT_TRY(auto text, arguments_text(arguments));
-  MEMSLOT_TRY(begin(wire::AdminRequest{verb, std::move(text)}, std::move(part)));
-  MEMSLOT_TRY(auto message, next());
+  begin(wire::AdminRequest{verb, std::move(text)}, std::move(part));
+  bool last = false;
+  MEMSLOT_TRY(auto message, next(&last));
   const auto* reply = std::get_if<wire::AdminReply>(&message.body);
   if (reply == nullptr)
     return Error{ErrorCode::kCorruption,

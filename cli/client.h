@@ -2,21 +2,18 @@
 // The CLI's connection to the controller: submits tasks, follows their events, asks for
 // administration.
 //
-// Operation: one request at a time. It is sent again while no answer comes and the controller is
-//            there (docs/formats/wire.md, "Retries"); a controller that does not know this client
-//            is greeted again. One that was restarted, or is silent for the timeout, is an error;
-//            so is whatever the controller says of the link itself. Ctrl-C cancels the task that
-//            is under way.
-// Threads:   one.
+// Operation: one request at a time, over an RpcClient that does not persist: a controller that was
+//            restarted is an error, and so is whatever it says of the link itself; here, one that
+//            is silent for the timeout too. Ctrl-C cancels the task that is under way, a second one
+//            gives up waiting for its end.
+// Threads:   one (the link has its own).
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
-#include <vector>
 
 #include "shared/base/clock.h"
-#include "shared/transport/channel.h"
-#include "shared/wire/messages.h"
+#include "shared/transport/rpc_client.h"
 
 namespace memslot::cli {
 
@@ -48,41 +45,24 @@ class Client {
                           SharedBytes part);
 
  private:
+  // What the link says of the request that waits; the link's thread fills it.
+  struct Inbox;
+
   explicit Client(const ClientConfig& config);
-  // What may be sent again: the same bytes, with pauses that double while nobody answers.
-  struct Sent {
-    std::uint64_t request = 0;  // 0: none
-    std::vector<SharedBytes> frames;
-    TimePoint at{};
-    Duration pause{};
-  };
-
-  Status send(std::uint64_t request, wire::Body body, SharedBytes part);
-  // A request of our own, the one that next() waits for.
-  Status begin(wire::Body body, SharedBytes part);
-  void repeat(Sent& sent, TimePoint now);
-  void repeat_if_due(TimePoint now);
-  // The next message for the request that began; keeps the connection alive while it waits.
-  Result<wire::Message> next();
-  // True if the message is for the request; what it says of the link is dealt with here.
-  Result<bool> heed(const wire::Message& message);
-  Result<bool> heed_link_error(const wire::ErrorReply& failure);
-  Status heed_welcome(const wire::Message& message);
-  wire::Hello hello() const;
-  Status keep_alive(TimePoint now);
-  Status heed_interrupts(std::uint64_t request, int* heeded);
   Status greet();
+  void begin(wire::Body body, SharedBytes part);
+  // The next message for the request that began; `last`: it is its reply.
+  Result<wire::Message> next(bool* last);
+  Status check_link(TimePoint since) const;  // that the controller is there, and takes us
+  Status heed_interrupts();
 
-  ClientConfig config_;
+  const ClientConfig config_;
   SystemClock clock_;
-  std::unique_ptr<Channel> channel_;
-  std::uint64_t last_request_ = 0;
-  std::uint64_t incarnation_ = 0;  // ours
-  std::uint64_t controller_ = 0;   // the controller's
-  Duration heartbeat_ = std::chrono::seconds(1);
-  TimePoint heard_{}, beat_{};
-  Sent request_;
-  Sent hello_;  // under way beside the request, after the controller lost sight of us
+  std::shared_ptr<Inbox> inbox_;
+  std::unique_ptr<RpcClient> rpc_;
+  std::uint64_t request_ = 0;  // the newest
+  TimePoint begun_{};          // when it began
+  int heeded_ = 0;             // interrupts of it
 };
 
 }  // namespace memslot::cli

@@ -18,8 +18,9 @@ Status list(Client& client, const Output& out, const JobOptions& o) {
   MEMSLOT_TRY(const auto reply, client.ask("jobs.ls", arguments, nullptr));
   out.result(*reply.result);
   for (const auto& job : (*reply.result)["jobs"]) {
+    const std::string waits = job.value("waits", "");
     out.line(job.value("job", "") + "  " + job.value("state", "") + "  " + job.value("source", "") +
-             "  " + job.value("message", ""));
+             "  " + (waits.empty() ? job.value("message", "") : "waits: " + waits));
   }
   if (const auto more = reply.result->value("left_off", 0); more > 0) {
     out.line("and " + std::to_string(more) + " older ones (--state narrows the list)");

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "cli/commands.h"
+#include "cli/limits.h"
 #include "shared/base/json_depth.h"
 #include "shared/memory/record.h"
 
@@ -68,6 +69,10 @@ Result<json> config_of(const LearnOptions& o) {
 void show_progress(const Output& out, const std::string& source, const json& event) {
   out.event(event);
   if (event.value("type", "") != "progress") return;
+  if (const auto waits = event.value("waits", ""); !waits.empty()) {
+    out.clear_status();
+    return out.note(source + ": job " + event.value("job", "") + " waits: " + waits);
+  }
   char text[160];
   std::snprintf(text, sizeof text, "%-28.28s %-10s step %3d of %3d  loss %6.3f  recall %5.1f %%",
                 source.c_str(), event.value("phase", "").c_str(), event.value("step", 0),
@@ -107,7 +112,9 @@ Result<json> learn_one(Client& client, const Output& out, const Context& context
   MEMSLOT_TRY(auto done, client.run("learn", arguments,
                                     [&](const json& event) { show_progress(out, source, event); }));
   if (options.detach) {
-    out.line(source + "  job " + done->value("job", ""));
+    const auto waits = done->value("waits", "");
+    out.line(source + "  job " + done->value("job", "") +
+             (waits.empty() ? "" : "  waits: " + waits));
   } else {
     show_learned(out, source, *done);
   }
@@ -154,16 +161,17 @@ void add_learn(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"overlap", "cumulative"}));
   command->add_option("--rank", o->rank, "Of a lora memory")->check(CLI::Range(1, 256));
   command->add_option("--steps", o->steps, "At most so many optimizer steps")
-      ->check(CLI::Range(1, 100000));
+      ->check(CLI::Range(1, 10000));
   command->add_option("--lr", o->lr, "Learning rate, above 0")
-      ->check(CLI::Range(std::numeric_limits<double>::min(), 1.0));
+      ->check(number_from(double{std::numeric_limits<float>::min()}, 1));
   command
       ->add_option("--anchor", o->anchor,
                    "Weight that holds the memory to base on other text; 0: none")
-      ->check(CLI::Range(0.0, 1e6));
+      ->check(number_from(0, 1e6));
   command->add_option("--target-recall", o->target_recall, "Stop once so much is recalled")
-      ->check(CLI::Range(0.0, 1.0));
-  command->add_option("--layer", o->layer, "Which slot layer (default: the first)");
+      ->check(number_from(0, 1));
+  command->add_option("--layer", o->layer, "Which slot layer (default: the first)")
+      ->check(CLI::Range(0, 1023));
   command->add_option("--dtype", o->dtype, "Stored as")->check(CLI::IsMember({"f32", "bf16"}));
   command->add_option("--config", o->config, "More of the learn configuration, as JSON");
   command->add_flag("--detach", o->detach, "Return once the job is accepted");

@@ -2,6 +2,8 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/commands.h"
+#include "cli/limits.h"
+#include "shared/base/log.h"
 #include "shared/base/version.h"
 
 namespace memslot::cli {
@@ -24,7 +26,7 @@ void add_common(CLI::App& app, Context& context, double& timeout_s) {
   app.add_flag("--stream", context.stream, "Show the output as it comes");
   app.add_option("--timeout", timeout_s,
                  "Seconds of silence after which the controller is given up")
-      ->check(CLI::Range(0.1, 3600.0))
+      ->check(number_from(0.1, 3600))
       ->capture_default_str();
   app.add_option("--key", context.client.key_file, "Own CURVE key pair (memslot keygen)")
       ->envname("MEMSLOT_KEY");
@@ -68,6 +70,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
+  // What the link would log, the command says itself, once and where it belongs.
+  if (const auto quiet = log::start("memslot", "off"); !quiet) return 1;
   context.client.timeout = std::chrono::milliseconds(static_cast<std::int64_t>(timeout_s * 1000));
   return context.run();
 }

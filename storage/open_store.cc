@@ -15,6 +15,9 @@ Result<std::unique_ptr<BankStore>> open_store(const std::string& location,
 }
 
 Status restore_store(const std::string& from, const std::string& to) {
+  if (to.empty() || to == "memory:") {
+    return invalid("restore target", "an empty or absent directory", to.empty() ? "nothing" : to);
+  }
   return restore_rocksdb_store(from, to);
 }
 

@@ -27,8 +27,11 @@ Result<std::unique_ptr<BankStore>> open_store(const std::string& location,
                                               const StoreOptions& options, const Clock& clock);
 
 // Makes the bank directory `to` (absent or empty) from what BankStore::backup() left in `from`.
-// Every file's checksum is verified before the first byte is written. kNotFound: no backup there;
-// kCorruption; kInvalidArgument: `to` is not empty; kNoSpace; kIo.
+// Every file's checksum is verified before the first byte is written. The bank is made in
+// "<to>.restoring" and renamed: whatever fails, or is killed, leaves `to` as it was, also where
+// somebody makes a bank there meanwhile. kNotFound: no backup there; kCorruption; kInvalidArgument:
+// `to` is not empty, no directory, or a mount point; kBusy: another restore to it is under way;
+// kNoSpace; kPermission; kIo.
 Status restore_store(const std::string& from, const std::string& to);
 
 }  // namespace memslot

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "shared/base/json_depth.h"
+#include "shared/memory/learn_config.h"
 
 namespace memslot {
 namespace {
@@ -14,6 +15,12 @@ constexpr std::array<std::pair<JobState, std::string_view>, 5> kNames = {
      {JobState::kDone, "done"},
      {JobState::kFailed, "failed"},
      {JobState::kCancelled, "cancelled"}}};
+
+// A config of before options were checked at submission: the generator will say what is wrong.
+int layer_of(const std::string& config) {
+  const auto read = learn_config_from_json(config);
+  return read ? read.value().layer : -1;
+}
 
 }  // namespace
 
@@ -66,6 +73,7 @@ Result<Job> job_from_json(std::string_view text) {
     job.target.version = j.at("version").get<std::uint64_t>();
     job.source = j.at("source").get<std::string>();
     job.config = j.at("config").get<std::string>();
+    job.layer = layer_of(job.config);
     job.origin = j.at("origin").get<std::string>();
     job.lease = j.at("lease").get<std::uint64_t>();
     job.expected = j.at("expected").get<std::string>();

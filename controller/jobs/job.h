@@ -21,7 +21,8 @@ struct Job {
   std::string id;    // sorts by time of submission
   MemoryRef target;  // the memory to make; version: what the job made, 0 before
   std::string source;
-  std::string config;  // JSON, for the learner
+  std::string config;  // JSON (shared/memory/learn_config.h), for the learner
+  int layer = -1;      // the slot layer that `config` names; -1: any
   std::string origin;  // who asked, so that a retried request finds its job; may be ""
   JobState state = JobState::kQueued;
   std::uint64_t lease = 0;   // number of the newest lease; results of older ones are refused

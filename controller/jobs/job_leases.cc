@@ -61,7 +61,7 @@ JobQueue::Outcome refuse(const std::string& job, std::uint64_t lease, std::strin
 
 }  // namespace
 
-Result<std::optional<wire::AssignLearn>> JobQueue::lease(const PeerId& holder, const Sees& sees) {
+Result<std::optional<wire::AssignLearn>> JobQueue::lease(const PeerId& holder, const Can& can) {
   std::vector<const MemoryRef*> busy;
   for (const auto& [id, entry] : entries_) {
     if (entry.job.state == JobState::kLeased) busy.push_back(&entry.job.target);
@@ -71,8 +71,8 @@ Result<std::optional<wire::AssignLearn>> JobQueue::lease(const PeerId& holder, c
     const auto same = [&](const MemoryRef* t) {
       return t->ns == e.job.target.ns && t->id == e.job.target.id;
     };
-    return e.job.state == JobState::kQueued && e.not_before <= now &&
-           (!sees || sees(e.job.target.ns)) && std::none_of(busy.begin(), busy.end(), same);
+    return e.job.state == JobState::kQueued && e.not_before <= now && (!can || can(e.job)) &&
+           std::none_of(busy.begin(), busy.end(), same);
   };
   for (auto& [id, entry] : entries_) {
     if (!waits(entry)) continue;

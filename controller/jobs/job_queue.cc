@@ -132,6 +132,7 @@ Result<Job> JobQueue::submit(const JobDraft& draft) {
   job.id = new_token(clock_);
   job.source = draft.source;
   job.config = draft.config;
+  job.layer = draft.layer;
   job.origin = draft.origin;
   job.created_unix_ms = clock_.unix_ms();
   const std::string json = to_json(job);

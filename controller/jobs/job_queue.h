@@ -40,6 +40,7 @@ struct JobDraft {
   std::string kind;  // for that id
   std::string text;
   std::string config;  // JSON
+  int layer = -1;      // the slot layer that it names; -1: any
   std::string origin;
 };
 
@@ -61,9 +62,9 @@ class JobQueue {
 
   // The next job for this generator, if one waits. Errors of the bank leave it
   // waiting, but a job that cannot be read fails.
-  // `sees`: which namespaces' texts it may read; empty: all.
-  using Sees = std::function<bool(std::string_view ns)>;
-  Result<std::optional<wire::AssignLearn>> lease(const PeerId& holder, const Sees& sees = {});
+  // `can`: which jobs it may see and could do; empty: all.
+  using Can = std::function<bool(const Job& job)>;
+  Result<std::optional<wire::AssignLearn>> lease(const PeerId& holder, const Can& can = {});
   // False: the lease is fenced off, the generator should stop.
   bool progress(const PeerId& holder, const wire::LearnProgress& progress);
 

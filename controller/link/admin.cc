@@ -58,6 +58,13 @@ std::string newest_jobs(const std::vector<std::string>& jobs) {
   return dump({{"jobs", std::move(out)}, {"left_off", left_off}});
 }
 
+// `waits`: what is missing before anybody could begin it, "" if nothing is.
+Json shown_job(const Job& job, std::string waits) {
+  Json json = Json::parse(to_json(job));
+  if (!waits.empty()) json["waits"] = std::move(waits);
+  return json;
+}
+
 Error unknown_verb(const std::string& verb) {
   return invalid("verb", "one of docs/formats/tasks.md", verb);
 }
@@ -128,7 +135,9 @@ Result<Admin::Answer> Admin::jobs_verb(const Peer& client, const wire::AdminRequ
     std::vector<std::string> found;
     for (const auto* job : p_.jobs.jobs()) {
       if (!client.access.sees(job->target.ns)) continue;
-      if (!state || *state == job_state_name(job->state)) found.push_back(to_json(*job));
+      if (!state || *state == job_state_name(job->state)) {
+        found.push_back(dump(shown_job(*job, p_.learning.missing(*job))));
+      }
     }
     return Answer{.json = newest_jobs(found), .part = {}, .changed = {}};
   }
@@ -140,7 +149,9 @@ Result<Admin::Answer> Admin::jobs_verb(const Peer& client, const wire::AdminRequ
   if (admin.verb == "jobs.cancel") {
     MEMSLOT_TRY(p_.learning.cancel(id, "cancelled by a client"));
   }
-  return Answer{.json = dump({{"job", Json::parse(to_json(*job))}}), .part = {}, .changed = {}};
+  return Answer{.json = dump({{"job", shown_job(*job, p_.learning.missing(*job))}}),
+                .part = {},
+                .changed = {}};
 }
 
 Result<Admin::Answer> Admin::peers_verb(const wire::AdminRequest& admin) {

@@ -4,10 +4,11 @@
 #include <nlohmann/json.hpp>
 
 #include "controller/link/arguments.h"
+#include "controller/link/learners.h"
 #include "shared/base/digest.h"
-#include "shared/base/json_depth.h"
 #include "shared/base/log.h"
 #include "shared/base/rng.h"
+#include "shared/memory/learn_config.h"
 
 namespace memslot {
 namespace {
@@ -18,14 +19,19 @@ std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-std::string progress_json(const wire::LearnProgress& p) {
-  return dump({{"type", "progress"},
-               {"job", p.job},
-               {"phase", p.phase},
-               {"step", p.step},
-               {"steps", p.steps},
-               {"loss", p.loss},
-               {"recall", p.recall}});
+Json progress_json(const wire::LearnProgress& p) {
+  return {{"type", "progress"}, {"job", p.job},   {"phase", p.phase},  {"step", p.step},
+          {"steps", p.steps},   {"loss", p.loss}, {"recall", p.recall}};
+}
+
+// Of a job that waits; `missing`: why nobody could begin it, "" where it only waits for its turn.
+Json queued_json(const std::string& job, const std::string& missing) {
+  wire::LearnProgress queued;
+  queued.job = job;
+  queued.phase = "queued";
+  Json json = progress_json(queued);
+  json["waits"] = missing;
+  return json;
 }
 
 std::string learned_json(const Job& job, const MemoryVersion* version) {
@@ -38,16 +44,6 @@ std::string learned_json(const Job& job, const MemoryVersion* version) {
   if (version != nullptr)
     json["stats"] = Json::parse(to_json(*version)).value("stats", Json::object());
   return dump(json);
-}
-
-// The default where the text is no object: the generator will say so.
-std::string kind_of(const std::string& config) {
-  const auto json =
-      json_depth_fits(config) ? nlohmann::json::parse(config, nullptr, false) : nlohmann::json();
-  if (!json.is_object() || !json.contains("kind") || !json["kind"].is_string()) {
-    return std::string(memory_kind_name(MemoryKind::kMlp));  // the learner's default
-  }
-  return json["kind"].get<std::string>();
 }
 
 }  // namespace
@@ -80,32 +76,24 @@ Result<std::string> LearnLink::start(const Peer& client, std::uint64_t request,
   draft.source = slug(source);
   draft.ns = ns.value_or("default");
   draft.id = id.value_or("");
-  draft.kind = kind_of(draft.config);
+  MEMSLOT_TRY(const LearnConfig config, learn_config_from_json(draft.config));
+  draft.kind = memory_kind_name(config.kind);
+  draft.layer = config.layer;
   // Listed with the job, so not in a form from which another could claim to be this process.
   draft.origin = sha256(bytes_of(client.user + " " + std::to_string(client.hello.incarnation) +
                                  ":" + std::to_string(request)))
                      .hex();
   if (!client.access.sees(draft.ns)) return invisible("namespace " + draft.ns);
   if (!jobs_.knows(draft.origin)) {
-    MEMSLOT_TRY(check_learners(draft.ns));
+    MEMSLOT_TRY(check_learners(peers_, draft.ns, config.layer));
   }
   MEMSLOT_TRY(const Job job, jobs_.submit(draft));
   return job.id;
 }
 
-// A job waits for a generator that will come; where those that are here cannot read text, and will
-// not learn to, the client should hear of it rather than wait.
-Status LearnLink::check_learners(std::string_view ns) const {
-  std::size_t generators = 0;
-  for (const auto& [id, peer] : peers_.all()) {
-    if (!peer.is_generator() || !peer.access.sees(ns)) continue;
-    ++generators;
-    if (peer.hello.learn_workers > 0) return ok();
-  }
-  if (generators == 0) return ok();
-  return Error{ErrorCode::kNotFound,
-               "tokenizer: expected a generator whose model brings one, found none among the " +
-                   std::to_string(generators) + " connected (learning needs text)"};
+std::string LearnLink::missing(const Job& job) const {
+  if (job.state != JobState::kQueued) return "";
+  return missing_learner(peers_, job.target.ns, job.layer);
 }
 
 void LearnLink::submit(const Peer& client, std::uint64_t request, const wire::SubmitTask& task) {
@@ -121,18 +109,19 @@ void LearnLink::submit(const Peer& client, std::uint64_t request, const wire::Su
   const Job& job = *jobs_.find(id);
   if (task.kind == "learn") {
     const bool last = !watch;
-    static_cast<void>(
-        outbox_.event(client.id, request, dump({{"type", "job"}, {"job", id}}), last));
+    Json accepted = {{"type", "job"}, {"job", id}};
+    if (std::string waits = missing(job); !waits.empty()) accepted["waits"] = std::move(waits);
+    static_cast<void>(outbox_.event(client.id, request, dump(accepted), last));
     if (last) return;
   }
   if (job.finished()) return end(watcher, job, nullptr);
   watchers_[id].insert(watcher);
   watched_[watcher] = id;
   if (job.state == JobState::kQueued) {
-    wire::LearnProgress queued;
-    queued.job = id;
-    queued.phase = "queued";
-    static_cast<void>(outbox_.event(client.id, request, progress_json(queued), /*final=*/false));
+    const std::string waits = missing(job);
+    told_.try_emplace(id, waits);  // where others watch already, they hear of a change in tick()
+    static_cast<void>(
+        outbox_.event(client.id, request, dump(queued_json(id, waits)), /*final=*/false));
   }
 }
 
@@ -173,6 +162,7 @@ void LearnLink::finish(const Job& job, const MemoryVersion* version) {
   if (found == watchers_.end()) return;
   const auto watchers = std::move(found->second);
   watchers_.erase(found);
+  told_.erase(job.id);
   for (const Watcher& watcher : watchers) {
     watched_.erase(watcher);
     end(watcher, job, version);
@@ -198,7 +188,8 @@ void LearnLink::progress(const Peer& generator, const wire::LearnProgress& progr
         outbox_.send(generator.id, 0, wire::CancelLearn{progress.job, progress.lease}));
     return;
   }
-  tell(progress.job, progress_json(progress));
+  told_.erase(progress.job);
+  tell(progress.job, dump(progress_json(progress)));
 }
 
 void LearnLink::answer(const Peer& generator, std::uint64_t request,
@@ -280,13 +271,33 @@ void LearnLink::rehome(const PeerId& from, const PeerId& to) {
   }
 }
 
+// Watchers of a job hear of it when what it waits for changes: a generator came that cannot do it
+// either, or the one that could has gone.
+void LearnLink::tell_what_is_missing() {
+  for (const auto& [id, watchers] : watchers_) {
+    const Job* const job = watchers.empty() ? nullptr : jobs_.find(id);
+    if (job == nullptr || job->state != JobState::kQueued) continue;
+    std::string waits = missing(*job);
+    std::string& last = told_[id];
+    if (waits == last) continue;
+    last = std::move(waits);
+    tell(id, dump(queued_json(id, last)));
+  }
+}
+
 void LearnLink::tick() {
   for (const Job* job : jobs_.expire()) finish(*job, nullptr);
   if (jobs_.waiting() == 0) return;
+  lease_waiting();
+  tell_what_is_missing();
+}
+
+void LearnLink::lease_waiting() {
   for (const auto& [id, peer] : peers_.all()) {
     if (!peer.is_generator()) continue;
     while (jobs_.leases(id) < peer.hello.learn_workers) {
-      auto leased = jobs_.lease(id, [&](std::string_view ns) { return peer.access.sees(ns); });
+      auto leased = jobs_.lease(
+          id, [&](const Job& job) { return can_learn(peer, job.target.ns, job.layer); });
       if (!leased) {
         log::warn("learn jobs wait: {}", leased.error().message);
         return;

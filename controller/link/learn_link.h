@@ -32,6 +32,10 @@ class LearnLink {
   // Ends every job that would make it and forgets those that did. Errors of the bank.
   Status forget(const MemoryRef& ref, std::string_view why);
 
+  // Why a queued job cannot be learned by those who are connected; "" if it is not queued, or only
+  // waits for its turn.
+  std::string missing(const Job& job) const;
+
   void generator_lost(const PeerId& generator);
   void client_lost(const PeerId& client);
   void rehome(const PeerId& from, const PeerId& to);
@@ -41,8 +45,8 @@ class LearnLink {
   using Watcher = std::pair<PeerId, std::uint64_t>;  // client, request
   Result<std::string> start(const Peer& client, std::uint64_t request, const wire::SubmitTask& task,
                             bool& watch);
-  // Some generator can learn for this namespace, or none at all is there yet.
-  Status check_learners(std::string_view ns) const;
+  void lease_waiting();
+  void tell_what_is_missing();
   bool sees(const Peer& generator, std::string_view job) const;  // or there is no such job
   void refuse(const Peer& generator, std::uint64_t request, const std::string& job,
               std::uint64_t lease);
@@ -59,6 +63,7 @@ class LearnLink {
   std::uint64_t next_request_;  // from a random place: never a task's number (relay.h)
   std::map<std::string, std::set<Watcher>, std::less<>> watchers_;  // by job
   std::map<Watcher, std::string> watched_;                          // the same, backwards
+  std::map<std::string, std::string, std::less<>> told_;  // by watched job: what was missing last
 };
 
 }  // namespace memslot

@@ -24,40 +24,15 @@
 #include "generator/learn/compute_gate.h"
 #include "generator/model/gpt.h"
 #include "generator/model/tokenizer.h"
+#include "shared/memory/learn_config.h"
 #include "shared/memory/payload.h"
 #include "shared/memory/record.h"
 
 namespace memslot {
 
-enum class SegmentLayout : std::uint8_t { kOverlap = 1, kCumulative = 2 };
-
-struct LearnConfig {
-  MemoryKind kind = MemoryKind::kMlp;  // kMlp or kLora
-  SegmentLayout segments = SegmentLayout::kCumulative;
-  int window_words = 32;
-  int stride_words = 16;
-  int layer = -1;     // -1: the generator's first slot
-  int rank = 16;      // lora
-  float alpha = 16;   // lora
-  float lr = 0;       // 0: the kind's default
-  int max_steps = 0;  // 0: the kind's default
-  float warmup_share = 0.1f;
-  float target_recall = 0.99f;  // stop once reached (checked every few steps)
-  float anchor = -1;            // weight; negative: the kind's default; 0: none
-  float alone_share = -1;       // of a step's tokens: windows read without what precedes them,
-                                // as a prompt is; negative: the layout's default
-  float weight_decay = 0;
-  DType dtype = DType::kBF16;  // of the stored payload
-  std::uint64_t seed = 1;
-};
-// JSON object with these names ("segments": "overlap", ...); unknown names and values out of range
-// are kInvalidArgument. Defaults fill what is absent.
-Result<LearnConfig> learn_config_from_json(std::string_view json);
-std::string to_json(const LearnConfig& config);
-
 struct LearnRequest {
   std::string text;
-  LearnConfig config;
+  LearnConfig config;  // of kind kMlp or kLora
   Sha256 model_digest;
   // Continue from this memory, which must be of the kind, layer, rank and alpha asked for
   // (kMismatch); null: from base (mlp), from zero (lora).
@@ -94,6 +69,7 @@ class Learner {
 
   // `progress` returns false to cancel (kCancelled). kInvalidArgument: empty text, too short (fewer
   // than 18 tokens), or longer than the context (says the limit in tokens and what was found).
+  // kNotSupported: another kind.
   Result<LearnOutcome> learn(const LearnRequest& request,
                              const std::function<bool(const LearnProgressReport&)>& progress);
 

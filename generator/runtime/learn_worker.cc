@@ -3,14 +3,12 @@
 #include <malloc.h>  // malloc_trim
 
 #include <algorithm>  // find_if
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <utility>
 
 #include "generator/runtime/selector.h"
 #include "generator/runtime/slot_infos.h"
-#include "shared/base/json_depth.h"
 #include "shared/base/log.h"
 #include "shared/base/rng.h"
 #include "shared/memory/layout/lora.h"
@@ -18,17 +16,9 @@
 namespace memslot {
 namespace {
 
-using nlohmann::json;
-
 constexpr std::chrono::seconds kIdle{10};  // without a job, then the workspace is given back
 
 Error stopped() { return {ErrorCode::kCancelled, "cancelled"}; }
-
-bool wants_delta(const std::string& config) {
-  if (!json_depth_fits(config)) return false;  // refused where the options are read
-  const json parsed = json::parse(config, nullptr, false);
-  return parsed.is_object() && parsed.contains("kind") && parsed["kind"] == "delta";
-}
 
 // True if `head` is of the shape that is asked for: kind, layer, and of a lora its rank and alpha.
 bool can_go_on(const MemoryPayload& head, const LearnConfig& asked, int first_layer) {
@@ -263,14 +253,16 @@ Result<LearnOutcome> LearnWorker::learn(const wire::AssignLearn& job) {
   if (learner_ == nullptr) {
     return Error{ErrorCode::kNotFound, "tokenizer: expected one in the model file, found none"};
   }
-  if (!wants_delta(job.config)) return train(job);
+  MEMSLOT_TRY(const LearnConfig config, learn_config_from_json(job.config));
+  if (config.kind != MemoryKind::kDelta) return train(job, config);
   const std::lock_guard one_at_a_time(learner_mutex_);
-  return through_->learn(job, [this](const LearnProgressReport& p) { return report(p); });
+  return through_->learn(job, config.layer,
+                         [this](const LearnProgressReport& p) { return report(p); });
 }
 
-Result<LearnOutcome> LearnWorker::train(const wire::AssignLearn& job) {
+Result<LearnOutcome> LearnWorker::train(const wire::AssignLearn& job, const LearnConfig& config) {
   LearnRequest request;
-  MEMSLOT_TRY(request.config, learn_config_from_json(job.config.empty() ? "{}" : job.config));
+  request.config = config;
   request.text = job.text;
   request.model_digest = engine_.model_digest;
   std::optional<MemoryPayload> start;

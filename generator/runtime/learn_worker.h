@@ -60,7 +60,7 @@ class LearnWorker {
   void release_workspace();
   void work(const wire::AssignLearn& job);
   Result<LearnOutcome> learn(const wire::AssignLearn& job);
-  Result<LearnOutcome> train(const wire::AssignLearn& job);
+  Result<LearnOutcome> train(const wire::AssignLearn& job, const LearnConfig& config);
   bool report(const LearnProgressReport& progress);
   void send(const wire::AssignLearn& job, Result<LearnOutcome> outcome);
 

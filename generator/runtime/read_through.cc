@@ -32,23 +32,19 @@ struct ReadThrough::Source {
   }
 };
 
-// The options are those of the other kinds; of them only the layer matters here.
-Result<std::size_t> ReadThrough::slot_of(const std::string& config) const {
-  json parsed = json::parse(config, nullptr, false);
-  parsed.erase("kind");
-  MEMSLOT_TRY(const LearnConfig options, learn_config_from_json(parsed.dump()));
+Result<std::size_t> ReadThrough::slot_of(int asked) const {
   const auto& layers = engine_.gpt.options().slot_layers;
-  const auto layer =
-      options.layer < 0 ? layers.begin() : std::find(layers.begin(), layers.end(), options.layer);
+  const auto layer = asked < 0 ? layers.begin() : std::find(layers.begin(), layers.end(), asked);
   if (layer != layers.end()) return static_cast<std::size_t>(layer - layers.begin());
-  return invalid("learn option 'layer'", "one of the generator's slot layers", options.layer);
+  return invalid("learn option 'layer'", "one of the generator's slot layers", asked);
 }
 
-Result<LearnOutcome> ReadThrough::learn(const wire::AssignLearn& job, const Report& report) {
+Result<LearnOutcome> ReadThrough::learn(const wire::AssignLearn& job, int layer,
+                                        const Report& report) {
   const auto started = std::chrono::steady_clock::now();
   Source source;
   source.ref = job.target;
-  MEMSLOT_TRY(source.slot, slot_of(job.config));
+  MEMSLOT_TRY(source.slot, slot_of(layer));
   MEMSLOT_TRY(source.ids, engine_.tokenizer->encode(job.text));
   const auto context = static_cast<std::size_t>(engine_.gpt.config().context);
   if (source.ids.size() < 2 || source.ids.size() > context) {

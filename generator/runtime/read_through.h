@@ -7,7 +7,7 @@
 // (locality), beside base. Absent: steps, segments; locality without control texts; recall of a
 // source of at most kRecallSkip tokens.
 //
-// Errors:  kInvalidArgument (options, layer, fewer than two tokens, more than the context),
+// Errors:  kInvalidArgument (layer, fewer than two tokens, more than the context),
 //          kCancelled (`report` said no); those of the outer parameters.
 // Threads: one, the learner's.
 #include <optional>
@@ -28,11 +28,12 @@ class ReadThrough {
   ReadThrough(Engine& engine, OuterParameters& outer, const LearnTexts& texts, ComputeGate& gate)
       : engine_(engine), outer_(outer), texts_(texts), gate_(gate) {}
 
-  Result<LearnOutcome> learn(const wire::AssignLearn& job, const Report& report);
+  // `layer`: of the slot; negative: the first.
+  Result<LearnOutcome> learn(const wire::AssignLearn& job, int layer, const Report& report);
 
  private:
   struct Source;
-  Result<std::size_t> slot_of(const std::string& config) const;
+  Result<std::size_t> slot_of(int layer) const;
   Result<LearnStats> measure(SlotReader& reader, const Source& source, const MemoryPayload& state,
                              const Report& report);
   Result<std::optional<double>> control_nll(SlotReader& reader,

@@ -31,6 +31,10 @@ Result<Message> as_result(Message reply) {
   return reply;
 }
 
+Error restarted_controller() {
+  return {ErrorCode::kUnavailable, "controller: it was restarted while this request was under way"};
+}
+
 bool is_interim(const Message& m) {
   const auto* event = std::get_if<wire::TaskEvent>(&m.body);
   return event != nullptr && !event->final;
@@ -47,11 +51,14 @@ class RpcClient::Link {
 
   void start() {
     MEMSLOT_CHECK(!thread_.joinable());
+    last_heard_ = now();
     thread_ = std::thread([this] { run(); });
   }
   void stop();
   Status wait_connected(TimePoint deadline);
   bool connected() const { return connected_; }
+  TimePoint heard() const { return last_heard_; }
+  ChannelStats link_stats() const { return channel_->stats(); }
   std::uint64_t new_request() { return ++last_request_; }
   void call_async(Message request, TimePoint deadline, Reply reply);
   // Takes a request back. The error that its caller gets; nothing if its reply is on the way.
@@ -67,6 +74,7 @@ class RpcClient::Link {
     std::vector<SharedBytes> frames;
     TimePoint deadline;
     TimePoint resend;
+    Duration pause;  // from one repetition to the next
     Reply reply;
     bool sent = false;  // on the present connection
   };
@@ -85,6 +93,7 @@ class RpcClient::Link {
   void say_hello(TimePoint at);
   void lose(const char* why);
   Replies expire(TimePoint at);
+  void end_requests(const Error& error);
   void send_waiting();
   TimePoint next_wake();
   Error no_reply() const;
@@ -107,12 +116,12 @@ class RpcClient::Link {
   std::atomic<bool> connected_{false};
   std::atomic<bool> stopping_{false};
   std::atomic<std::uint64_t> last_request_{0};
+  std::atomic<TimePoint> last_heard_{TimePoint()};  // set by the link thread
 
   // The link thread's own.
   std::uint64_t hello_request_ = 0;
   std::uint64_t incarnation_ = 0;  // the controller's; 0 before the first HelloReply
   Duration heartbeat_ = std::chrono::seconds(1);
-  TimePoint last_heard_{};
   TimePoint next_beat_{};
   TimePoint next_hello_{};
 };
@@ -136,7 +145,8 @@ void RpcClient::Link::call_async(Message request, TimePoint deadline, Reply repl
     }
     if (!refused) {
       sent = connected_;
-      pending_[request.request] = {frames.value(), deadline, resend, std::move(reply), sent};
+      pending_[request.request] = {frames.value(), deadline,         resend,
+                                   options_.retry, std::move(reply), sent};
       wake = std::min(deadline, resend) < planned_wake_;
     } else {
       frames = *refused;
@@ -209,9 +219,12 @@ void RpcClient::Link::handle(const Packet& packet) {
   auto message = wire::decode(packet.frames);
   if (message) return handle(std::move(message).value());
   log::warn("link: dropped a packet: {}", message.error().message);
-  const std::lock_guard lock(mutex_);
-  ++stats_.malformed;
-  if (!connected_) refusal_ = message.error();
+  {
+    const std::lock_guard lock(mutex_);
+    ++stats_.malformed;
+    if (!connected_) refusal_ = message.error();
+  }
+  if (!options_.persists) end_requests(message.error());
 }
 
 void RpcClient::Link::handle(Message message) {
@@ -231,8 +244,11 @@ void RpcClient::Link::handle(Message message) {
 void RpcClient::Link::handle_link_error(const wire::ErrorReply& error) {
   if (error.code == ErrorCode::kUnavailable) return lose("the controller does not know this peer");
   log::warn("controller: {}", error.message);
-  const std::lock_guard lock(mutex_);
-  if (!connected_) refusal_ = Error{error.code, error.message};
+  {
+    const std::lock_guard lock(mutex_);
+    if (!connected_) refusal_ = Error{error.code, error.message};
+  }
+  if (!options_.persists) end_requests({error.code, error.message});
 }
 
 void RpcClient::Link::handle_reply(Message message) {
@@ -245,7 +261,8 @@ void RpcClient::Link::handle_reply(Message message) {
       return;
     }
     if (is_interim(message)) {
-      found->second.resend = now() + options_.retry;  // a sign of life
+      found->second.pause = options_.retry;  // a sign of life
+      found->second.resend = now() + options_.retry;
     } else {
       reply = std::move(found->second.reply);
       pending_.erase(found);
@@ -256,7 +273,9 @@ void RpcClient::Link::handle_reply(Message message) {
 }
 
 void RpcClient::Link::heard(const wire::Heartbeat& beat) {
-  if (connected_ && beat.incarnation != incarnation_) lose("the controller was restarted");
+  if (!connected_ || beat.incarnation == incarnation_) return;
+  if (!options_.persists) end_requests(restarted_controller());
+  lose("the controller was restarted");
 }
 
 void RpcClient::Link::handle_hello(Message message) {
@@ -266,13 +285,17 @@ void RpcClient::Link::handle_hello(Message message) {
     const auto result = as_result(std::move(message));
     Error refusal =
         result ? Error{ErrorCode::kCorruption, "controller: expected HelloReply"} : result.error();
-    const std::lock_guard lock(mutex_);
-    // Once: Hello is tried again for ever.
-    if (refusal.message != refusal_.message) log::warn("link: refused: {}", refusal.message);
-    refusal_ = std::move(refusal);
+    {
+      const std::lock_guard lock(mutex_);
+      // Once: Hello is tried again for ever.
+      if (refusal.message != refusal_.message) log::warn("link: refused: {}", refusal.message);
+      refusal_ = refusal;
+    }
+    if (!options_.persists) end_requests(refusal);
     return;
   }
   const bool restarted = incarnation_ != 0 && incarnation_ != welcome->incarnation;
+  if (restarted && !options_.persists) end_requests(restarted_controller());
   incarnation_ = welcome->incarnation;
   heartbeat_ = std::chrono::milliseconds(welcome->heartbeat_ms);
   next_beat_ = now() + heartbeat_;
@@ -313,7 +336,7 @@ void RpcClient::Link::tick() {
 }
 
 void RpcClient::Link::keep_link(TimePoint at) {
-  if (connected_ && at - last_heard_ > kMissedHeartbeats * heartbeat_)
+  if (connected_ && at - last_heard_.load() > kMissedHeartbeats * heartbeat_)
     lose("four heartbeats missed");
   if (!connected_) {
     if (at >= next_hello_) say_hello(at);
@@ -355,7 +378,8 @@ RpcClient::Link::Replies RpcClient::Link::expire(TimePoint at) {
       continue;
     }
     if (at >= pending.resend) {
-      pending.resend = at + options_.retry;
+      if (2 * pending.pause <= options_.longest_retry) pending.pause *= 2;
+      pending.resend = at + pending.pause;
       if (connected_) {
         ++stats_.resent;
         static_cast<void>(channel_->send({PeerId(), pending.frames}));
@@ -364,6 +388,15 @@ RpcClient::Link::Replies RpcClient::Link::expire(TimePoint at) {
     ++it;
   }
   return expired;
+}
+
+void RpcClient::Link::end_requests(const Error& error) {
+  std::map<std::uint64_t, Pending> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    ended.swap(pending_);
+  }
+  for (auto& [request, pending] : ended) pending.reply(error);
 }
 
 // What came while there was no connection, or was sent on an earlier one.
@@ -399,6 +432,8 @@ void RpcClient::start() { link_->start(); }
 void RpcClient::stop() { link_->stop(); }
 Status RpcClient::wait_connected(TimePoint deadline) { return link_->wait_connected(deadline); }
 bool RpcClient::connected() const { return link_->connected(); }
+TimePoint RpcClient::heard() const { return link_->heard(); }
+ChannelStats RpcClient::link_stats() const { return link_->link_stats(); }
 std::uint64_t RpcClient::new_request() { return link_->new_request(); }
 Status RpcClient::post(Message message) { return link_->post(std::move(message)); }
 RpcStats RpcClient::stats() const { return link_->stats(); }

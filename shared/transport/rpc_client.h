@@ -4,10 +4,10 @@
 //
 // Operation:   a link thread receives, resends, keeps the heartbeat and notices a lost controller.
 //              Requests are sent by the calling thread itself; a reply reaches a waiting call()
-//              with one thread hop. A request without a reply is sent again every `retry`, with the
-//              same request id and body, until its deadline. A late reply is dropped and counted.
-//              While the controller is lost, requests wait (bounded) and Hello is repeated; after
-//              its HelloReply, on_connected runs and what waits is sent again.
+//              with one thread hop. A request without a reply is sent again after `retry` of
+//              silence, with the same request id and body, until its deadline. A late reply is
+//              dropped and counted. While the controller is lost, requests wait (bounded) and Hello
+//              is repeated; after its HelloReply, on_connected runs and what waits is sent again.
 // Lost:        nothing heard for four heartbeats, another incarnation in a Heartbeat, or an
 //              ErrorReply with request id 0 and kUnavailable ("say Hello").
 // Concurrency: every method from any thread. Callbacks run on the link thread (after stop(): on the
@@ -28,8 +28,14 @@ namespace memslot {
 struct RpcOptions {
   wire::Hello hello;                                // said at every (re)connection
   Duration retry = std::chrono::milliseconds(250);  // resend a request after so much silence
+  // From one repetition to the next the pause doubles up to this; at most `retry`: it stays.
+  Duration longest_retry = Duration::zero();
   Duration hello_retry = std::chrono::milliseconds(100);
   std::size_t max_in_flight = 1024;
+  // False, for a client whose user waits: requests under way end where the controller was restarted
+  // (kUnavailable: it may have done what was asked), says that something is wrong with the link, or
+  // sends what does not decode. True: all that is outlasted, until each deadline.
+  bool persists = true;
 };
 
 struct RpcHandlers {
@@ -64,6 +70,8 @@ class RpcClient {
   // the controller's last word if it refused the Hello (its code then), kCancelled.
   Status wait_connected(TimePoint deadline);
   bool connected() const;
+  TimePoint heard() const;  // when the controller last sent anything; the start, if never
+  ChannelStats link_stats() const;
 
   // A request id of its own, for a caller that must know it beforehand (CancelTask).
   std::uint64_t new_request();

@@ -8,8 +8,8 @@ import struct
 import subprocess
 import unittest
 
-from pair import (BUSY, CONTROLLER, CORRUPTION, ENVIRONMENT, FIXTURES, GENERATOR, INVALID, MISMATCH, NO_SPACE,
-                  NOT_FOUND, NOT_SUPPORTED, PERMISSION, PROMPT, Client, MEMSLOT, PairCase, ROOT, model_path)
+from pair import (BUSY, CANCELLED, CONTROLLER, CORRUPTION, ENVIRONMENT, FIXTURES, GENERATOR, INVALID, MISMATCH,
+                  NO_SPACE, NOT_FOUND, NOT_SUPPORTED, PERMISSION, PROMPT, Client, MEMSLOT, PairCase, ROOT, model_path)
 
 NO_TOKENIZER = FIXTURES / "llama_tiny_theta10000_hf"
 
@@ -80,6 +80,28 @@ class BadInput(PairCase):
         client.json("bank", "import", pair.export, "--id", "foreign")
         self.refused(client("score", "--ids", 1, 2, 3, "-m", "foreign"), MISMATCH, "model digest", "expected", "found")
         self.refused(client("score", "--ids", *([1] * 129)), INVALID, "at most 128", "found 129")
+
+    def test_a_job_that_nobody_here_can_learn_says_what_it_waits_for(self):
+        endpoint = PairCase.pair.ipc("waits")
+        pair = PairCase.pair
+        client = Client(MEMSLOT, endpoint)
+        self.addCleanup(pair.controller(endpoint, "memory:").stop)
+        source = self.write("waits.txt", "A ferry leaves the harbour at dawn and comes back at dusk.")
+        detached = client("learn", source, "--detach")
+        self.assertEqual(detached.returncode, 0, detached.stderr)
+        self.assertIn("waits: no generator is connected", detached.stdout)
+        self.assertIn("waits: no generator is connected", client("jobs", "ls").stdout)
+        watching = subprocess.Popen([*client.command, "learn", source], env=ENVIRONMENT, text=True,
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(lambda: watching.poll() is None and watching.kill())
+        self.assertIn("waits: no generator is connected", watching.stderr.readline())
+        self.addCleanup(pair.generator(endpoint, NO_TOKENIZER).stop)
+        self.assertIn("reads text", watching.stderr.readline())
+        for job in client.json("jobs", "ls")["jobs"]:
+            self.assertIn("reads text", client.json("jobs", "show", job["job"])["job"]["waits"])
+            client.json("jobs", "cancel", job["job"])
+        self.assertEqual(watching.wait(timeout=20), CANCELLED)
+        watching.communicate()
 
     # Memories.
     def test_a_memory_of_another_model_or_layer_is_kept_but_never_loaded(self):

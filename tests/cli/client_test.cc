@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <csignal>
 #include <nlohmann/json.hpp>
 
 #include "shared/transport/zmq_channel.h"
@@ -24,10 +25,10 @@ class ClientTest : public testing::Test {
     controller_ = std::make_unique<FakeController>(bind_channel(options).value(),
                                                    /*incarnation=*/100, std::move(answer));
   }
-  std::unique_ptr<Client> connect() {
+  std::unique_ptr<Client> connect(Duration timeout = std::chrono::seconds(3)) {
     ClientConfig config;
     config.endpoint = endpoint_;
-    config.timeout = std::chrono::seconds(3);
+    config.timeout = timeout;
     auto client = Client::connect(config);
     EXPECT_TRUE(client) << client.error().message;
     return client ? std::move(client).value() : nullptr;
@@ -93,6 +94,68 @@ TEST_F(ClientTest, AnotherIncarnationIsARestart) {
   ASSERT_FALSE(reply);
   EXPECT_EQ(reply.error().code, ErrorCode::kUnavailable);
   EXPECT_NE(reply.error().message.find("restarted"), std::string::npos);
+}
+
+TEST_F(ClientTest, EventsComeInOrderAndTheLastIsTheResult) {
+  serve([&](const wire::Message&) -> std::vector<wire::Body> {
+    return {wire::TaskEvent{0, R"({"n":1})", false, {}},
+            wire::TaskEvent{0, R"({"n":2})", false, {}},
+            wire::TaskEvent{0, R"({"n":3})", true, {}}};
+  });
+  const auto client = connect();
+  for (int round = 0; round < 3; ++round) {
+    std::vector<int> seen;
+    const auto last = client->run("generate", nlohmann::json::object(), [&](const auto& event) {
+      seen.push_back(event["n"].template get<int>());
+    });
+    ASSERT_TRUE(last) << last.error().message;
+    EXPECT_EQ(seen, (std::vector<int>{1, 2}));
+    EXPECT_EQ((*last.value())["n"], 3);
+  }
+}
+
+TEST_F(ClientTest, ATasksErrorIsTheRuns) {
+  serve([&](const wire::Message&) -> std::vector<wire::Body> {
+    return {wire::TaskEvent{0, "{}", true, wire::ErrorReply{ErrorCode::kNotFound, "no memory"}}};
+  });
+  const auto done = connect()->run("generate", nlohmann::json::object(), [](const auto&) {});
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(done.error().message, "no memory");
+}
+
+TEST_F(ClientTest, AControllerThatGoesAwayIsGivenUpAfterTheTimeout) {
+  serve([](const wire::Message&) -> std::vector<wire::Body> { return {}; });
+  const auto client = connect(milliseconds(300));
+  std::thread stopper([&] {
+    while (controller_->requests().empty()) std::this_thread::yield();
+    controller_.reset();
+  });
+  const auto reply = client->ask("peers.ls", nlohmann::json::object(), nullptr);
+  stopper.join();
+  ASSERT_FALSE(reply);
+  EXPECT_EQ(reply.error().code, ErrorCode::kUnavailable);
+  EXPECT_NE(reply.error().message.find("for 0.3 s"), std::string::npos) << reply.error().message;
+}
+
+TEST_F(ClientTest, CtrlCAsksForTheTasksEndAndASecondOneGivesUp) {
+  std::atomic<int> cancels{0};
+  serve([&](const wire::Message& message) -> std::vector<wire::Body> {
+    if (std::holds_alternative<wire::CancelTask>(message.body)) ++cancels;
+    return {};
+  });
+  const auto client = connect();
+  std::thread user([&] {
+    while (controller_->requests().empty()) std::this_thread::yield();
+    std::raise(SIGINT);
+    while (cancels == 0) std::this_thread::yield();
+    std::raise(SIGINT);
+  });
+  const auto done = client->run("generate", nlohmann::json::object(), [](const auto&) {});
+  user.join();
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().code, ErrorCode::kCancelled);
+  EXPECT_EQ(cancels, 1);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ import unittest
 # The programs under test: the first three arguments.
 MEMSLOT, CONTROLLER, GENERATOR = (os.path.abspath(sys.argv.pop(1)) for _ in range(3))
 INVALID, NOT_FOUND, CORRUPTION, MISMATCH = 11, 12, 13, 14
-UNAVAILABLE, NO_SPACE, BUSY, NOT_SUPPORTED, PERMISSION = 17, 20, 21, 23, 25
+UNAVAILABLE, NO_SPACE, BUSY, NOT_SUPPORTED, CANCELLED, PERMISSION = 17, 20, 21, 23, 24, 25
 PROMPT = "Since 1958 it has belonged to the Geological Cabinet of"
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -137,6 +137,31 @@ class TheBank(PairCase):
         self.refused(self.client("bank", "show", "copy"), NOT_FOUND, "default/copy")
         self.refused(self.client("generate", PROMPT, "-m", "copy"), NOT_FOUND, "default/copy")
 
+    def test_an_export_replaces_a_file_as_a_whole_and_goes_into_a_pipe_or_standard_output_as_it_is(self):
+        whole = PairCase.pair.export.read_bytes()
+        file, link = self.folder / "again.mse", self.folder / "link.mse"
+        file.write_bytes(b"older" + whole)
+        reader = open(file, "rb")
+        self.addCleanup(reader.close)
+        link.symlink_to(file)
+        self.client.json("bank", "export", "corvandite-lora", link)
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(file.read_bytes(), whole)
+        self.assertEqual(reader.read(), b"older" + whole, "who read the older file goes on reading it")
+        self.assertFalse((self.folder / "again.mse.part").exists())
+        command = [*self.client.command, "bank", "export", "corvandite-lora", "/dev/stdout"]
+        piped = subprocess.run(command, capture_output=True, env=ENVIRONMENT, timeout=60, check=False)
+        self.assertEqual((piped.returncode, piped.stdout), (0, whole), piped.stderr)
+        with open(self.folder / "redirected.mse", "wb") as output:
+            subprocess.run(command, stdout=output, stderr=subprocess.DEVNULL, env=ENVIRONMENT, timeout=60, check=True)
+        self.assertEqual((self.folder / "redirected.mse").read_bytes(), whole)
+        fifo = self.folder / "fifo"
+        os.mkfifo(fifo)
+        with subprocess.Popen([*command[:-1], fifo], stdout=subprocess.DEVNULL, env=ENVIRONMENT) as writer:
+            self.assertEqual(fifo.read_bytes(), whole)
+            self.assertEqual(writer.wait(60), 0)
+        self.assertTrue(fifo.is_fifo())
+
     def test_a_backup_made_in_use_restores_to_a_bank_that_opens(self):
         backup, bank = self.folder / "backup", self.folder / "restored"
         self.assertGreater(self.client.json("bank", "backup", backup)["bytes"], 0)

@@ -31,6 +31,19 @@ class WithoutAController(unittest.TestCase):
         self.assertEqual(run("generate", "text", "--max-tokens", "0").returncode, USAGE)
         self.assertEqual(run("generate", "text", "--kv", "sometimes").returncode, USAGE)
 
+    def test_a_learning_number_that_is_none_or_makes_no_sense_is_a_usage_error_that_names_it(self):
+        bad = {"--lr": ("nan", "inf", "-inf", "-0.001", "0", "1e-300", "2", "fast"),
+               "--anchor": ("nan", "inf", "-1"), "--target-recall": ("nan", "inf", "-0.5", "1.1"),
+               "--rank": ("0", "-4", "257", "nan"), "--steps": ("0", "-1", "10001", "nan"), "--layer": ("-1", "nan")}
+        for option, values in bad.items():
+            for value in values:
+                with self.subTest(option=option, value=value):
+                    result = run("learn", "file.txt", f"{option}={value}")
+                    self.assertEqual(result.returncode, USAGE, result.stderr)
+                    self.assertIn(option, result.stderr)
+                    self.assertIn(value, result.stderr)
+        self.assertEqual(run("--timeout", "nan", "bank", "ls").returncode, USAGE)
+
     def test_help_lists_the_exit_codes_and_every_command(self):
         result = run("--help")
         self.assertEqual(result.returncode, 0)

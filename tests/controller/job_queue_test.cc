@@ -518,10 +518,23 @@ TEST_F(JobQueueTest, LeasesOnlyWhatTheGeneratorMaySee) {
   auto notes = draft("b");
   notes.ns = "notes";
   const Job seen = jobs().submit(notes).value();
-  const auto sees = [](std::string_view ns) { return ns == "notes"; };
-  EXPECT_EQ(jobs().lease("g", sees).value()->job, seen.id);
-  EXPECT_FALSE(jobs().lease("g", sees).value().has_value());
+  const auto can = [](const Job& job) { return job.target.ns == "notes"; };
+  EXPECT_EQ(jobs().lease("g", can).value()->job, seen.id);
+  EXPECT_FALSE(jobs().lease("g", can).value().has_value());
   EXPECT_EQ(lease("other").source, "a");
+}
+
+TEST_F(JobQueueTest, KnowsTheSlotLayerThatAJobAsksForAfterARestartToo) {
+  auto high = draft("a");
+  high.config = R"({"layer":7})";
+  high.layer = 7;
+  const auto id = jobs().submit(high).value().id;
+  const auto any = jobs().submit(draft("b")).value().id;
+  for (int life = 0; life < 2; ++life) {
+    EXPECT_EQ(jobs().find(id)->layer, 7);
+    EXPECT_EQ(jobs().find(any)->layer, -1);
+    restart();
+  }
 }
 
 TEST_F(JobQueueTest, CountsAGeneratorThatStopsAsLostAndNotAsAFailure) {

@@ -426,6 +426,29 @@ TEST_F(ServerTest, RefusesWrongLearnArguments) {
             "invalid_argument");
 }
 
+TEST_F(ServerTest, RefusesALearnConfigThatNoGeneratorCouldTakeWhenItIsSubmitted) {
+  start();
+  TestPeer& c = client();
+  const auto submit = [&](const std::string& config) {
+    c.send(wire::SubmitTask{"learn", R"({"text":"x","source":"s","config":)" + config + "}"});
+    return c.event();
+  };
+  // A client that prints not-a-number as JSON writes null.
+  for (const char* option : {"lr", "anchor", "alpha", "rank", "max_steps", "target_recall"}) {
+    const auto refused = submit(R"({")" + std::string(option) + R"(":null})");
+    EXPECT_EQ(refused.value("error", ""), "invalid_argument") << option;
+    const std::string message = refused.value("message", "");
+    EXPECT_NE(message.find(option), std::string::npos) << message;
+    EXPECT_NE(message.find("found null"), std::string::npos) << message;
+  }
+  for (const char* config : {R"({"lr":-0.001})", R"({"lr":NaN})", R"({"lr":1e999})",
+                             R"({"rank":0})", R"({"kind":"titans"})", R"({"rate":0.1})"}) {
+    EXPECT_EQ(submit(config).value("error", ""), "invalid_argument") << config;
+  }
+  EXPECT_EQ(c.admin("jobs.ls")["jobs"].size(), 0u);
+  EXPECT_EQ(submit(R"({"kind":"delta","lr":0.001})").value("type", ""), "job");
+}
+
 TEST_F(ServerTest, SendsHeartbeatsAndForgetsTheSilent) {
   ServerSettings settings = quick_settings();
   settings.heartbeat = milliseconds(60);

@@ -3,6 +3,8 @@
 //   log      publishes twenty versions and leaves without closing, so that the log stays
 //   limit    lets a log write fail (file size limit), then goes on; the exit status names the step
 //   backup   lets a backup to BANK-saved fail in the middle, then makes it; the status as above
+//   restore  lets restoring from BANK/../saved fail in the middle, then makes BANK; status as above
+//   lock     holds the lock on a directory, prints "locked", waits to be killed
 //   publish  publishes memories for ever and prints each acknowledgement; NUMBER is the round
 #include <sys/resource.h>
 #include <unistd.h>
@@ -13,6 +15,7 @@
 #include <filesystem>
 #include <string>
 
+#include "storage/directory_lock.h"
 #include "storage/memory_bank.h"
 #include "storage/open_store.h"
 #include "tests/storage/crash_memories.h"
@@ -57,23 +60,59 @@ int meet_limit(BankStore& store) {
   return store.publish("r", "a", "b", "m", kNever) ? 0 : 15;
 }
 
+// No file of the process may grow over 20 kB while it lives.
+class FileLimit {
+ public:
+  FileLimit() {
+    std::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    rlimit low = before_;
+    low.rlim_cur = 20'000;
+    ::setrlimit(RLIMIT_FSIZE, &low);
+  }
+  ~FileLimit() { ::setrlimit(RLIMIT_FSIZE, &before_); }
+  FileLimit(const FileLimit&) = delete;
+  FileLimit& operator=(const FileLimit&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
 int meet_limit_in_backup(BankStore& store, const std::string& to) {
-  std::signal(SIGXFSZ, SIG_IGN);
   if (!store.put_payload("t", std::vector<std::byte>(500'000, std::byte{1}), kNever)) return 11;
   if (!store.compact(kNever)) return 12;  // out of the log, into a file
-  rlimit limit{};
-  ::getrlimit(RLIMIT_FSIZE, &limit);
-  const auto before = limit.rlim_cur;
-  limit.rlim_cur = 20'000;
-  ::setrlimit(RLIMIT_FSIZE, &limit);
-  if (store.backup(to, kNever)) return 13;
-  if (std::filesystem::exists(to)) return 14;
-  std::filesystem::create_directory(to);
-  if (store.backup(to, kNever)) return 15;
-  if (!std::filesystem::is_empty(to)) return 16;
-  limit.rlim_cur = before;
-  ::setrlimit(RLIMIT_FSIZE, &limit);
+  {
+    const FileLimit limit;
+    if (store.backup(to, kNever)) return 13;
+    if (std::filesystem::exists(to)) return 14;
+    std::filesystem::create_directory(to);
+    if (store.backup(to, kNever)) return 15;
+    if (!std::filesystem::is_empty(to)) return 16;
+  }
   return store.backup(to, kNever) ? 0 : 17;
+}
+
+int meet_limit_in_restore(const std::filesystem::path& to) {
+  namespace fs = std::filesystem;
+  const std::string from = to.parent_path() / "saved", remains = to.string() + ".restoring";
+  {
+    const FileLimit limit;
+    if (restore_store(from, to)) return 11;
+    if (fs::exists(to) || fs::exists(remains)) return 12;
+    fs::create_directory(to);
+    if (restore_store(from, to)) return 13;
+    if (!fs::is_empty(to) || fs::exists(remains)) return 14;
+  }
+  return restore_store(from, to) ? 0 : 15;
+}
+
+int hold_lock(const std::string& directory) {
+  const auto lock = DirectoryLock::take(directory);
+  if (!lock) return 11;
+  std::puts("locked");
+  std::fflush(stdout);
+  ::pause();
+  return 0;
 }
 
 int publish_for_ever(BankStore& store, const Clock& clock, int round) {
@@ -91,6 +130,8 @@ int publish_for_ever(BankStore& store, const Clock& clock, int round) {
 }
 
 int run(const std::string& mode, const std::string& directory, int number) {
+  if (mode == "restore") return meet_limit_in_restore(directory);
+  if (mode == "lock") return hold_lock(directory);
   const SystemClock clock;
   const auto store = open_store(directory, {}, clock);
   if (!store) {

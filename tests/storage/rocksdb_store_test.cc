@@ -249,46 +249,6 @@ TEST_F(RocksdbStoreTest, AFailedBackupLeavesTheDirectoryAsItWasSoThatARepeatSucc
   ASSERT_OK(restore_store(bank_ + "-saved", folder_.path() + "/restored"));
 }
 
-TEST_F(RocksdbStoreTest, ARestoredBackupEqualsTheBankAtThatMoment) {
-  const auto bytes = random_bytes(100'000);
-  const std::string saved = folder_.path() + "/saved", restored = folder_.path() + "/restored";
-  const auto store = open();
-  ASSERT_OK(store->put_payload("t:p", bytes, kNoDeadline));
-  ASSERT_OK(store->publish("r", "", "t", "m", kNoDeadline));
-  ASSERT_OK(store->publish("r", "t", "u", "m2", kNoDeadline));
-  ASSERT_OK(store->backup(saved, kNoDeadline));
-  ASSERT_OK(store->publish("later", "", "t", "m", kNoDeadline));  // the bank stays in use
-  EXPECT_ERROR(store->backup(saved, kNoDeadline), ErrorCode::kInvalidArgument);
-  ASSERT_OK(restore_store(saved, restored));
-  const auto copy = open_store(restored, {.create_if_missing = false}, clock_);
-  ASSERT_OK(copy);
-  EXPECT_EQ(copy.value()->history("r", kNoDeadline).value(),
-            store->history("r", kNoDeadline).value());
-  EXPECT_EQ(copy.value()->get_payload("t:p", kNoDeadline).value(), bytes);
-  EXPECT_ERROR(copy.value()->head("later", kNoDeadline), ErrorCode::kNotFound);
-}
-
-TEST_F(RocksdbStoreTest, RestoringRefusesNothingThereSomethingThereAndDamage) {
-  const std::string saved = folder_.path() + "/saved";
-  EXPECT_ERROR(restore_store(saved, folder_.path() + "/r1"), ErrorCode::kNotFound);
-  auto store = open();
-  const auto bytes = random_bytes(100'000);
-  ASSERT_OK(store->put_payload("t", bytes, kNoDeadline));
-  ASSERT_OK(store->compact(kNoDeadline));
-  ASSERT_OK(store->backup(saved, kNoDeadline));
-  EXPECT_ERROR(restore_store(saved, bank_), ErrorCode::kInvalidArgument);
-  bool damaged = false;
-  for (const auto& entry : fs::recursive_directory_iterator(saved)) {
-    if (entry.is_regular_file() && entry.path().extension() == ".blob") {
-      damaged |=
-          damage(entry.path().parent_path().string(), ".blob", text_of(bytes).substr(100, 64));
-    }
-  }
-  ASSERT_TRUE(damaged);
-  EXPECT_ERROR(restore_store(saved, folder_.path() + "/r2"), ErrorCode::kCorruption);
-  EXPECT_FALSE(fs::exists(folder_.path() + "/r2/CURRENT"));
-}
-
 // The log itself cannot be written: the outcome is unknown, the old head stays, and once the cause
 // is gone the same publish succeeds. In a child, because the limit is the process's.
 TEST_F(RocksdbStoreTest, AFailedLogWriteIsIndeterminateAndWritingResumes) {

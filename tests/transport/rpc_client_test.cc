@@ -46,9 +46,10 @@ std::string result(const Result<Message>& reply) {
 
 class RpcClientTest : public testing::Test {
  protected:
-  RpcClientTest() {
+  explicit RpcClientTest(bool persists = true) {
     start_controller(100);
     RpcOptions options;
+    options.persists = persists;
     options.hello.incarnation = 7;
     options.retry = milliseconds(40);
     options.hello_retry = milliseconds(20);
@@ -146,6 +147,36 @@ TEST_F(RpcClientTest, ALostReplyIsAskedForUnderTheSameRequestId) {
   const auto requests = controller_->requests();
   ASSERT_EQ(requests.size(), 2U);
   EXPECT_EQ(requests[0], requests[1]);
+}
+
+TEST_F(RpcClientTest, PausesBetweenRepetitionsDoubleUpToTheirLimit) {
+  client_.reset();
+  RpcOptions options;
+  options.retry = milliseconds(10);
+  options.longest_retry = milliseconds(40);
+  options.hello_retry = milliseconds(20);
+  RpcClient patient(network_->connect("patient"), options, {});
+  patient.start();
+  ASSERT_TRUE(patient.wait_connected(soon()));
+  EXPECT_FALSE(patient.call(ask("silence"), in(milliseconds(400))));
+  // 10 + 20 + 40 + 40 ...: at most 11 repetitions in 400 ms, and 40 without doubling.
+  EXPECT_LE(patient.stats().resent, 11U);
+  EXPECT_GE(patient.stats().resent, 1U);
+}
+
+TEST_F(RpcClientTest, ItKnowsWhenTheControllerWasLastHeardOf) {
+  const auto before = std::chrono::steady_clock::now();
+  connect();
+  const auto first = client_->heard();
+  EXPECT_GE(first, before);
+  std::this_thread::sleep_for(milliseconds(5));
+  ASSERT_TRUE(client_->call(ask("echo"), soon()));
+  EXPECT_GT(client_->heard(), first);
+  script_->drop_all(true);
+  std::this_thread::sleep_for(milliseconds(20));
+  const auto last = client_->heard();
+  std::this_thread::sleep_for(milliseconds(60));
+  EXPECT_EQ(client_->heard(), last);
 }
 
 TEST_F(RpcClientTest, ACorruptReplyIsCountedAndAskedForAgain) {
@@ -332,6 +363,64 @@ TEST_F(RpcClientTest, StopCancelsWhatIsInFlightExactlyOnce) {
   EXPECT_EQ(ended, 3);
   EXPECT_EQ(cancelled, 3);
   EXPECT_EQ(client_->call(ask("echo"), soon()).error().code, ErrorCode::kCancelled);
+}
+
+// What a user waits for ends where a generator would go on.
+class ImpatientRpcClientTest : public RpcClientTest {
+ protected:
+  ImpatientRpcClientTest() : RpcClientTest(/*persists=*/false) {}
+};
+
+TEST_F(ImpatientRpcClientTest, ALostRequestIsSentAgainAllTheSame) {
+  connect();
+  script_->on_send(script_->sent(), Fault::kDrop);
+  EXPECT_EQ(result(client_->call(ask("echo", "again"), soon())), "again");
+}
+
+TEST_F(ImpatientRpcClientTest, ARestartEndsWhatIsUnderWay) {
+  connect();
+  controller_.reset();
+  std::thread caller([&] {
+    const auto reply = client_->call(ask("echo"), soon());
+    ASSERT_FALSE(reply);
+    EXPECT_EQ(reply.error().code, ErrorCode::kUnavailable);
+    EXPECT_NE(reply.error().message.find("restarted"), std::string::npos);
+  });
+  std::this_thread::sleep_for(milliseconds(50));
+  start_controller(200);
+  caller.join();
+  ASSERT_TRUE(eventually([&] { return connections_.size() == 2; }));
+  EXPECT_EQ(result(client_->call(ask("echo"), soon())), "x") << "a new request is answered";
+}
+
+TEST_F(ImpatientRpcClientTest, AControllerThatOnlyForgotItIsAskedAgain) {
+  connect();
+  controller_->forget();
+  EXPECT_EQ(result(client_->call(ask("echo"), soon())), "x");
+}
+
+TEST_F(ImpatientRpcClientTest, WhatTheControllerSaysOfTheLinkEndsWhatIsUnderWay) {
+  connect();
+  std::thread caller(
+      [&] { EXPECT_EQ(client_->call(ask("silence"), soon()).error().code, ErrorCode::kMismatch); });
+  while (controller_->requests().empty()) std::this_thread::yield();
+  controller_->send({0, wire::ErrorReply{ErrorCode::kMismatch, "protocol version"}, {}});
+  caller.join();
+  EXPECT_TRUE(client_->connected());
+}
+
+TEST_F(ImpatientRpcClientTest, AReplyThatDoesNotDecodeEndsWhatIsUnderWay) {
+  connect();
+  script_->on_receive(script_->received(), Fault::kCorrupt);
+  EXPECT_FALSE(client_->call(ask("echo"), soon()));
+  EXPECT_EQ(client_->stats().malformed, 1U);
+}
+
+TEST_F(ImpatientRpcClientTest, AHelloThatIsRefusedAfterALossEndsWhatIsUnderWay) {
+  connect();
+  controller_->refuse_hello({ErrorCode::kPermission, "not any more"});
+  controller_->forget();
+  EXPECT_EQ(client_->call(ask("echo"), soon()).error().code, ErrorCode::kPermission);
 }
 
 TEST(RpcClientOverIpc, ARestartedControllerIsFoundAgainAndCallsGoOn) {

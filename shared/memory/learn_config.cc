@@ -1,10 +1,11 @@
+#include "shared/memory/learn_config.h"
+
 #include <array>
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "generator/learn/learner.h"
 #include "shared/base/json_depth.h"
 
 namespace memslot {
@@ -63,6 +64,8 @@ Status set_number(const NumberField& field, const json& value, LearnConfig& conf
   const double v = value.get<double>();
   if (!std::isfinite(v) || v < field.low || v > field.high) return bad(field.name, expected, value);
   if (field.whole && v != std::floor(v)) return bad(field.name, expected, value);
+  // 0 often stands for the default: what is too small for an f32 must not turn into it.
+  if (v != 0 && static_cast<float>(v) == 0.0f) return bad(field.name, expected, value);
   field.set(config, v);
   return ok();
 }
@@ -72,8 +75,9 @@ Status set_text(std::string_view name, const json& value, LearnConfig& config) {
   const auto& text = value.get_ref<const std::string&>();
   if (name == "kind") {
     MEMSLOT_TRY(config.kind, parse_memory_kind(text));
-    if (config.kind == MemoryKind::kMlp || config.kind == MemoryKind::kLora) return ok();
-    return bad(name, "mlp or lora", value);
+    const bool learned = config.kind == MemoryKind::kMlp || config.kind == MemoryKind::kLora ||
+                         config.kind == MemoryKind::kDelta;
+    return learned ? ok() : Status(bad(name, "mlp, lora or delta", value));
   }
   if (name == "segments") {
     if (text != "overlap" && text != "cumulative") return bad(name, "overlap or cumulative", value);
@@ -104,6 +108,7 @@ json shortest(float value) {
 }  // namespace
 
 Result<LearnConfig> learn_config_from_json(std::string_view text) {
+  if (text.empty()) return LearnConfig{};
   if (!json_depth_fits(text)) return invalid("learn options nesting", "at most 64", "deeper");
   const json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!parsed.is_object()) return invalid("learn options", "a JSON object", text.substr(0, 80));
