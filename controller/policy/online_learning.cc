@@ -1,5 +1,7 @@
 #include "controller/policy/online_learning.h"
 
+#include <sys/resource.h>
+
 #include <utility>
 
 #include "shared/base/log.h"
@@ -9,6 +11,7 @@ namespace {
 
 constexpr auto kBankTime = std::chrono::seconds(10);
 constexpr std::size_t kMostUsed = 1000;
+constexpr int kNice = 10;  // steps and decoding come first
 
 OnlineCounts sum(const OnlineCounts& a, const OnlineCounts& b) {
   OnlineCounts out = b;  // the means are the newer one's
@@ -65,6 +68,7 @@ LearningView OnlineLearning::view() const {
 }
 
 void OnlineLearning::loop() {
+  setpriority(PRIO_PROCESS, 0, kNice);  // on Linux: of this thread
   for (FeedbackDesk::Given& given : desk_.given(soon())) {
     take({std::move(given.episode), /*measured=*/false, given.space, given.name});
   }

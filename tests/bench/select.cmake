@@ -8,3 +8,7 @@ target_link_libraries(index_bench PRIVATE memslot_step memslot_files Eigen3::Eig
 # One decision of the learned policy.
 add_executable(decision_bench decision_bench.cc)
 target_link_libraries(decision_bench PRIVATE memslot_rl_torch memslot_warnings)
+# Real keys for it.
+add_executable(passage_keys passage_keys.cc)
+target_link_libraries(passage_keys PRIVATE memslot_runtime memslot_gpt memslot_backend memslot_files
+  memslot_warnings)

@@ -9,7 +9,8 @@ import subprocess
 import unittest
 
 from pair import (BUSY, CANCELLED, CONTROLLER, CORRUPTION, ENVIRONMENT, FIXTURES, GENERATOR, INVALID, MISMATCH,
-                  NO_SPACE, NOT_FOUND, NOT_SUPPORTED, PERMISSION, PROMPT, Client, MEMSLOT, PairCase, ROOT, model_path)
+                  NO_SPACE, NOT_FOUND, NOT_SUPPORTED, PERMISSION, PROMPT, UNAVAILABLE, Client, MEMSLOT, PairCase, ROOT,
+                  model_path)
 
 NO_TOKENIZER = FIXTURES / "llama_tiny_theta10000_hf"
 
@@ -31,6 +32,23 @@ class BadInput(PairCase):
 
     def model(self, path):
         return self.started(GENERATOR, "--model", path, "--endpoint", PairCase.pair.ipc("nobody"))
+
+    # Policies.
+    def test_a_policy_checkpoint_that_is_none_or_absent(self):
+        self.refused(self.client("policy", "load", self.folder / "absent"), NOT_FOUND, "absent")
+        self.refused(self.client("policy", "load", self.write("notes.safetensors", "some notes")), CORRUPTION,
+                     "policy.load", "expected", "found")
+        self.assertIsNone(self.client.json("policy", "show")["policy"])
+        self.assertEqual(self.client.json("policy", "ls")["policies"], [])
+
+    def test_the_learned_policy_where_none_is_loaded(self):
+        self.refused(self.client("generate", PROMPT, "--policy", "learned"), NOT_FOUND, "policy load", "found none")
+
+    def test_feedback_out_of_range_not_a_number_or_to_a_controller_that_does_not_learn(self):
+        self.refused(self.client("policy", "feedback", 1, "1.5"), INVALID, "-1 to 1", "found 1.5")
+        for value in ("nan", "inf"):
+            self.assertNotEqual(self.client("policy", "feedback", 1, value).returncode, 0, value)
+        self.refused(self.client("policy", "feedback", 1, "0.5"), UNAVAILABLE, "learn-online")
 
     # Models.
     def test_a_model_file_that_is_absent_or_no_model(self):
