@@ -17,7 +17,7 @@ inline Checkpoint trained_policy(const GainTable& table) {
   options.rollouts = 2;
   options.imitation = 40;
   options.updates = 40;
-  auto trained = train(table, options, nullptr);
+  auto trained = train(table, options);
   EXPECT_TRUE(trained) << trained.error().message;
   return trained.value().best;
 }
