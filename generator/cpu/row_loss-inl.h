@@ -51,7 +51,8 @@ HWY_INLINE float exponential_sum(const float* x, std::size_t n, float highest, U
   VF sums[2] = {hn::Zero(d), hn::Zero(d)};
   const auto step = [&](std::size_t i, std::size_t turn) {
     const std::size_t count = n - i;
-    const VF z = hn::Max(hn::Sub(load_part(d, x + i, count), top), lowest);
+    // In this order a NaN stays one in z: x86 gives the second operand then.
+    const VF z = hn::Max(lowest, hn::Sub(load_part(d, x + i, count), top));
     const VF e = hn::IfThenElseZero(hn::FirstN(d, count), hn::Exp(d, z));
     sums[turn] = hn::Add(sums[turn], e);
     use(i, count, z, e, turn);

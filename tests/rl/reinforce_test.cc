@@ -176,9 +176,9 @@ TEST(Reinforce, LearningResumedFromACheckpointGivesTheSameBits) {
 TEST(Reinforce, ImitationLearnsTheActionsShown) {
   auto learner = make({.learning_rate = 1e-2f});
   const Bandit bandit(9);
-  for (std::uint64_t update = 0; update < 200; ++update) {
+  for (std::uint64_t update = 0; update < 300; ++update) {
     std::vector<Episode> shown;
-    for (std::uint64_t s = 0; s < 32; ++s) shown.push_back({0, {bandit.arms(update * 32 + s)}});
+    for (std::uint64_t s = 0; s < 48; ++s) shown.push_back({0, {bandit.arms(update * 48 + s)}});
     ASSERT_TRUE(learner->imitate(shown));
   }
   EXPECT_GE(share_right(*learner, bandit), 0.9);
