@@ -28,7 +28,7 @@ class UpperLayers {
  public:
   static constexpr std::int64_t kRowBlock = 64;
   static constexpr std::int64_t kChunkRows = 128;
-  static constexpr std::int64_t kBlockOutputs = 1024;
+  static constexpr std::int64_t kBlockOutputs = 512;
 
   // `layer`: the slot's.
   UpperLayers(Gpt& gpt, int layer) : gpt_(gpt), layer_(layer), space_(gpt.backend()) {}

@@ -4,6 +4,8 @@
 //
 // Errors:  kCorruption, naming what disagrees.
 // Threads: pure function.
+#include <span>
+
 #include "shared/memory/record.h"
 
 namespace memslot::gains_program {

@@ -59,7 +59,7 @@ Options parse(int argc, char** argv) {
     const int value = i + 1 < argc ? std::atoi(argv[i + 1]) : 0;
     if (name == "--layer") o.layer = value;
     if (name == "--tokens") o.tokens = value;
-    if (name == "--candidates") o.candidates = value;
+    if (name == "--candidates") o.candidates = std::max(2, value);
     if (name == "--repeats") o.repeats = value;
     if (name == "--threads") o.threads = value;
   }
@@ -90,6 +90,11 @@ std::shared_ptr<const LoadedMemory> make_lora(const Gpt& gpt, int number) {
   const MemoryPayload payload = must(make_lora_payload(s, DType::kBF16, values));
   return must(LoadedMemory::load(payload, {"default", "m" + std::to_string(number), 1},
                                  sha256(payload.bytes()), s, nullptr, gpt));
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
 }
 
 double work_gflop(const ModelConfig& c, int layer, double tokens) {
@@ -171,28 +176,31 @@ int run(const Options& o) {
     return 1;
   }
   const int threads = inner->info().threads;
-  std::vector<double> seconds, peaks;
-  backend.reset();
-  for (int r = 0; r < o.repeats; ++r) {
-    peaks.push_back(bf16_peak_gflops(threads, o.processor));
-    seconds.push_back(score_all(scorer, memories, slices, o.processor, nullptr));
-  }
-  std::sort(seconds.begin(), seconds.end());
-  const double median = seconds[seconds.size() / 2];
-  const double peak = *std::max_element(peaks.begin(), peaks.end());
   const double work = work_gflop(file.config(), o.layer, o.tokens) * o.candidates;
+  // The peak before and after each round: the processor's clock drifts.
+  std::vector<double> seconds, peaks, shares;
+  backend.reset();
+  peaks.push_back(bf16_peak_gflops(threads, o.processor));
+  for (int r = 0; r < o.repeats; ++r) {
+    seconds.push_back(score_all(scorer, memories, slices, o.processor, nullptr));
+    peaks.push_back(bf16_peak_gflops(threads, o.processor));
+    const double peak = (peaks[peaks.size() - 2] + peaks.back()) / 2;
+    shares.push_back(peak > 0 ? work / seconds.back() / peak : 0);
+  }
+  const double seconds_median = median(seconds);
   double sum = 0;
   for (const auto& [name, all] : backend.seconds()) {
     std::fprintf(stderr, "  %-28s %8.2f ms\n", name.c_str(), 1e3 * all / o.repeats);
     sum += all / o.repeats;
   }
-  std::fprintf(stderr, "  %-28s %8.2f ms\n", "not in any operation", 1e3 * (median - sum));
+  std::fprintf(stderr, "  %-28s %8.2f ms\n", "not in any operation", 1e3 * (seconds_median - sum));
   std::printf(
       "{\"gains_ms\": %.1f, \"gains_tokens_per_s\": %.0f, \"gains_gflops\": %.0f, "
       "\"bf16_peak_gflops\": %.0f, \"gains_share_of_peak\": %.3f, \"read_ms\": %.1f, "
       "\"workspace_mb\": %.1f, \"threads\": %d}\n",
-      1e3 * median, o.candidates * o.tokens / median, work / median, peak, work / median / peak,
-      1e3 * read_seconds, 1e-6 * static_cast<double>(scorer.bytes()), threads);
+      1e3 * seconds_median, o.candidates * o.tokens / seconds_median, work / seconds_median,
+      median(peaks), median(shares), 1e3 * read_seconds, 1e-6 * static_cast<double>(scorer.bytes()),
+      threads);
   return 0;
 }
 

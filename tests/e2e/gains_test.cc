@@ -143,6 +143,15 @@ TEST_F(GainsTest, FewerCandidatesThanMemoriesAreTheNearestAndTheGenericOnes) {
   }
 }
 
+TEST_F(GainsTest, GeneratorsShareTheWorkAndTheTableIsTheSame) {
+  ASSERT_EQ(run(), 0) << slurp(folder + "/gains.log");
+  const std::string alone = must(GainTable::load(table)).bytes();
+  Process second = pair.another_generator("second");
+  second.start();
+  ASSERT_EQ(run(), 0) << slurp(folder + "/gains.log");
+  EXPECT_EQ(must(GainTable::load(table)).bytes(), alone);
+}
+
 TEST_F(GainsTest, ARunThatWasKilledGoesOnWithTheStreamsItHad) {
   Process first = program();
   const auto parts = [&] {
@@ -192,6 +201,9 @@ TEST_F(GainsTest, WhatCannotBeDoneIsSaidAndLeavesNoTable) {
   std::ofstream(folder + "/cut") << whole.substr(0, 5000);
   std::ofstream(folder + "/few") << whole.substr(0, whole.find(" = Article 7"));
   std::ofstream(folder + "/prose_only") << "No title at all.\n";
+  EXPECT_EQ(run({"--no-such-option"}), 2);
+  EXPECT_EQ(run({"--kind", "delta"}), 2);
+  EXPECT_EQ(run({"--memory-tokens", "3"}), 2);
   refused(13, "cut off", {}, "cut");
   refused(11, "expected at least 12, found 7", {}, "few");
   refused(11, "' = Title = '", {}, "prose_only");
