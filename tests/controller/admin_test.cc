@@ -45,7 +45,10 @@ TEST_F(AdminTest, ListsMemoriesPageByPage) {
 std::string long_config() { return "{\"note\":\"" + std::string(48 << 10, 'x') + "\"}"; }
 
 TEST_F(AdminTest, APageOfMemoriesEndsBeforeAnEnvelopeIsFull) {
-  for (int i = 0; i < 100; ++i) publish(numbered(static_cast<unsigned>(i)), 1.0f, long_config());
+  for (int i = 0; i < 100; ++i) {
+    publish(numbered(static_cast<unsigned>(i)), 1.0f, long_config());
+    c_->beat();  // on a busy machine this takes longer than four heartbeats
+  }
   std::set<std::string> seen;
   Json arguments = {{"limit", 10000}};
   int pages = 0;
@@ -63,7 +66,10 @@ TEST_F(AdminTest, APageOfMemoriesEndsBeforeAnEnvelopeIsFull) {
 }
 
 TEST_F(AdminTest, APageOfVersionsEndsBeforeAnEnvelopeIsFull) {
-  for (int i = 0; i < 100; ++i) publish("a", 1.0f, long_config());
+  for (int i = 0; i < 100; ++i) {
+    publish("a", 1.0f, long_config());
+    c_->beat();
+  }
   std::uint64_t expected = 0;
   int pages = 0;
   for (bool more = true; more; ++pages) {
