@@ -1,6 +1,7 @@
 #include "rl/online_learner.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "rl/features.h"
@@ -10,6 +11,13 @@ namespace memslot {
 namespace {
 
 constexpr std::uint64_t kDrawEpisodes = 31;  // what the counter-based numbers are for
+
+// Of `action` under a policy that takes its most likely one.
+float log_best(const std::vector<float>& log_probs, std::uint32_t action) {
+  const auto best = std::max_element(log_probs.begin(), log_probs.end()) - log_probs.begin();
+  return best == static_cast<std::ptrdiff_t>(action) ? 0.0f
+                                                     : -std::numeric_limits<float>::infinity();
+}
 
 bool trains(const Episode& episode) {
   return std::any_of(episode.steps.begin(), episode.steps.end(),
@@ -88,9 +96,9 @@ Status OnlineLearner::learn() {
   return ok();
 }
 
-Result<PolicyComparison> OnlineLearner::compare(const ReinforceLearner& good,
-                                                const ReinforceLearner& other,
-                                                std::uint64_t since) const {
+Result<OnlineLearner::Compared> OnlineLearner::compare(const ReinforceLearner& good,
+                                                       const ReinforceLearner& other,
+                                                       std::uint64_t since) const {
   std::vector<EpisodeStep> steps;
   std::vector<LoggedStep> logged;
   for (const Held& held : held_) {
@@ -104,22 +112,31 @@ Result<PolicyComparison> OnlineLearner::compare(const ReinforceLearner& good,
     logged[i].log_good = of_good[i][steps[i].action];
     logged[i].log_new = of_other[i][steps[i].action];
   }
-  return compare_policies(logged);
+  Compared out;
+  out.drawn = compare_policies(logged);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    logged[i].log_good = log_best(of_good[i], steps[i].action);
+    logged[i].log_new = log_best(of_other[i], steps[i].action);
+  }
+  out.best = compare_policies(logged);
+  return out;
 }
 
 Result<std::optional<OnlineLearner::Proposal>> OnlineLearner::look() {
   if (before_ != nullptr) {
-    MEMSLOT_TRY(auto since, compare(*before_, *acting_, published_at_));
-    if (since.effective_steps >= options_.least_steps && since.worse()) {
+    MEMSLOT_TRY(auto looked, compare(*before_, *acting_, published_at_));
+    PolicyComparison& since = looked.drawn;
+    if (enough(since) && since.worse()) {
       std::swap(since.value_good, since.value_new);  // the one before is proposed
       last_look_ = since;
       return std::optional(Proposal{before_->checkpoint(false), /*revert=*/true, since});
     }
   }
-  MEMSLOT_TRY(const auto found, compare(*acting_, *learner_, 0));
+  MEMSLOT_TRY(const auto looked, compare(*acting_, *learner_, 0));
+  const PolicyComparison& found = looked.drawn;
   last_look_ = found;
-  if (found.effective_steps < options_.least_steps) return std::optional<Proposal>();
-  if (found.better()) {
+  if (!enough(found)) return std::optional<Proposal>();
+  if (found.better() && looked.best.difference() >= 0) {
     return std::optional(Proposal{learner_->checkpoint(false), /*revert=*/false, found});
   }
   if (found.worse()) {

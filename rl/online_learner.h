@@ -8,9 +8,11 @@
 //     count with the clipped importance ratio of reinforce.h. One live session is one rollout, so
 //     the baseline is the learned value.
 //   - Every `publish_every` episodes the guard compares the learner's policy with the one that
-//     acts, on the held-out steps of the last `window` (policy_guard.h). Better: it is proposed.
-//     Worse: the learner goes back to the one that acts. Neither, or too little seen: it learns on.
-//     Nothing is proposed on feedback alone: what nobody measured cannot be told from noise.
+//     acts, on the held-out steps of the last `window` (policy_guard.h). Better as it is drawn
+//     from, and not worse where its best action is taken (as sessions do that nobody learns from):
+//     it is proposed. Worse: the learner goes back to the one that acts. Neither, or too little
+//     seen: it learns on. Nothing is proposed on feedback alone: what nobody measured cannot be
+//     told from noise.
 //   - What was published is compared again with its predecessor, on steps held out since. If it is
 //     the worse one, the predecessor is proposed again (a revert).
 //
@@ -29,14 +31,15 @@
 namespace memslot {
 
 struct OnlineOptions {
-  std::uint32_t batch = 4;           // new episodes between updates
-  std::uint32_t updates = 4;         // after each batch
-  std::uint32_t drawn = 16;          // episodes of an update
-  std::uint32_t buffer = 64;         // episodes
-  std::uint32_t hold_out = 4;        // one of so many teacher-forced episodes is the guard's
-  std::uint32_t publish_every = 16;  // episodes
-  std::uint32_t window = 1024;       // steps that the guard looks at
-  std::uint32_t least_steps = 64;    // ... and needs, effectively
+  std::uint32_t batch = 4;            // new episodes between updates
+  std::uint32_t updates = 4;          // after each batch
+  std::uint32_t drawn = 16;           // episodes of an update
+  std::uint32_t buffer = 64;          // episodes
+  std::uint32_t hold_out = 4;         // one of so many teacher-forced episodes is the guard's
+  std::uint32_t publish_every = 16;   // episodes
+  std::uint32_t window = 1024;        // steps that the guard looks at
+  std::uint32_t least_steps = 64;     // ... and needs, effectively
+  std::uint32_t least_episodes = 16;  // ... of so many: fewer give no standard error to trust
   ReinforceOptions reinforce = {.learning_rate = 1e-3f,
                                 .entropy_bonus = 0.01f,
                                 .entropy_decay = 1.0f,
@@ -83,8 +86,14 @@ class OnlineLearner {
   Status begin_at(const Checkpoint& acting);
   void hold_out(const Episode& episode);
   Status learn();
-  Result<PolicyComparison> compare(const ReinforceLearner& good, const ReinforceLearner& other,
-                                   std::uint64_t since) const;
+  bool enough(const PolicyComparison& seen) const {
+    return seen.effective_steps >= options_.least_steps && seen.episodes >= options_.least_episodes;
+  }
+  struct Compared {
+    PolicyComparison drawn, best;  // actions drawn; the best action taken
+  };
+  Result<Compared> compare(const ReinforceLearner& good, const ReinforceLearner& other,
+                           std::uint64_t since) const;
   Result<std::optional<Proposal>> look();
 
   PolicyEngine engine_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <vector>
 
@@ -38,9 +39,9 @@ Estimate estimate(const std::vector<const LoggedStep*>& steps, float LoggedStep:
 PolicyComparison compare_policies(std::span<const LoggedStep> steps, double cap) {
   std::vector<const LoggedStep*> usable;
   for (const LoggedStep& step : steps) {
-    const bool finite = std::isfinite(step.reward) && std::isfinite(step.log_mu) &&
-                        std::isfinite(step.log_good) && std::isfinite(step.log_new);
-    if (finite) usable.push_back(&step);
+    const bool known = std::isfinite(step.reward) && std::isfinite(step.log_mu) &&
+                       step.log_good <= 0 && step.log_new <= 0;  // -infinity: never taken
+    if (known) usable.push_back(&step);
   }
   PolicyComparison out;
   out.steps = usable.size();
@@ -58,7 +59,10 @@ PolicyComparison compare_policies(std::span<const LoggedStep> steps, double cap)
   }
   double squares = 0;
   for (const auto& [episode, sum] : by_episode) squares += sum * sum;
-  out.standard_error = std::sqrt(squares) / static_cast<double>(usable.size());
+  out.episodes = by_episode.size();
+  const auto e = static_cast<double>(out.episodes);
+  const double correction = e > 1 ? e / (e - 1) : std::numeric_limits<double>::infinity();
+  out.standard_error = std::sqrt(correction * squares) / static_cast<double>(usable.size());
   return out;
 }
 

@@ -11,7 +11,8 @@
 // cost, the summary's window) is left out.
 //
 //   d_t = w_t/mean(w) (r_t - V) of one policy minus the same of the other
-//   se^2 = sum over episodes of (sum of d_t in it)^2 / n^2    steps of an episode go together
+//   se^2 = E/(E-1) sum over the E episodes of (sum of d_t in it)^2 / n^2
+//                                                             steps of an episode go together
 //
 // Threads: pure functions.
 #include <cstdint>
@@ -33,7 +34,7 @@ struct PolicyComparison {
   double value_good = 0, value_new = 0;  // nats per token
   double standard_error = 0;             // of their difference
   double effective_steps = 0;            // (sum w)^2 / sum w^2, the smaller of the two policies'
-  std::size_t steps = 0;
+  std::size_t steps = 0, episodes = 0;
   double difference() const { return value_new - value_good; }
   // Whoever looks again and again will once see noise of two standard errors: three are asked for.
   bool better() const { return difference() > 3 * standard_error && difference() > 0; }
@@ -41,7 +42,8 @@ struct PolicyComparison {
   bool worse() const { return difference() < -1.645 * standard_error && difference() < 0; }
 };
 
-// Steps whose numbers are not finite are left out. `cap` is c.
+// Steps whose reward or log_mu is not finite, or whose log-probabilities are none, are left out. A
+// policy that takes its best action only has log-probability 0 or -infinity. `cap` is c.
 PolicyComparison compare_policies(std::span<const LoggedStep> steps, double cap = 10);
 
 }  // namespace memslot

@@ -111,7 +111,7 @@ World real(const std::string& path) {
 
 MemoryVersion version_of(std::size_t number, std::int32_t width) {
   MemoryVersion v;
-  v.ref = {.ns = "default", .id = std::to_string(number), .version = 1};
+  v.ref = {.ns = "default", .id = std::string("m").append(std::to_string(number)), .version = 1};
   v.token = v.ref.id;
   v.signature.layer = 22;
   v.signature.d_model = width;
@@ -217,7 +217,7 @@ Figures Bench::run(std::size_t k, std::size_t queries) {
     const auto hits = index.nearest(space_, namespaces, query, k);
     took.push_back(seconds_since(begin) * 1e6);
     const auto truth = exhaustive(query, k);
-    const std::string right = std::to_string(i);
+    const std::string right = std::string("m").append(std::to_string(i));
     for (const auto& hit : hits) {
       const std::string& id = hit.memory->version.ref.id;
       out.right_in_k += id == right ? 1 : 0;

@@ -67,9 +67,30 @@ class LiveWorld {
     ASSERT_TRUE(learner_->published(acting_, proposal.value()->revert));
   }
 
-  // Nats per token of the policy that acts, on streams that no session had.
+  // Nats per token of the policy that acts, taking its best action, on streams that no session had.
   double worth() const {
     return evaluate(env_, Split::kTest, *policy_selector("policy", policy_)).mean_gain;
+  }
+  // ... and of its actions drawn, as live sessions that are learned from do.
+  double worth_drawn() const {
+    double gain = 0, steps = 0;
+    for (const std::size_t stream : env_.streams(Split::kTest)) {
+      for (std::uint64_t draw = 0; draw < 4; ++draw) {
+        EnvState state;
+        for (std::size_t t = env_.first_decision(stream);
+             t < env_.table().streams[stream].steps.size(); ++t) {
+          EnvDecision decision = env_.decision(stream, t, state);
+          decision.context.session = 1'000'000 + draw;
+          decision.context.explore = true;
+          const auto choice = policy_->choose(decision.context, decision.candidates);
+          const std::int32_t action = decision.actions[choice.index];
+          gain += static_cast<double>(env_.net(stream, t, action));
+          state = env_.after(state, action);
+          ++steps;
+        }
+      }
+    }
+    return gain / steps;
   }
   const OnlineLearner& learner() const { return *learner_; }
   const Checkpoint& acting() const { return acting_; }

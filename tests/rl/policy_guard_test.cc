@@ -64,8 +64,10 @@ TEST(PolicyGuard, LeavesOutWhatIsNotFiniteAndSaysNothingOfNothing) {
   auto steps = logged(0.5, 0.3, 0.8, 100);
   steps[3].reward = std::numeric_limits<float>::quiet_NaN();
   steps[4].log_mu = -std::numeric_limits<float>::infinity();
+  steps[5].log_new = std::numeric_limits<float>::quiet_NaN();
+  steps[6].log_new = -std::numeric_limits<float>::infinity();  // never taken: that is known
   const auto found = compare_policies(steps);
-  EXPECT_EQ(found.steps, 98u);
+  EXPECT_EQ(found.steps, 97u);
   EXPECT_TRUE(std::isfinite(found.value_new));
   const auto none = compare_policies({});
   EXPECT_FALSE(none.better());
