@@ -13,7 +13,6 @@ namespace {
 using SelectorPtr = std::unique_ptr<Selector>;
 
 constexpr std::uint64_t kRandomSeed = 1;
-constexpr std::uint32_t kWindows[] = {16, 32, 48, 64};
 constexpr int kThresholds = 100;  // from -1 to 1
 constexpr std::size_t kTimedDecisions = 2000;
 constexpr double kTie = 0.02;  // of the mean gain on covered steps
@@ -77,7 +76,7 @@ Result<Contest> Contest::make(const GainTable& table, const std::vector<Checkpoi
   }
   EnvOptions options{task.candidates, task.window_tokens, task.swap_cost};
   out.env_ = std::make_unique<StreamEnv>(table, options, checkpoints[0].whitening);
-  for (const std::uint32_t window : kWindows) {
+  for (const std::uint32_t window : kTunedWindows) {
     if (window == task.window_tokens) continue;
     options.window_tokens = window;
     out.windows_.push_back(std::make_unique<StreamEnv>(table, options, checkpoints[0].whitening));
@@ -93,21 +92,10 @@ const StreamEnv& Contest::in_window(std::uint32_t tokens) const {
 }
 
 NearestSetting Contest::tune(std::uint32_t lag) const {
-  NearestSetting best;
-  bool any = false;
-  std::set<std::uint32_t> windows(std::begin(kWindows), std::end(kWindows));
-  windows.insert(env_->options().window_tokens);
-  for (const std::uint32_t window : windows) {
-    for (int i = 0; i < kThresholds; ++i) {
-      const float threshold = -1.0f + 2.0f * static_cast<float>(i) / kThresholds;
-      const double gain =
-          evaluate(in_window(window), Split::kValidation, *nearest_selector(threshold),
-                   {.lag = lag, .kind = StreamKind::kStream})
-              .mean_gain;
-      if (any && gain <= best.validation_gain) continue;
-      best = {window, threshold, gain};
-      any = true;
-    }
+  NearestSetting best = tune_nearest(*env_, lag);
+  for (const auto& env : windows_) {
+    const NearestSetting other = tune_nearest(*env, lag);
+    if (other.validation_gain > best.validation_gain) best = other;
   }
   return best;
 }
@@ -272,6 +260,19 @@ const Compared* Section::find(std::string_view selector) const {
     if (c.name == selector) return &c;
   }
   return nullptr;
+}
+
+NearestSetting tune_nearest(const StreamEnv& env, std::uint32_t lag) {
+  NearestSetting best;
+  for (int i = 0; i < kThresholds; ++i) {
+    const float threshold = -1.0f + 2.0f * static_cast<float>(i) / kThresholds;
+    const double gain = evaluate(env, Split::kValidation, *nearest_selector(threshold),
+                                 {.lag = lag, .kind = StreamKind::kStream})
+                            .mean_gain;
+    if (i > 0 && gain <= best.validation_gain) continue;
+    best = {env.options().window_tokens, threshold, gain};
+  }
+  return best;
 }
 
 Result<Comparison> compare(const GainTable& table, const std::vector<Checkpoint>& checkpoints,

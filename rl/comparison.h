@@ -84,6 +84,11 @@ struct Comparison {
   std::vector<bool> seeds_meet_targets;       // one a checkpoint
 };
 
+// Windows that nearest is tuned over, in tokens.
+inline constexpr std::uint32_t kTunedWindows[] = {16, 32, 48, 64};
+// The threshold with the highest mean gain on the validation streams, in the environment's window.
+NearestSetting tune_nearest(const StreamEnv& env, std::uint32_t lag = 0);
+
 Result<Comparison> compare(const GainTable& table, const std::vector<Checkpoint>& checkpoints,
                            const CompareOptions& options);
 

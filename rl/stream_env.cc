@@ -205,7 +205,8 @@ float StreamEnv::net(std::size_t stream, std::size_t step, std::int32_t action) 
 
 float StreamEnv::reward(std::size_t stream, std::size_t step, const EnvState& before,
                         std::int32_t action) const {
-  return net(stream, step, action) - (action == before.active ? 0.0f : options_.swap_cost);
+  return net(stream, step, action) - (action == before.active ? 0.0f : options_.swap_cost) -
+         (action == kBaseAction ? 0.0f : options_.margin);
 }
 
 std::int32_t StreamEnv::oracle(std::size_t stream, std::size_t step) const {

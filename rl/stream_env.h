@@ -5,7 +5,8 @@
 //   query_t     whitened mean of the hidden summaries of the last `window_tokens` tokens before t
 //   candidates  base, the current memory, the nearest by best key up to K (DESIGN section 4), of
 //               those memories that were scored on the stream
-//   reward      net(t, m) - swap_cost [m is not what was active];  net(t, base) = 0
+//   reward      net(t, m) - swap_cost [m is not what was active] - margin [m is not base]
+//               net(t, base) = 0
 //
 // Whitening is fitted on the keys of training sources only, or given: the one that a policy was
 // trained in. Everything that does not depend on the choices is computed once, by the constructor.
@@ -26,6 +27,7 @@ struct EnvOptions {
   std::size_t candidates = 32;  // K, 2 or more
   std::uint32_t window_tokens = 32;
   float swap_cost = 0.0f;  // nats per token
+  float margin = 0.0f;     // nats per token that a memory must be worth to be preferred to base
 };
 
 struct EnvState {

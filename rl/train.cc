@@ -65,7 +65,7 @@ std::string config_digest(const TrainOptions& o, const std::string& table_digest
   const ReinforceOptions& r = o.reinforce;
   std::string text = "memslot-train-1 " + table_digest;
   for (const float v : {r.learning_rate, r.gamma, r.entropy_bonus, r.entropy_decay, r.clip_norm,
-                        r.ratio_clip, o.env.swap_cost}) {
+                        r.ratio_clip, o.env.swap_cost, o.env.margin}) {
     text += ' ' + text_of(v);
   }
   for (const std::uint64_t v :
@@ -165,7 +165,7 @@ class Trainer final : public Training {
   std::string config_digest_;
   std::unique_ptr<ReinforceLearner> learner_;
   Checkpoint best_;
-  double best_gain_ = 0;
+  double best_gain_ = 0, best_value_ = 0;
   std::uint64_t best_update_ = 0;
   std::uint32_t worse_ = 0;  // looks since the best one
   bool looked_ = false;      // at the present parameters, if they are to be looked at
@@ -197,6 +197,7 @@ Status Trainer::restore(const Checkpoint& state) {
   }
   MEMSLOT_TRY(learner_, ReinforceLearner::resume(state, options_.reinforce));
   MEMSLOT_TRY(best_gain_, number_in<double>(state, "best_gain"));
+  MEMSLOT_TRY(best_value_, number_in<double>(state, "best_value"));
   MEMSLOT_TRY(best_update_, number_in<std::uint64_t>(state, "best_update"));
   MEMSLOT_TRY(worse_, number_in<std::uint32_t>(state, "worse"));
   MEMSLOT_TRY(const auto looked, number_in<int>(state, "looked"));
@@ -230,6 +231,7 @@ Checkpoint Trainer::state() const {
   Checkpoint out = with_task(learner_->checkpoint(/*with_optimizer=*/true));
   for (const auto& [name, tensor] : best_.tensors) out.tensors[kBestPrefix + name] = tensor;
   out.notes = {{"best_gain", text_of(best_gain_)},
+               {"best_value", text_of(best_value_)},
                {"best_update", text_of(best_update_)},
                {"best_steps", text_of(best_.update)},
                {"worse", text_of(worse_)},
@@ -322,8 +324,11 @@ Result<TrainPoint> Trainer::look() {
   point.steps_per_second = static_cast<double>(steps_) / std::max(took.count(), 1e-9);
   point.validation =
       evaluate(env_, Split::kValidation, *policy_selector("policy", std::move(policy)));
-  point.best = best_.tensors.empty() || point.validation.mean_gain > best_gain_;
+  const double margin = static_cast<double>(options_.env.margin);
+  const double value = point.validation.mean_gain - margin * (1 - point.validation.base_share);
+  point.best = best_.tensors.empty() || value > best_value_;
   if (point.best) {
+    best_value_ = value;
     best_gain_ = point.validation.mean_gain;
     best_update_ = updates();
     best_ = present;
@@ -370,8 +375,9 @@ Status check_options(const TrainOptions& o) {
   MEMSLOT_TRY(check_number("clip norm", d(r.clip_norm), 1e-6, 1e6));
   MEMSLOT_TRY(check_number("ratio clip", d(r.ratio_clip), 1, 1e6));
   MEMSLOT_TRY(check_number("swap cost", d(o.env.swap_cost), 0, 100));
+  MEMSLOT_TRY(check_number("margin", d(o.env.margin), 0, 100));
   MEMSLOT_TRY(check_number("candidates", static_cast<double>(o.env.candidates), 2, 32));
-  MEMSLOT_TRY(check_number("window tokens", o.env.window_tokens, 1, 4096));
+  MEMSLOT_TRY(check_number("window tokens", o.env.window_tokens, 1, 128));
   MEMSLOT_TRY(check_number("rank", o.rank, 1, 256));
   MEMSLOT_TRY(check_number("hidden", o.hidden, 1, 1024));
   MEMSLOT_TRY(check_number("streams", o.streams, 1, 4096));

@@ -25,6 +25,7 @@ void add_eval(CLI::App& app, Context& context);
 
 // A finite number from `least` to `most`.
 CLI::Validator number_in(double least, double most);
+CLI::Validator whole_number_in(std::uint32_t least, std::uint32_t most);
 
 struct LoadedTable {
   GainTable table;

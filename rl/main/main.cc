@@ -51,6 +51,19 @@ CLI::Validator number_in(double least, double most) {
   return {check, "[" + CLI::detail::to_string(least) + " - " + CLI::detail::to_string(most) + "]"};
 }
 
+CLI::Validator whole_number_in(std::uint32_t least, std::uint32_t most) {
+  const std::string bounds = std::to_string(least) + " to " + std::to_string(most);
+  const auto check = [=](const std::string& text) -> std::string {
+    std::uint32_t value = 0;
+    const char* end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data(), end, value);
+    const bool good =
+        parsed.ec == std::errc() && parsed.ptr == end && value >= least && value <= most;
+    return good ? "" : "expected a whole number from " + bounds + ", found " + text;
+  };
+  return {check, "[" + bounds + "]"};
+}
+
 Result<LoadedTable> load_table(const std::string& path) {
   LoadedTable out;
   MEMSLOT_TRY(out.table, GainTable::load(path));

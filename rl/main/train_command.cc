@@ -6,6 +6,7 @@
 #include <csignal>
 #include <filesystem>
 
+#include "rl/comparison.h"
 #include "rl/main/commands.h"
 #include "rl/main/console.h"
 #include "rl/report/training_log.h"
@@ -39,7 +40,7 @@ static_assert(std::atomic<bool>::is_always_lock_free);
 void on_signal(int) { interrupted = true; }
 
 struct Arguments {
-  std::string table, out, baseline = "rloo";
+  std::string table, out, baseline = "rloo", window = "auto";
   TrainOptions options;
   bool resume = false;
 };
@@ -61,6 +62,7 @@ json describe(const Arguments& a) {
           {"candidates", o.env.candidates},
           {"window_tokens", o.env.window_tokens},
           {"swap_cost", o.env.swap_cost},
+          {"margin", o.env.margin},
           {"rank", o.rank},
           {"hidden", o.hidden},
           {"streams", o.streams},
@@ -89,6 +91,7 @@ class TrainCommand {
 
  private:
   Status begin(const LoadedTable& loaded);
+  Status choose_window(const GainTable& table);
   Status save() const;
   Status train();
   void show(const TrainPoint& point) const;
@@ -98,7 +101,7 @@ class TrainCommand {
     return before_ + std::chrono::duration<double>(Clock::now() - start_).count();
   }
 
-  const Arguments& a_;
+  Arguments a_;
   const Console& console_;
   Paths paths_;
   std::unique_ptr<Training> training_;
@@ -120,6 +123,27 @@ Status check_folder(const std::string& out) {
   if (access(path.c_str(), W_OK) != 0) {
     return Error{ErrorCode::kPermission, "--out: cannot write into " + path};
   }
+  return ok();
+}
+
+// The one in which the nearest key alone does best on validation.
+Status TrainCommand::choose_window(const GainTable& table) {
+  EnvOptions& env = a_.options.env;
+  if (a_.window != "auto") {
+    env.window_tokens = static_cast<std::uint32_t>(std::stoul(a_.window));
+    return ok();
+  }
+  std::optional<NearestSetting> best;
+  for (const std::uint32_t window : kTunedWindows) {
+    env.window_tokens = window;
+    const NearestSetting setting = tune_nearest(StreamEnv(table, env));
+    if (!best || setting.validation_gain > best->validation_gain) best = setting;
+  }
+  env.window_tokens = best->window_tokens;
+  console_.line(
+      format("queries are the mean of %u tokens (nearest key: %.3f nats a token on "
+             "validation)",
+             env.window_tokens, best->validation_gain));
   return ok();
 }
 
@@ -213,6 +237,7 @@ Result<json> TrainCommand::run() {
   MEMSLOT_TRY(const LoadedTable loaded, load_table(a_.table));
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
+  MEMSLOT_TRY(choose_window(loaded.table));
   MEMSLOT_TRY(begin(loaded));
   MEMSLOT_TRY(train());
   json done = summary();
@@ -280,8 +305,17 @@ void add_stream_options(CLI::App& command, Arguments& a) {
   command.add_option("--candidates", o.env.candidates, "K, base included")
       ->check(number_in(2, 32))
       ->capture_default_str();
-  command.add_option("--window", o.env.window_tokens, "Tokens that a query is the mean of")
-      ->check(number_in(1, 4096))
+  command
+      .add_option("--window", a.window,
+                  "Tokens that a query is the mean of; auto: of 16, 32, 48 and 64 the window in "
+                  "which nearest key does best on validation")
+      ->check(CLI::IsMember({"auto"}) | whole_number_in(1, 128))
+      ->capture_default_str();
+  command
+      .add_option("--margin", o.env.margin,
+                  "Nats a token that a memory must be worth, taken off the reward while one is "
+                  "active")
+      ->check(number_in(0, 100))
       ->capture_default_str();
   command
       .add_option("--swap-cost", o.env.swap_cost, "Nats a token, taken off the reward at a swap")

@@ -11,9 +11,9 @@
 #                  with one OUT
 #
 # It starts a controller and a generator of its own and stops them. Ended at any point, the same call
-# goes on where it was. Exit code: 0 every target is met, 1 one is missed, 2 usage, others as
-# memslot's. Environment: MEMSLOT_BUILD, MEMSLOT_MODEL, SEEDS (default "1 2 3 4 5"), JOBS (trainings
-# at once; default: cores), TRAIN_OPTIONS (of `memslot train`).
+# goes on where it was. Exit code: 0 every target is met, 1 one is missed or something is not there, 2
+# usage. Environment: MEMSLOT_BUILD, MEMSLOT_MODEL, SEEDS (default "1 2 3 4 5"), JOBS (trainings at
+# once; default: cores), TRAIN_OPTIONS (of `memslot train`).
 set -euo pipefail
 . "$(cd "$(dirname "$0")/../.." && pwd)/cmake/setup.sh"
 
@@ -101,9 +101,12 @@ for seed in $SEEDS; do
   train "$seed" &
   PIDS+=($!)
   RUNNING=$((RUNNING + 1))
-  if [ "$RUNNING" -ge "$JOBS" ]; then wait -n; RUNNING=$((RUNNING - 1)); fi
+  if [ "$RUNNING" -ge "$JOBS" ]; then
+    wait -n || die "training: see $OUT/logs"
+    RUNNING=$((RUNNING - 1))
+  fi
 done
-for pid in "${PIDS[@]}"; do wait "$pid" || die "training: $(tail -n 1 "$OUT"/logs/train-*.log)"; done
+for pid in "${PIDS[@]}"; do wait "$pid" || die "training: see $OUT/logs"; done
 PIDS=()
 
 POLICIES=()

@@ -51,5 +51,31 @@ class Acceptance(unittest.TestCase):
             self.assertEqual([row["section"] for row in missing], ["exactness", "selection"])
 
 
+class PolicyReport(unittest.TestCase):
+    def report(self, *arguments, **environment):
+        return subprocess.run([ROOT / "tests/bench/policy_report.sh", *map(str, arguments)], capture_output=True,
+                              text=True, timeout=60, check=False, env={**os.environ, **environment})
+
+    def test_it_explains_itself(self):
+        done = self.report("--help")
+        self.assertEqual(done.returncode, 0)
+        for word in ("TEXT", "OUT", "report.json", "goes", "SEEDS"):
+            self.assertIn(word, done.stdout)
+
+    def test_what_it_needs_is_said_before_anything_is_made(self):
+        with tempfile.TemporaryDirectory() as folder:
+            out, text = pathlib.Path(folder, "out"), pathlib.Path(folder, "text")
+            self.assertEqual(self.report("one").returncode, 2)
+            text.write_text(" = Title = \n", encoding="utf-8")
+            for wanted, arguments, environment in (
+                    ("TEXT", (folder + "/none", out), {}),
+                    ("model", (text, out), {"MEMSLOT_MODEL": folder + "/none"}),
+                    ("build first", (text, out), {"MEMSLOT_MODEL": str(text), "MEMSLOT_BUILD": folder})):
+                done = self.report(*arguments, **environment)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn(wanted, done.stderr)
+            self.assertFalse(out.exists())
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -159,7 +159,8 @@ class Programs(unittest.TestCase):
         for option, value in (("--gamma", "nan"), ("--gamma", "1.5"), ("--learning-rate", "0"), ("--entropy", "-1"),
                               ("--entropy", "inf"), ("--rollouts", "0"), ("--candidates", "1"), ("--candidates", "33"),
                               ("--seed", "x"), ("--seed", "-1"), ("--baseline", "best"), ("--updates", "-3"),
-                              ("--updates", "1.5"), ("--look-every", "0"), ("--swap-cost", "nan"), ("--unknown", "1")):
+                              ("--updates", "1.5"), ("--look-every", "0"), ("--swap-cost", "nan"),
+                              ("--margin", "nan"), ("--window", "0"), ("--window", "129"), ("--window", "wide"), ("--window", "1.5"), ("--unknown", "1")):
             with self.subTest(option=option, value=value):
                 self.refused(self.train(self.folder / "never.safetensors", option, value), USAGE)
         self.refused(run(MEMSLOT, "train", self.table), USAGE, "--out")

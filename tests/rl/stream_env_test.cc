@@ -93,6 +93,14 @@ TEST_F(StreamEnvTest, RewardIsNetGainLessTheSwap) {
   EXPECT_EQ(env.net(0, 2, kBaseAction), 0.0f);
 }
 
+TEST_F(StreamEnvTest, TheMarginIsTakenOffAMemorysRewardAndNotOffItsGain) {
+  const StreamEnv with(table, {.candidates = 6, .margin = 0.25f});
+  const EnvState state{.active = 4, .steps_since_swap = 1};
+  EXPECT_FLOAT_EQ(with.reward(0, 2, state, 4), env.net(0, 2, 4) - 0.25f);
+  EXPECT_EQ(with.reward(0, 2, {}, kBaseAction), 0.0f);
+  EXPECT_EQ(with.net(0, 2, 4), env.net(0, 2, 4));
+}
+
 TEST_F(StreamEnvTest, NothingOfATestSourceChangesTheWhitening) {
   GainTable other = table;
   for (const TableMemory& m : table.memories) {

@@ -146,12 +146,11 @@ TEST(Train, EndsEarlyWhereValidationGetsNoBetter) {
 }
 
 TEST(Train, BothBaselinesLearn) {
-  const GainTable table = small_table();
+  const GainTable table = testing_support::SyntheticTable().take();
   for (const Baseline baseline : {Baseline::kLeaveOneOut, Baseline::kValue}) {
-    TrainOptions options = brief(1);
+    TrainOptions options = quick(1);
     options.imitation = 0;
-    options.streams = 4;
-    options.reinforce.learning_rate = 1e-2f;
+    options.env.margin = 0;
     options.reinforce.baseline = baseline;
     const auto curve = train(table, options).value().curve;
     double best = -1e9;
@@ -210,6 +209,7 @@ TEST(Train, OptionsThatAreNoNumbersOrOutOfBoundsAreRefused) {
   EXPECT_TRUE(refused([&](TrainOptions& o) { o.reinforce.gamma = nan; }));
   EXPECT_TRUE(refused([&](TrainOptions& o) { o.reinforce.entropy_bonus = -0.1f; }));
   EXPECT_TRUE(refused([&](TrainOptions& o) { o.env.swap_cost = nan; }));
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.env.margin = nan; }));
   EXPECT_TRUE(refused([&](TrainOptions& o) { o.env.candidates = 1; }));
   EXPECT_TRUE(refused([&](TrainOptions& o) { o.env.candidates = 33; }));
   EXPECT_TRUE(refused([&](TrainOptions& o) { o.rollouts = 1; }));  // RLOO needs another
