@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "shared/base/target_clones.h"
+
 namespace memslot {
 namespace {
 
@@ -74,13 +76,15 @@ template <class T>
 }  // namespace
 
 // Cloned per instruction set: the loader picks one. Lanes are columns, so that all agree.
-__attribute__((target_clones("avx512f", "avx2", "default"))) void small_gemm(
-    std::int64_t n, std::int64_t k, std::int64_t m, Strided<float> a, const float* b, float* c) {
+MEMSLOT_TARGET_CLONES("avx512f", "avx2", "default")
+void small_gemm(std::int64_t n, std::int64_t k, std::int64_t m, Strided<float> a, const float* b,
+                float* c) {
   product(n, k, m, a, b, c);
 }
 
-__attribute__((target_clones("avx512f", "avx2", "default"))) void small_gemm(
-    std::int64_t n, std::int64_t k, std::int64_t m, Strided<double> a, const double* b, double* c) {
+MEMSLOT_TARGET_CLONES("avx512f", "avx2", "default")
+void small_gemm(std::int64_t n, std::int64_t k, std::int64_t m, Strided<double> a, const double* b,
+                double* c) {
   product(n, k, m, a, b, c);
 }
 

@@ -8,6 +8,7 @@
 
 #include "shared/base/digest.h"
 #include "shared/base/error.h"
+#include "shared/base/target_clones.h"
 #include "shared/memory/record.h"
 
 namespace memslot {
@@ -125,9 +126,8 @@ Result<std::vector<float>> values_of(const std::map<std::string, HostTensor>& fr
 
 // Cloned per instruction set: the loader picks one. Sixteen partial sums let the compiler vectorise
 // a reduction without being allowed to reorder it.
-__attribute__((target_clones("avx512f", "avx2", "default"))) float dot(const float* a,
-                                                                       const float* b,
-                                                                       std::size_t n) {
+MEMSLOT_TARGET_CLONES("avx512f", "avx2", "default")
+float dot(const float* a, const float* b, std::size_t n) {
   float sums[16] = {};
   std::size_t i = 0;
   for (; i + 16 <= n; i += 16) {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "shared/base/error.h"
+#include "shared/base/target_clones.h"
 
 namespace memslot {
 namespace {
@@ -12,11 +13,9 @@ constexpr std::size_t kBlock = 256;  // rows scored at once
 
 // Cloned per instruction set: the loader picks one. Products of bytes fit 16 bits, and the sums of
 // at most 2^16 of them 32.
-__attribute__((target_clones("avx2", "default"))) void products(const std::int8_t* rows,
-                                                                std::size_t count,
-                                                                const std::int16_t* query,
-                                                                std::size_t dim,
-                                                                std::int32_t* out) {
+MEMSLOT_TARGET_CLONES("avx2", "default")
+void products(const std::int8_t* rows, std::size_t count, const std::int16_t* query,
+              std::size_t dim, std::int32_t* out) {
   for (std::size_t r = 0; r < count; ++r) {
     const std::int8_t* row = rows + r * dim;
     std::int32_t sum = 0;
