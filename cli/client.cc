@@ -46,25 +46,6 @@ Result<std::string> arguments_text(const nlohmann::json& arguments) {
   }
 }
 
-// The key of the --server-key option: itself, or what the file after '@' holds.
-Result<std::string> server_key_of(const std::string& option) {
-  if (option.empty() || option.front() != '@') return option;
-  MEMSLOT_TRY(const auto keys, read_public_keys(option.substr(1)));
-  if (keys.size() != 1) return invalid("--server-key file", "one key", keys.size());
-  return keys.front();
-}
-
-Result<std::unique_ptr<Channel>> open_channel(const ClientConfig& config) {
-  ClientOptions options;
-  options.endpoint = config.endpoint;
-  if (!config.key_file.empty()) {
-    MEMSLOT_TRY(auto pair, read_keys(config.key_file));
-    options.keys = std::move(pair);
-  }
-  MEMSLOT_TRY(options.server_key, server_key_of(config.server_key));
-  return connect_channel(options);
-}
-
 }  // namespace
 
 struct Client::Inbox {
@@ -89,7 +70,8 @@ Client::Client(const ClientConfig& config) : config_(config) {}
 Client::~Client() = default;
 
 Result<std::unique_ptr<Client>> Client::connect(const ClientConfig& config) {
-  MEMSLOT_TRY(auto channel, open_channel(config));
+  MEMSLOT_TRY(const auto link, client_options(config.endpoint, config.key_file, config.server_key));
+  MEMSLOT_TRY(auto channel, connect_channel(link));
   std::unique_ptr<Client> client(new Client(config));
   RpcOptions options;
   options.hello.role = wire::PeerRole::kClient;

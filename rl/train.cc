@@ -18,20 +18,6 @@ enum Draw : std::uint64_t { kStreams = 21, kActions = 22, kImitated = 23 };
 
 constexpr const char* kBestPrefix = "best.";
 
-EpisodeStep step_of(const EnvDecision& decision, std::uint32_t key_dim) {
-  EpisodeStep out;
-  out.candidates = static_cast<std::uint32_t>(decision.candidates.size());
-  append_features(decision.context, decision.candidates, out.features);
-  if (decision.context.query.empty()) return out;
-  out.query.assign(decision.context.query.begin(), decision.context.query.end());
-  out.keys.assign(std::size_t{out.candidates} * key_dim, 0.0f);
-  for (std::size_t i = 0; i < decision.candidates.size(); ++i) {
-    const auto key = decision.candidates[i].key;
-    std::copy(key.begin(), key.end(), out.keys.begin() + static_cast<std::ptrdiff_t>(i * key_dim));
-  }
-  return out;
-}
-
 std::uint32_t sample(const std::vector<float>& log_probs, double uniform) {
   for (std::uint32_t a = 0; a + 1 < log_probs.size(); ++a) {
     uniform -= std::exp(static_cast<double>(log_probs[a]));
@@ -252,7 +238,7 @@ Status Trainer::imitate(std::uint64_t number) {
       const EnvDecision decision = env_.decision(stream, t, state);
       const std::int32_t wanted = oracle->choose(env_, stream, t, state);
       const auto at = std::find(decision.actions.begin(), decision.actions.end(), wanted);
-      EpisodeStep step = step_of(decision, env_.key_dim());
+      EpisodeStep step = step_of(decision.context, decision.candidates, env_.key_dim());
       step.trains = at != decision.actions.end();
       step.action = step.trains ? static_cast<std::uint32_t>(at - decision.actions.begin()) : 0;
       state = env_.after(state, decision.actions[step.action]);
@@ -273,8 +259,8 @@ Result<bool> Trainer::step(std::vector<Running>& running, std::uint64_t number,
   std::vector<Running*> owners;
   for (Running& r : running) {
     if (r.at >= env_.table().streams[r.stream].steps.size()) continue;
-    decisions.push_back(env_.decision(r.stream, r.at, r.state));
-    steps.push_back(step_of(decisions.back(), env_.key_dim()));
+    const EnvDecision& made = decisions.emplace_back(env_.decision(r.stream, r.at, r.state));
+    steps.push_back(step_of(made.context, made.candidates, env_.key_dim()));
     owners.push_back(&r);
   }
   MEMSLOT_TRY(const auto log_probs, learner_->log_probs(steps));

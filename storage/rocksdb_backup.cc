@@ -142,7 +142,7 @@ Status restore_rocksdb_store(const std::string& from, const std::string& to) {
   rocksdb::BackupEngineReadOnly* opened = nullptr;
   auto s = rocksdb::BackupEngineReadOnly::Open(rocksdb::Env::Default(),
                                                rocksdb::BackupEngineOptions(from), &opened);
-  const std::unique_ptr<rocksdb::BackupEngineReadOnly> engine(opened);
+  std::unique_ptr<rocksdb::BackupEngineReadOnly> engine(opened);
   if (!s.ok()) return from_status(s, "restore from " + from);
   rocksdb::BackupInfo latest;
   rocksdb::Status checked = engine->GetLatestBackupInfo(&latest);
@@ -153,6 +153,7 @@ Status restore_rocksdb_store(const std::string& from, const std::string& to) {
   MEMSLOT_TRY(auto staging, Staging::make(target));
   const std::string bank = staging.bank().string();
   s = engine->RestoreDBFromLatestBackup(bank, bank);
+  engine.reset();  // after a failure its threads still copy: they end before the remains go
   if (!s.ok()) return from_status(s, "restore to " + to);
   return staging.move_to(target);
 }

@@ -136,7 +136,8 @@ Result<Admin::Answer> Admin::jobs_verb(const Peer& client, const wire::AdminRequ
     for (const auto* job : p_.jobs.jobs()) {
       if (!client.access.sees(job->target.ns)) continue;
       if (!state || *state == job_state_name(job->state)) {
-        found.push_back(dump(shown_job(*job, p_.learning.missing(*job))));
+        std::string waits = p_.learning.missing(*job);
+        found.push_back(waits.empty() ? to_json(*job) : dump(shown_job(*job, std::move(waits))));
       }
     }
     return Answer{.json = newest_jobs(found), .part = {}, .changed = {}};

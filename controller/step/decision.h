@@ -35,4 +35,17 @@ inline const wire::ActiveMemory* active_in(const wire::Observation& observation,
   return nullptr;
 }
 
+// What a policy is asked with. A session that is learned from draws its choices.
+inline StepContext context_of(const Session& session, const wire::Observation& observation,
+                              std::size_t slot, std::span<const float> query) {
+  return {.session = session.open.session,
+          .step = observation.step,
+          .seed = slot_seed(session.open.seed, slot),
+          .entropy = observation.entropy,
+          .surprise = observation.surprise,
+          .steps_since_swap = observation.steps_since_swap,
+          .query = query,
+          .explore = session.open.explore || session.recorder.has_value()};
+}
+
 }  // namespace memslot

@@ -111,14 +111,7 @@ StepHandler::Decision StepHandler::decide_learned(Session& session,
                               .draw = false,
                               .swap_cost = task.swap_cost});
   if (!same_space) own_keys_.score(whitening, learned.space, query, list, deadline);
-  const StepContext context{.session = session.open.session,
-                            .step = observation.step,
-                            .seed = slot_seed(session.open.seed, slot),
-                            .entropy = observation.entropy,
-                            .surprise = observation.surprise,
-                            .steps_since_swap = observation.steps_since_swap,
-                            .query = query,
-                            .explore = session.open.explore || session.recorder.has_value()};
+  const StepContext context = context_of(session, observation, slot, query);
   const Choice choice = session.policy->choose(context, list.candidates);
   if (session.recorder) record(session, context, list, choice);
   return Decision::of(choice, list);

@@ -160,14 +160,7 @@ StepHandler::Decision StepHandler::decide(Session& session, const wire::Observat
                                         .query = query.whitened,
                                         .current = active == nullptr ? MemoryRef{} : active->ref,
                                         .limit = options_.candidates});
-  const StepContext context{.session = session.open.session,
-                            .step = observation.step,
-                            .seed = slot_seed(session.open.seed, slot),
-                            .entropy = observation.entropy,
-                            .surprise = observation.surprise,
-                            .steps_since_swap = observation.steps_since_swap,
-                            .query = query.whitened,
-                            .explore = session.open.explore};
+  const StepContext context = context_of(session, observation, slot, query.whitened);
   return Decision::of(session.policy->choose(context, list.candidates), list);
 }
 

@@ -88,7 +88,6 @@ struct SoftmaxRow {
   float rescale = 0;         // e^(m before the last block - m): for sums over the blocks before
   std::int32_t argmax = -1;  // lowest on ties
 
-  float log_sum() const { return highest + std::log(sum); }
   float nll() const { return std::log(sum) - (target - highest); }
   float entropy() const { return std::max(0.0f, std::log(sum) - weighted / sum); }
 };

@@ -51,10 +51,11 @@ HWY_INLINE float exponential_sum(const float* x, std::size_t n, float highest, U
   VF sums[2] = {hn::Zero(d), hn::Zero(d)};
   const auto step = [&](std::size_t i, std::size_t turn) {
     const std::size_t count = n - i;
-    // In this order a NaN stays one in z: x86 gives the second operand then.
+    // A NaN stays one: in z, since x86 gives the second operand then, and in the sum by z's part in
+    // it, since Exp makes it 0. Else e + 0 z is e.
     const VF z = hn::Max(lowest, hn::Sub(load_part(d, x + i, count), top));
     const VF e = hn::IfThenElseZero(hn::FirstN(d, count), hn::Exp(d, z));
-    sums[turn] = hn::Add(sums[turn], e);
+    sums[turn] = hn::Add(sums[turn], hn::MulAdd(z, hn::Zero(d), e));
     use(i, count, z, e, turn);
   };
   std::size_t i = 0;

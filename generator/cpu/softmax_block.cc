@@ -42,8 +42,7 @@ void add_block(const float* x, std::size_t n, std::int64_t first, SoftmaxRow& ro
       });
   row.weighted = row.rescale * (row.weighted - moved * row.sum) +
                  sum_lanes(d, hn::Add(weighted[0], weighted[1]));
-  // e^NaN is 0 in hn::Exp: only z shows what is not a number.
-  row.sum = std::isnan(row.weighted) ? row.weighted : row.rescale * row.sum + sum;
+  row.sum = row.rescale * row.sum + sum;
 }
 
 template <class Out>

@@ -43,11 +43,6 @@ void in_chunks(std::int64_t rows, GateSlices& gate, Fn&& fn) {
 
 }  // namespace
 
-std::int64_t UpperLayers::wide_cols() const {
-  const ModelConfig& c = gpt_.config();
-  return c.mlp_form == MlpForm::kSwiGlu ? 2 * c.d_ff : c.d_ff;
-}
-
 Status UpperLayers::reserve(std::int64_t readings, std::int64_t length) {
   const ModelConfig& c = gpt_.config();
   const DType act = gpt_.activation_dtype(), f32 = DType::kF32;
@@ -57,7 +52,7 @@ Status UpperLayers::reserve(std::int64_t readings, std::int64_t length) {
   MEMSLOT_TRY(space_.reserve(kNormed, act, chunk, c.d_model));
   MEMSLOT_TRY(space_.reserve(kQkv, f32, rows, qkv));
   MEMSLOT_TRY(space_.reserve(kAttended, act, rows, c.q_width()));
-  MEMSLOT_TRY(space_.reserve(kWide, f32, chunk, wide_cols()));
+  MEMSLOT_TRY(space_.reserve(kWide, f32, chunk, c.mlp_width()));
   MEMSLOT_TRY(space_.reserve(kGated, act, chunk, c.d_ff));
   MEMSLOT_TRY(space_.reserve(kKv, act, 2 * readings * length, c.kv_width()));
   MEMSLOT_TRY(space_.reserve(kHidden, act, rows, c.d_model));
@@ -132,7 +127,7 @@ void UpperLayers::feed_forward(int layer, Matrix x, GateSlices& gate) {
   const bool is_slot = std::find(slots.begin(), slots.end(), layer) != slots.end();
   in_chunks(x.rows, gate, [&](std::int64_t first, std::int64_t count) {
     const Matrix normed = space_.matrix(kNormed, act, count, c.d_model);
-    const Matrix wide = space_.matrix(kWide, DType::kF32, count, wide_cols());
+    const Matrix wide = space_.matrix(kWide, DType::kF32, count, c.mlp_width());
     const Matrix gated = space_.matrix(kGated, act, count, c.d_ff);
     gpt_.norm(x.slice_rows(first, count), w.mlp_norm, w.mlp_norm_bias, normed);
     backend.linear(normed, *w.mlp.gate_up, wide, floats(w.mlp.up_bias), /*accumulate=*/false);

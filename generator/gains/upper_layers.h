@@ -53,7 +53,6 @@ class UpperLayers {
   void feed_forward(int layer, Matrix x, GateSlices& gate);
   void fold(Matrix x, std::span<const std::int32_t> targets, std::span<SoftmaxRow> sums,
             GateSlices& gate);
-  std::int64_t wide_cols() const;
   Status slice_output();
 
   struct OutputBlock {

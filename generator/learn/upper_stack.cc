@@ -104,11 +104,6 @@ Status UpperStack::load_head(const ModelFile& file) {
   return ok();
 }
 
-std::int64_t UpperStack::wide_cols() const {
-  const ModelConfig& c = gpt_.config();
-  return c.mlp_form == MlpForm::kSwiGlu ? 2 * c.d_ff : c.d_ff;
-}
-
 Status UpperStack::reserve(std::int64_t rows) {
   if (rows <= reserved_) return ok();
   const ModelConfig& c = gpt_.config();
@@ -118,7 +113,7 @@ Status UpperStack::reserve(std::int64_t rows) {
   MEMSLOT_TRY(space_.reserve(kNormed, act, rows, d));
   MEMSLOT_TRY(space_.reserve(kQkv, f32, rows, qkv));
   MEMSLOT_TRY(space_.reserve(kAttended, act, rows, q));
-  MEMSLOT_TRY(space_.reserve(kWide, f32, rows, wide_cols()));
+  MEMSLOT_TRY(space_.reserve(kWide, f32, rows, c.mlp_width()));
   MEMSLOT_TRY(space_.reserve(kGated, act, rows, c.d_ff));
   MEMSLOT_TRY(space_.reserve(kKv, act, 2 * rows, c.kv_width()));
   MEMSLOT_TRY(space_.reserve(kHidden, act, rows, d));
@@ -127,7 +122,7 @@ Status UpperStack::reserve(std::int64_t rows) {
   MEMSLOT_TRY(space_.reserve(kDHidden, f32, rows, d));
   MEMSLOT_TRY(space_.reserve(kTargetRows, f32, rows, d));
   MEMSLOT_TRY(space_.reserve(kLow, act, rows, std::max<std::int64_t>(d, qkv)));
-  MEMSLOT_TRY(space_.reserve(kDWide, act, rows, wide_cols()));
+  MEMSLOT_TRY(space_.reserve(kDWide, act, rows, c.mlp_width()));
   MEMSLOT_TRY(space_.reserve(kDQkv, f32, rows, qkv));
   MEMSLOT_TRY(space_.reserve(kDAttended, f32, rows, std::max<std::int64_t>(q, c.d_ff)));
   for (int i = 0; i < upper(); ++i) {
@@ -135,7 +130,7 @@ Status UpperStack::reserve(std::int64_t rows) {
     MEMSLOT_TRY(space_.reserve(first, f32, rows, d));
     MEMSLOT_TRY(space_.reserve(first + 1, f32, rows, qkv));
     MEMSLOT_TRY(space_.reserve(first + 2, f32, rows, d));
-    MEMSLOT_TRY(space_.reserve(first + 3, f32, rows, wide_cols()));
+    MEMSLOT_TRY(space_.reserve(first + 3, f32, rows, c.mlp_width()));
   }
   reserved_ = rows;
   return ok();
@@ -148,7 +143,7 @@ UpperStack::Saved UpperStack::saved(int index, std::int64_t rows) const {
   return {space_.matrix(first, f32, rows, c.d_model),
           space_.matrix(first + 1, f32, rows, c.q_width() + 2 * c.kv_width()),
           space_.matrix(first + 2, f32, rows, c.d_model),
-          space_.matrix(first + 3, f32, rows, wide_cols())};
+          space_.matrix(first + 3, f32, rows, c.mlp_width())};
 }
 
 // All sequences share one key/value buffer, cut by rows; every layer overwrites it.
@@ -182,7 +177,7 @@ void UpperStack::forward_layer(int l, Matrix x, Saved* keep,
                          ? keep->qkv
                          : space_.matrix(kQkv, DType::kF32, rows, c.q_width() + 2 * c.kv_width());
   const Matrix wide =
-      keep != nullptr ? keep->wide : space_.matrix(kWide, DType::kF32, rows, wide_cols());
+      keep != nullptr ? keep->wide : space_.matrix(kWide, DType::kF32, rows, c.mlp_width());
   const Matrix attended = space_.matrix(kAttended, act, rows, c.q_width());
   const Matrix gated = space_.matrix(kGated, act, rows, c.d_ff);
   if (keep != nullptr) backend.copy(x, keep->x);
@@ -226,7 +221,7 @@ void UpperStack::backward_layer(int l, const Saved& saved, Matrix dx,
   const Matrix low = space_.matrix(kLow, act, rows, d);
   const Matrix dnormed = space_.matrix(kDHidden, DType::kF32, rows, d);
   const Matrix dgated = space_.matrix(kDAttended, DType::kF32, rows, c.d_ff);
-  const Matrix dwide = space_.matrix(kDWide, act, rows, wide_cols());
+  const Matrix dwide = space_.matrix(kDWide, act, rows, c.mlp_width());
   backend.copy(dx, low);
   backend.linear(low, *t.down, dgated, nullptr, /*accumulate=*/false);
   if (c.mlp_form == MlpForm::kSwiGlu) {

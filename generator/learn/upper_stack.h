@@ -78,7 +78,6 @@ class UpperStack {
   Status load(const ModelFile& file);
   Status load_head(const ModelFile& file);
   int upper() const { return gpt_.config().layers - 1 - layer_; }
-  std::int64_t wide_cols() const;
   Saved saved(int upper_index, std::int64_t rows) const;
   std::vector<AttentionSpan> spans(const LossRows& batch) const;
   void forward_layer(int l, Matrix x, Saved* keep, const std::vector<AttentionSpan>& spans,

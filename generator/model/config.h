@@ -39,6 +39,8 @@ struct ModelConfig {
 
   int q_width() const { return heads * head_dim; }
   int kv_width() const { return kv_heads * head_dim; }
+  // Columns that an MLP's first map gives: gate and up, or up alone.
+  int mlp_width() const { return mlp_form == MlpForm::kSwiGlu ? 2 * d_ff : d_ff; }
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 

@@ -20,7 +20,7 @@ int Gpt::Impl::slot_at(int layer) const {
 
 Status Gpt::Impl::make_scratch() {
   const std::int64_t d = config.d_model, q = config.q_width();
-  const std::int64_t up = config.mlp_form == MlpForm::kSwiGlu ? 2 * config.d_ff : config.d_ff;
+  const std::int64_t up = config.mlp_width();
   struct Part {
     Matrix* matrix;
     DType dtype;

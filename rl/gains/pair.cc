@@ -18,22 +18,6 @@ void on_interrupt(int) { g_interrupted = 1; }
 constexpr std::chrono::milliseconds kPoll{50};
 constexpr std::chrono::hours kForever{24 * 365};
 
-Result<std::unique_ptr<Channel>> open_channel(const PairConfig& config) {
-  ClientOptions options;
-  options.endpoint = config.endpoint;
-  if (!config.key_file.empty()) {
-    MEMSLOT_TRY(auto keys, read_keys(config.key_file));
-    options.keys = std::move(keys);
-  }
-  options.server_key = config.server_key;
-  if (config.server_key.starts_with('@')) {
-    MEMSLOT_TRY(const auto keys, read_public_keys(config.server_key.substr(1)));
-    if (keys.size() != 1) return invalid("--server-key file", "one key", keys.size());
-    options.server_key = keys.front();
-  }
-  return connect_channel(options);
-}
-
 Result<std::shared_ptr<nlohmann::json>> parsed(const std::string& text) {
   auto json = std::make_shared<nlohmann::json>(nlohmann::json::parse(text, nullptr, false));
   if (json->is_discarded()) return corrupt("controller's reply", "JSON", text.substr(0, 80));
@@ -53,7 +37,9 @@ Pair::~Pair() {
 }
 
 Status Pair::open() {
-  MEMSLOT_TRY(auto channel, open_channel(config_));
+  MEMSLOT_TRY(const auto link,
+              client_options(config_.endpoint, config_.key_file, config_.server_key));
+  MEMSLOT_TRY(auto channel, connect_channel(link));
   RpcOptions options;
   options.hello.role = wire::PeerRole::kClient;
   options.hello.incarnation = random_nonce();

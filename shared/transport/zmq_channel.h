@@ -65,6 +65,10 @@ struct ClientOptions {
 Result<std::unique_ptr<Channel>> bind_channel(const ServerOptions& options);
 // Does not wait for the server. kInvalidArgument, kPermission, kIo.
 Result<std::unique_ptr<Channel>> connect_channel(const ClientOptions& options);
+// From a program's options. `key_file`: "" without CURVE; `server_key`: Z85, or @FILE that holds
+// one key (kInvalidArgument where it holds more). Also what reading the files answers.
+Result<ClientOptions> client_options(const std::string& endpoint, const std::string& key_file,
+                                     const std::string& server_key);
 
 // True unless the endpoint is ipc or on the loopback interface (127.0.0.0/8, localhost).
 bool require_curve(std::string_view endpoint);

@@ -144,4 +144,22 @@ Error socket_error(const std::string& what, const std::string& endpoint, int err
 }
 
 }  // namespace zmq_internal
+
+Result<ClientOptions> client_options(const std::string& endpoint, const std::string& key_file,
+                                     const std::string& server_key) {
+  ClientOptions options;
+  options.endpoint = endpoint;
+  if (!key_file.empty()) {
+    MEMSLOT_TRY(auto pair, read_keys(key_file));
+    options.keys = std::move(pair);
+  }
+  options.server_key = server_key;
+  if (server_key.starts_with('@')) {
+    MEMSLOT_TRY(const auto keys, read_public_keys(server_key.substr(1)));
+    if (keys.size() != 1) return invalid("--server-key file", "one key", keys.size());
+    options.server_key = keys.front();
+  }
+  return options;
+}
+
 }  // namespace memslot

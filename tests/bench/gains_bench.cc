@@ -28,17 +28,11 @@
 #include "shared/base/clock.h"
 #include "shared/memory/layout/lora.h"
 #include "tests/bench/bf16_peak.h"
+#include "tests/bench/must.h"
 #include "tests/bench/timing_backend.h"
 
 namespace memslot::bench {
 namespace {
-
-template <class T>
-T must(Result<T> result) {
-  if (result) return std::move(result).value();
-  std::fprintf(stderr, "gains_bench: %s\n", result.error().message.c_str());
-  std::exit(1);
-}
 
 struct Options {
   std::string model;

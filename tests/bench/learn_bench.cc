@@ -19,22 +19,11 @@
 #include "generator/learn/trainer.h"
 #include "generator/learn/upper_stack.h"
 #include "shared/base/clock.h"
+#include "tests/bench/must.h"
 #include "tests/bench/timing_backend.h"
 
 namespace memslot::bench {
 namespace {
-
-template <class T>
-T must(Result<T> result) {
-  if (result) return std::move(result).value();
-  std::fprintf(stderr, "learn_bench: %s\n", result.error().message.c_str());
-  std::exit(1);
-}
-void must(Status status) {
-  if (status) return;
-  std::fprintf(stderr, "learn_bench: %s\n", status.error().message.c_str());
-  std::exit(1);
-}
 
 struct Options {
   std::string model;

@@ -19,17 +19,11 @@
 #include "generator/slot/slot.h"
 #include "shared/base/clock.h"
 #include "shared/base/digest.h"
+#include "tests/bench/must.h"
 #include "tests/bench/sample_texts.h"
 
 namespace memslot::bench {
 namespace {
-
-template <class T>
-T must(Result<T> result) {
-  if (result) return std::move(result).value();
-  std::fprintf(stderr, "recipe_report: %s\n", result.error().message.c_str());
-  std::exit(1);
-}
 
 struct Options {
   std::string model, samples, control = "development";

@@ -5,6 +5,7 @@
 
 #include "controller/step/step_handler.h"
 #include "tests/controller/learned.h"
+#include "tests/controller/opening.h"
 
 namespace memslot {
 namespace {
@@ -20,17 +21,6 @@ struct LearnedStepTest : testing::Test {
     }
     ASSERT_TRUE(keeper.build());
     shelf.publish(cosine_checkpoint(20).bytes(), "file", "", kFarDeadline).value();
-  }
-  wire::OpenSession session(const std::string& policy, std::uint64_t number = 5) const {
-    wire::OpenSession open;
-    open.session = number;
-    open.incarnation = 9;
-    open.model = slot_signature().model;
-    open.slots = {{.layer = 3, .form = MlpForm::kSwiGlu, .d_model = kDim, .d_ff = 16}};
-    open.namespaces = {"default"};
-    open.policy = policy;
-    open.seed = 7;
-    return open;
   }
   wire::Observation observe(std::uint64_t step, unsigned near, const MemoryRef& active = {}) const {
     wire::Observation o;
@@ -65,14 +55,14 @@ struct LearnedStepTest : testing::Test {
 };
 
 TEST_F(LearnedStepTest, ASessionThatNamesNoneHasTheLoadedOneAndIsToldItsDigest) {
-  EXPECT_EQ(opened(steps, session("")), "learned:" + shelf.head()->digest);
+  EXPECT_EQ(opened(steps, opening("")), "learned:" + shelf.head()->digest);
   const auto d = step(steps, observe(0, 4));
   EXPECT_EQ(d.actions[0].action, ActionKind::kUse);
   EXPECT_EQ(d.actions[0].ref.id, "m4");
 }
 
 TEST_F(LearnedStepTest, WhereItDoesNotFitTheDefaultIsNearestAndAskingForItIsAnError) {
-  auto other = session("");
+  auto other = opening("");
   other.slots[0].layer = 4;
   EXPECT_EQ(opened(steps, other), "nearest");
   other.session = 6;
@@ -86,20 +76,20 @@ TEST_F(LearnedStepTest, WhereItDoesNotFitTheDefaultIsNearestAndAskingForItIsAnEr
 TEST_F(LearnedStepTest, WithoutALoadedOneAskingForItIsAnErrorThatSaysWhatToDo) {
   PolicyShelf empty{documents, bank.clock(), {}};
   StepHandler bare{bank.bank(), keeper, payloads, sessions, {.default_policy = "auto"}, {&empty}};
-  const auto refused = bare.open(kPeer, session("learned"), kFarDeadline);
+  const auto refused = bare.open(kPeer, opening("learned"), kFarDeadline);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kNotFound);
   EXPECT_NE(refused.error().message.find("policy load"), std::string::npos);
-  EXPECT_EQ(opened(bare, session("")), "nearest");
+  EXPECT_EQ(opened(bare, opening("")), "nearest");
 }
 
 TEST_F(LearnedStepTest, ASessionFinishesOnTheSnapshotAndWhiteningItBeganWith) {
   // What the whole session would have been told had nothing been loaded.
   std::vector<wire::Directive> wanted;
-  opened(steps, session(""));
+  opened(steps, opening(""));
   for (std::uint64_t t = 0; t < 6; ++t) wanted.push_back(step(steps, observe(t, 1)));
   sessions.close(5);
-  opened(steps, session(""));
+  opened(steps, opening(""));
   for (std::uint64_t t = 0; t < 6; ++t) {
     if (t == 3) {
       // The contrary, in another whitening, which the index takes over.
@@ -109,18 +99,18 @@ TEST_F(LearnedStepTest, ASessionFinishesOnTheSnapshotAndWhiteningItBeganWith) {
       for (int i = 0; i < 500 && !keeper.adopt(); ++i) {
         std::this_thread::sleep_for(std::chrono::milliseconds(2));
       }
-      ASSERT_EQ(keeper.index().whitening_digest(space_of(session(""), session("").slots[0])),
+      ASSERT_EQ(keeper.index().whitening_digest(space_of(opening(""), opening("").slots[0])),
                 other.value()->space);
     }
     const auto got = step(steps, observe(t, 1));
     EXPECT_EQ(got.actions, wanted[t].actions) << t;
     EXPECT_NEAR(got.log_prob, wanted[t].log_prob, 1e-5) << t;
   }
-  EXPECT_EQ(opened(steps, session("", 8)), "learned:" + shelf.head()->digest);
+  EXPECT_EQ(opened(steps, opening("", 8)), "learned:" + shelf.head()->digest);
 }
 
 TEST_F(LearnedStepTest, ARestartedControllerGoesOnWithTheSnapshotBitForBit) {
-  const std::string spec = opened(steps, session(""));
+  const std::string spec = opened(steps, opening(""));
   for (std::uint64_t t = 0; t < 3; ++t) step(steps, observe(t, 2));
   const auto wanted = step(steps, observe(3, 2));
   shelf.publish(cosine_checkpoint(-20, 2).bytes(), "online", "", kFarDeadline).value();
@@ -132,7 +122,7 @@ TEST_F(LearnedStepTest, ARestartedControllerGoesOnWithTheSnapshotBitForBit) {
   SessionTable sessions2{4};
   StepHandler steps2{bank.bank(), keeper2, payloads, sessions2, {.default_policy = "auto"},
                      {&shelf2}};
-  EXPECT_EQ(opened(steps2, session(spec)), spec);
+  EXPECT_EQ(opened(steps2, opening(spec)), spec);
   auto whole = observe(3, 2);
   whole.whole_window = true;
   EXPECT_EQ(step(steps2, whole), wanted);
@@ -145,7 +135,7 @@ TEST_F(LearnedStepTest, TheIndexThatFollowsThePolicyGivesItsSimilaritiesItself) 
   for (int i = 0; i < 500 && !keeper.adopt(); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
-  const SpaceKey space = space_of(session(""), session("").slots[0]);
+  const SpaceKey space = space_of(opening(""), opening("").slots[0]);
   EXPECT_EQ(keeper.index().whitening_digest(space), shelf.head()->space);
   for (unsigned i = 20; i < 60; ++i) {
     const auto v =
@@ -153,7 +143,7 @@ TEST_F(LearnedStepTest, TheIndexThatFollowsThePolicyGivesItsSimilaritiesItself) 
     keeper.changed(v.ref);
   }
   EXPECT_FALSE(keeper.index().refit_due());
-  opened(steps, session(""));
+  opened(steps, opening(""));
   EXPECT_EQ(step(steps, observe(0, 33)).actions[0].ref.id, "m33");
 }
 
@@ -164,7 +154,7 @@ TEST_F(LearnedStepTest, AnEmptyBankAndABankOfOneAreAnswered) {
   PayloadCache no_payloads{empty.bank(), 1 << 20};
   SessionTable table{4};
   StepHandler bare{empty.bank(), none, no_payloads, table, {.default_policy = "auto"}, {&shelf}};
-  opened(bare, session(""));
+  opened(bare, opening(""));
   auto d = step(bare, observe(0, 1));
   EXPECT_EQ(d.actions[0].action, ActionKind::kKeep);
   EXPECT_EQ(d.candidates, 1u);
@@ -178,7 +168,7 @@ TEST_F(LearnedStepTest, AMemoryThatIsErasedBetweenTheListAndItsPayloadIsKeptOut)
   keeper.pin(std::make_shared<CandidateIndex::Pinned>(
       CandidateIndex::Pinned{"", -1, shelf.head()->checkpoint.whitening}));
   ASSERT_TRUE(keeper.build());
-  opened(steps, session(""));
+  opened(steps, opening(""));
   ASSERT_TRUE(bank.bank().erase({.ns = "default", .id = "m4"}, kFarDeadline));
   const auto d = step(steps, observe(0, 4));  // the index has not heard of it
   EXPECT_EQ(d.actions[0].action, ActionKind::kKeep);
@@ -214,7 +204,7 @@ struct OnlineStepTest : LearnedStepTest {
 };
 
 TEST_F(OnlineStepTest, AReadingSessionGivesItsEpisodeToTheLearner) {
-  opened(online, session(""));
+  opened(online, opening(""));
   for (std::uint64_t t = 0; t < 5; ++t) run(t, 0.5f);
   EXPECT_EQ(learning.view().queued, 0u);
   close(5, 0.5f, false);
@@ -222,13 +212,13 @@ TEST_F(OnlineStepTest, AReadingSessionGivesItsEpisodeToTheLearner) {
 }
 
 TEST_F(OnlineStepTest, ALongTextIsHandedOverInPieces) {
-  opened(online, session(""));
+  opened(online, opening(""));
   for (std::uint64_t t = 0; t <= 2 * EpisodeRecorder::kMeasuredSteps; ++t) run(t, 0.5f);
   EXPECT_EQ(learning.view().queued, 2u);
 }
 
 TEST_F(OnlineStepTest, WhatWasMissedPinnedOrNotFiniteTrainsNothing) {
-  opened(online, session(""));
+  opened(online, opening(""));
   run(0, 0.5f);
   run(1, 0.5f, false, wire::ActiveReason::kMissedDeadline);
   run(2, std::numeric_limits<float>::quiet_NaN());
@@ -238,7 +228,7 @@ TEST_F(OnlineStepTest, WhatWasMissedPinnedOrNotFiniteTrainsNothing) {
 }
 
 TEST_F(OnlineStepTest, WhatWasWrittenWaitsForFeedbackAndIsDurableOnceJudged) {
-  opened(online, session(""));
+  opened(online, opening(""));
   for (std::uint64_t t = 0; t < 4; ++t) run(t, std::nullopt, t > 0);
   close(4, std::nullopt, true);
   EXPECT_EQ(learning.view().queued, 0u);
@@ -264,7 +254,7 @@ TEST_F(OnlineStepTest, ItsGainIsCountedAboveTheGenericOne) {
   Checkpoint c = cosine_checkpoint(20);
   c.task.generic_gain = 0.2f;
   shelf.publish(c.bytes(), "file", "", kFarDeadline).value();
-  opened(online, session(""));
+  opened(online, opening(""));
   for (std::uint64_t t = 0; t < 4; ++t) run(t, 0.5f);
   const auto known = keeper.index().find("default", active.id);
   ASSERT_NE(known, nullptr);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/controller/memories.h"
+#include "tests/controller/opening.h"
 
 namespace memslot {
 namespace {
@@ -24,17 +25,6 @@ class StepHandlerTest : public testing::Test {
                           .keys = keys_around(centre_of(number), 6, 0.1f, rng_),
                           .signature = signature,
                           .value = static_cast<float>(number) + 0.5f});
-  }
-  wire::OpenSession session(const std::string& policy = "nearest:0.2", std::uint64_t number = 5) {
-    wire::OpenSession open;
-    open.session = number;
-    open.incarnation = 9;
-    open.model = slot_signature().model;
-    open.slots = {{.layer = 3, .form = MlpForm::kSwiGlu, .d_model = kDim, .d_ff = 16}};
-    open.namespaces = {"default"};
-    open.policy = policy;
-    open.seed = 7;
-    return open;
   }
   void open(const wire::OpenSession& request) {
     const auto opened = steps_.open(kPeer, request, kFarDeadline);
@@ -79,7 +69,7 @@ class StepHandlerTest : public testing::Test {
 };
 
 TEST_F(StepHandlerTest, AnswersTheNearestMemoryWithItsPayload) {
-  open(session());
+  open(opening());
   const auto plan = step(observe(0, 4));
   ASSERT_EQ(plan.directive.actions.size(), 1u);
   const wire::SlotAction& action = plan.directive.actions[0];
@@ -93,7 +83,7 @@ TEST_F(StepHandlerTest, AnswersTheNearestMemoryWithItsPayload) {
 }
 
 TEST_F(StepHandlerTest, LeavesThePayloadOutWhereItIsResident) {
-  open(session());
+  open(opening());
   auto observation = observe(0, 4);
   observation.residents = {.epoch = 3, .base_epoch = 0, .added = {{0, ref("m4")}}, .removed = {}};
   const auto plan = step(observation);
@@ -106,7 +96,7 @@ TEST_F(StepHandlerTest, LeavesThePayloadOutWhereItIsResident) {
 }
 
 TEST_F(StepHandlerTest, FollowsTheResidentSetByDeltas) {
-  open(session());
+  open(opening());
   auto first = observe(0, 4);
   first.residents = {
       .epoch = 3, .base_epoch = 0, .added = {{0, ref("m4")}, {0, ref("m5")}}, .removed = {}};
@@ -126,7 +116,7 @@ TEST_F(StepHandlerTest, FollowsTheResidentSetByDeltas) {
 }
 
 TEST_F(StepHandlerTest, AsksForTheWholeResidentSetWhenADeltaDoesNotFit) {
-  open(session());
+  open(opening());
   auto lost = observe(0, 4);
   lost.residents = {.epoch = 8, .base_epoch = 7, .added = {{0, ref("m4")}}, .removed = {}};
   const auto plan = step(lost);
@@ -139,14 +129,14 @@ TEST_F(StepHandlerTest, AsksForTheWholeResidentSetWhenADeltaDoesNotFit) {
 }
 
 TEST_F(StepHandlerTest, KeepsWhatIsActiveAlready) {
-  open(session());
+  open(opening());
   const auto plan = step(observe(0, 4, ref("m4")));
   EXPECT_EQ(plan.directive.actions[0].action, ActionKind::kKeep);
   EXPECT_TRUE(plan.parts.empty());
 }
 
 TEST_F(StepHandlerTest, GoesBackToBaseWhereNothingIsNear) {
-  open(session("nearest:0.99"));
+  open(opening("nearest:0.99"));
   const auto away = step(observe(0, 77, ref("m4")));
   EXPECT_EQ(away.directive.actions[0].action, ActionKind::kBase);
   const auto still = step(observe(1, 77));
@@ -154,7 +144,7 @@ TEST_F(StepHandlerTest, GoesBackToBaseWhereNothingIsNear) {
 }
 
 TEST_F(StepHandlerTest, KeepsWhatTheUserPinned) {
-  open(session("random"));
+  open(opening("random"));
   for (std::uint64_t i = 0; i < 20; ++i) {
     auto observation = observe(i, 4, ref("m1"));
     observation.active[0].reason = wire::ActiveReason::kPinned;
@@ -163,7 +153,7 @@ TEST_F(StepHandlerTest, KeepsWhatTheUserPinned) {
 }
 
 TEST_F(StepHandlerTest, TakesTheNewVersionOfAMemory) {
-  open(session());
+  open(opening());
   EXPECT_EQ(step(observe(0, 4)).directive.actions[0].ref, ref("m4"));
   keeper_.changed(publish("m4", 4).ref);
   const auto plan = step(observe(1, 4, ref("m4")));
@@ -172,7 +162,7 @@ TEST_F(StepHandlerTest, TakesTheNewVersionOfAMemory) {
 }
 
 TEST_F(StepHandlerTest, RepeatsTheDirectiveOfTheSameStepWithItsPayload) {
-  open(session("random"));
+  open(opening("random"));
   for (std::uint64_t i = 0; i < 12; ++i) {
     const auto first = step(observe(i, 4));
     const auto again = step(observe(i, 6, ref("m2")));  // whatever a retry says
@@ -189,7 +179,7 @@ TEST_F(StepHandlerTest, RepeatsTheDirectiveOfTheSameStepWithItsPayload) {
 }
 
 TEST_F(StepHandlerTest, DecidesTheSameAfterARestart) {
-  open(session("random"));
+  open(opening("random"));
   std::vector<MemoryRef> before;
   for (std::uint64_t i = 0; i < 10; ++i)
     before.push_back(step(observe(i, 4)).directive.actions[0].ref);
@@ -198,14 +188,14 @@ TEST_F(StepHandlerTest, DecidesTheSameAfterARestart) {
   ASSERT_TRUE(keeper.build());
   StepHandler restarted(bank_.bank(), keeper, payloads_, sessions, {});
   ASSERT_FALSE(restarted.handle(kPeer, observe(9, 4), kFarDeadline));
-  ASSERT_TRUE(restarted.open(kPeer, session("random"), kFarDeadline));
+  ASSERT_TRUE(restarted.open(kPeer, opening("random"), kFarDeadline));
   const auto plan = restarted.handle(kPeer, observe(9, 4), kFarDeadline);
   ASSERT_TRUE(plan);
   EXPECT_EQ(plan.value().directive.actions[0].ref, before[9]);
 }
 
 TEST_F(StepHandlerTest, DropsAStepOlderThanTheNewest) {
-  open(session());
+  open(opening());
   step(observe(3, 4));
   expect_error(observe(2, 4), ErrorCode::kConflict);
   step(observe(9, 4));  // steps may be left out: a generator that missed deadlines
@@ -213,7 +203,7 @@ TEST_F(StepHandlerTest, DropsAStepOlderThanTheNewest) {
 
 TEST_F(StepHandlerTest, KnowsNoSessionThatWasNotOpenedByThisPeer) {
   expect_error(observe(0, 4), ErrorCode::kNotFound);
-  open(session());
+  open(opening());
   const auto other = steps_.handle("generator-2", observe(0, 4), kFarDeadline);
   ASSERT_FALSE(other);
   EXPECT_EQ(other.error().code, ErrorCode::kNotFound);
@@ -224,11 +214,11 @@ TEST_F(StepHandlerTest, KnowsNoSessionThatWasNotOpenedByThisPeer) {
 }
 
 TEST_F(StepHandlerTest, OpensTheSameSessionOnceAndRefusesAStolenNumber) {
-  open(session());
+  open(opening());
   step(observe(4, 4));
-  open(session());
+  open(opening());
   expect_error(observe(3, 4), ErrorCode::kConflict);  // it is still the old one
-  auto stolen = session();
+  auto stolen = opening();
   stolen.incarnation = 10;
   const auto refused = steps_.open("generator-2", stolen, kFarDeadline);
   ASSERT_FALSE(refused);
@@ -236,14 +226,14 @@ TEST_F(StepHandlerTest, OpensTheSameSessionOnceAndRefusesAStolenNumber) {
 }
 
 TEST_F(StepHandlerTest, RefusesMoreSessionsThanItsLimit) {
-  for (std::uint64_t i = 1; i <= 4; ++i) open(session("base", i));
-  const auto refused = steps_.open(kPeer, session("base", 5), kFarDeadline);
+  for (std::uint64_t i = 1; i <= 4; ++i) open(opening("base", i));
+  const auto refused = steps_.open(kPeer, opening("base", 5), kFarDeadline);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kOverloaded);
 }
 
 TEST_F(StepHandlerTest, RefusesObservationsThatDoNotFitTheSession) {
-  open(session());
+  open(opening());
   auto narrow = observe(0, 4);
   narrow.chunks[0].mean.pop_back();
   expect_error(narrow, ErrorCode::kMismatch);
@@ -258,15 +248,15 @@ TEST_F(StepHandlerTest, RefusesObservationsThatDoNotFitTheSession) {
 
 TEST_F(StepHandlerTest, OffersOnlyNamespacesOfTheSession) {
   keeper_.changed(publish("secret", 40, "private").ref);
-  open(session());
+  open(opening());
   EXPECT_NE(step(observe(0, 40)).directive.actions[0].ref.id, "secret");
-  auto allowed = session("nearest:0.2", 6);
+  auto allowed = opening("nearest:0.2", 6);
   allowed.namespaces = {"default", "private"};
   open(allowed);
   auto observation = observe(0, 40);
   observation.session = 6;
   EXPECT_EQ(step(observation).directive.actions[0].ref, ref("secret", 1, "private"));
-  auto blind = session("random", 7);
+  auto blind = opening("random", 7);
   blind.namespaces = {};
   open(blind);
   observation.session = 7;
@@ -278,15 +268,15 @@ TEST_F(StepHandlerTest, OffersOnlyMemoriesOfTheSessionsModelAndLayer) {
       publish("other-model", 41, "default", slot_signature(MemoryKind::kLora, "other")).ref);
   keeper_.changed(
       publish("other-layer", 41, "default", slot_signature(MemoryKind::kLora, "a model", 9)).ref);
-  open(session("random"));
+  open(opening("random"));
   EXPECT_EQ(step(observe(0, 41)).directive.candidates, 9u);
 }
 
 TEST_F(StepHandlerTest, NeverSwapsInAStatefulKindUnlessItIsNamed) {
   keeper_.changed(publish("state", 42, "default", slot_signature(MemoryKind::kDelta)).ref);
-  open(session());
+  open(opening());
   EXPECT_NE(step(observe(0, 42)).directive.actions[0].ref.id, "state");
-  open(session("fixed:default/state", 6));
+  open(opening("fixed:default/state", 6));
   auto observation = observe(0, 42);
   observation.session = 6;
   EXPECT_EQ(step(observation).directive.actions[0].ref, ref("state"));
@@ -294,7 +284,7 @@ TEST_F(StepHandlerTest, NeverSwapsInAStatefulKindUnlessItIsNamed) {
 
 TEST_F(StepHandlerTest, HoldsAFixedPolicyToItsMemoryAndVersion) {
   keeper_.changed(publish("m3", 3).ref);
-  open(session("fixed:m3@1"));
+  open(opening("fixed:m3@1"));
   const auto plan = step(observe(0, 6));
   EXPECT_EQ(plan.directive.actions[0].ref, ref("m3", 1));
   EXPECT_EQ(plan.directive.actions[0].part, 0);
@@ -303,7 +293,7 @@ TEST_F(StepHandlerTest, HoldsAFixedPolicyToItsMemoryAndVersion) {
 
 TEST_F(StepHandlerTest, RefusesToOpenWithAPolicyThatCannotBe) {
   const auto code = [&](const std::string& policy) {
-    const auto opened = steps_.open(kPeer, session(policy), kFarDeadline);
+    const auto opened = steps_.open(kPeer, opening(policy), kFarDeadline);
     return opened ? ErrorCode{} : opened.error().code;
   };
   EXPECT_EQ(code("best"), ErrorCode::kInvalidArgument);
@@ -316,7 +306,7 @@ TEST_F(StepHandlerTest, RefusesToOpenWithAPolicyThatCannotBe) {
 }
 
 TEST_F(StepHandlerTest, DrawsCandidatesBeforeTheFirstSummary) {
-  open(session("random"));
+  open(opening("random"));
   const auto plan = step(observe(0));
   EXPECT_EQ(plan.directive.candidates, 9u);
   EXPECT_LT(plan.directive.log_prob, 0.0f);
@@ -324,14 +314,14 @@ TEST_F(StepHandlerTest, DrawsCandidatesBeforeTheFirstSummary) {
 
 TEST_F(StepHandlerTest, BoundsTheNumberOfCandidates) {
   StepHandler few(bank_.bank(), keeper_, payloads_, sessions_, {.candidates = 4});
-  ASSERT_TRUE(few.open(kPeer, session("random"), kFarDeadline));
+  ASSERT_TRUE(few.open(kPeer, opening("random"), kFarDeadline));
   EXPECT_EQ(few.handle(kPeer, observe(0), kFarDeadline).value().directive.candidates, 4u);
   EXPECT_EQ(few.handle(kPeer, observe(1, 3, ref("m7")), kFarDeadline).value().directive.candidates,
             4u);
 }
 
 TEST_F(StepHandlerTest, LooksAtTheNewestTokensOfTheWindow) {
-  open(session());
+  open(opening());
   auto half = observe(0, 1);
   half.chunks[0].tokens = 16;
   step(half);
@@ -343,7 +333,7 @@ TEST_F(StepHandlerTest, LooksAtTheNewestTokensOfTheWindow) {
 }
 
 TEST_F(StepHandlerTest, AWholeWindowTakesThePlaceOfWhatWasKnown) {
-  open(session());
+  open(opening());
   step(observe(0, 1));
   auto part = observe(1, 2);
   part.chunks[0].tokens = 8;
@@ -354,7 +344,7 @@ TEST_F(StepHandlerTest, AWholeWindowTakesThePlaceOfWhatWasKnown) {
 }
 
 TEST_F(StepHandlerTest, CountsWhatWasActiveNotWhatWasAdvised) {
-  open(session());
+  open(opening());
   auto observation = observe(0, 4, ref("m2"));
   observation.gain = 0.5f;
   step(observation);
@@ -369,7 +359,7 @@ TEST_F(StepHandlerTest, CountsWhatWasActiveNotWhatWasAdvised) {
 }
 
 TEST_F(StepHandlerTest, KeepsWhatIsActiveWhenThePayloadCannotBeRead) {
-  open(session());
+  open(opening());
   ASSERT_TRUE(bank_.bank().erase(ref("m4"), kFarDeadline));  // the index does not know yet
   const auto plan = step(observe(0, 4));
   EXPECT_EQ(plan.directive.actions[0].action, ActionKind::kKeep);
@@ -378,7 +368,7 @@ TEST_F(StepHandlerTest, KeepsWhatIsActiveWhenThePayloadCannotBeRead) {
 }
 
 TEST_F(StepHandlerTest, FetchesByNameWhatTheSessionMaySee) {
-  open(session());
+  open(opening());
   const auto head = steps_.fetch(kPeer, {.session = 5, .ref = ref("m2", 0)}, kFarDeadline);
   ASSERT_TRUE(head);
   EXPECT_EQ(head.value().reply.version.ref, ref("m2"));

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <future>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -23,13 +24,17 @@ using nlohmann::json;
 struct TasksTest : testing::Test {
   TinyEngine tiny{{2}};
   std::vector<json> events;
+  std::function<void(const json&)> on_event = [](const json&) {};
   std::stop_source stop;
 
   void SetUp() override { tiny.connect(); }
   using Task = Result<std::string> (*)(const TaskContext&, std::string_view);
   Result<std::string> run(Task task, const json& arguments) {
     events.clear();
-    const auto keep = [&](std::string e) { events.push_back(json::parse(e)); };
+    const auto keep = [&](std::string e) {
+      events.push_back(json::parse(e));
+      on_event(events.back());
+    };
     return task({*tiny.engine, stop.get_token(), keep, keep}, arguments.dump());
   }
   json done(Task task, const json& arguments) { return json::parse(must(run(task, arguments))); }
@@ -115,13 +120,23 @@ TEST_F(TasksTest, EachStateOfAScheduleGoesBackToItsOwnMemory) {
   };
   std::vector<Back> backs;
   std::map<std::string, std::uint64_t> versions;
+  std::atomic<int> back_in_the_bank{0};
   tiny.controller.on_write_back = [&](const wire::WriteBack& back, const SharedBytes& payload) {
     MemoryVersion version = back.version;
     version.ref.version = 2 + versions[version.ref.id]++;
     backs.push_back({version.ref.id, back.expected, position_of(payload)});
     version.token = "token-" + version.ref.id + "-" + std::to_string(version.ref.version);
     tiny.controller.store({version, payload});
+    ++back_in_the_bank;
     return FakeController::Answer{wire::WriteBackReply{false, version}, {}};
+  };
+  // Step 3 asks for d again: only once its new version is in the bank is it certain to get that.
+  on_event = [&](const json& event) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (event["type"] == "step" && event["step"] == 2 && back_in_the_bank < 2 &&
+           std::chrono::steady_clock::now() < end) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
   };
   const json last = done(generate_task, {{"prompt", "hello"},
                                          {"memory", "d"},

@@ -8,29 +8,16 @@
 
 #include "tests/storage/child_process.h"
 #include "tests/storage/store_cases.h"
-#include "tests/support/test_seed.h"
+#include "tests/support/file_bytes.h"
 
 namespace memslot {
 namespace {
 
 namespace fs = std::filesystem;
+using testing_support::random_bytes;
+using testing_support::read_all;
 using testing_support::TemporaryFolder;
-
-std::vector<std::byte> random_bytes(std::size_t n) {
-  std::mt19937 rng(test_seed());
-  std::vector<std::byte> bytes(n);
-  for (auto& b : bytes) b = static_cast<std::byte>(rng());
-  return bytes;
-}
-
-std::string read_all(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-void write_all(const fs::path& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary) << bytes;
-}
+using testing_support::write_all;
 
 // Everything under a folder: path and content.
 std::set<std::pair<std::string, std::string>> contents(const fs::path& folder) {
