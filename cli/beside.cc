@@ -52,13 +52,13 @@ int become(const Program& program, const Context& context, Words words) {
   return out.fail({ErrorCode::kIo, path.value() + ": " + std::strerror(errno)});
 }
 
-// The options that all commands share.
-Words connection(const Context& context) {
+// The command's name and the options that all commands share.
+Words command_line(const std::string& name, const Context& context) {
   char timeout[32];
   std::snprintf(timeout, sizeof timeout, "%.3f",
                 std::chrono::duration<double>(context.client.timeout).count());
-  Words words = {"--endpoint", context.client.endpoint, "--namespace", context.ns, "--timeout",
-                 timeout};
+  Words words = {name,        "--endpoint", context.client.endpoint, "--namespace", context.ns,
+                 "--timeout", timeout};
   if (context.json) words.emplace_back("--json");
   if (!context.client.key_file.empty())
     words.insert(words.end(), {"--key", context.client.key_file});
@@ -100,9 +100,12 @@ void add_offline(CLI::App& app, Context& context) {
 }
 
 void add_gains(CLI::App& app, Context& context) {
-  add_passed_on(app, context, kGains, "gains",
-                "Learn the memories of a text and make their gain table (memslot gains --help)",
-                connection);
+  const auto add = [&](const std::string& name, const std::string& what) {
+    add_passed_on(app, context, kGains, name, what + " (memslot " + name + " --help)",
+                  [name](const Context& c) { return command_line(name, c); });
+  };
+  add("gains", "Learn the memories of a text and make their gain table");
+  add("measure", "What a policy's choices are worth without recomputing the cache");
 }
 
 }  // namespace memslot::cli

@@ -39,7 +39,7 @@ void add_jobs(CLI::App& app, Context& context);
 void add_policy(CLI::App& app, Context& context);
 void add_demo(CLI::App& app, Context& context);
 void add_keygen(CLI::App& app, Context& context);
-// train and eval: memslot-rl does them; gains: memslot-gains.
+// train and eval: memslot-rl does them; gains and measure: memslot-gains.
 void add_offline(CLI::App& app, Context& context);
 void add_gains(CLI::App& app, Context& context);
 

@@ -91,7 +91,6 @@ class Generate {
   std::unique_ptr<SessionRun> run_;
   std::unique_ptr<WriteBacks> write_backs_;
   std::size_t prompt_tokens_ = 0;
-  std::size_t next_forced_ = 0;
   std::uint64_t step_ = 0;
   double prefill_seconds_ = 0, decode_seconds_ = 0;
 };
@@ -150,17 +149,9 @@ Status Generate::start() {
 }
 
 Status Generate::apply_schedule() {
-  const auto& schedule = arguments_.schedule;
-  const auto due = [&] {
-    return next_forced_ < schedule.size() && schedule[next_forced_].step <= step_;
-  };
-  if (due()) {
-    MEMSLOT_TRY(write_back());  // what is swapped out takes its state home
-  }
-  for (; due(); ++next_forced_) {
-    MEMSLOT_TRY(run_->swap_to(schedule[next_forced_].memory));
-  }
-  return ok();
+  if (!run_->swap_due(arguments_.schedule, step_)) return ok();
+  MEMSLOT_TRY(write_back());  // what is swapped out takes its state home
+  return run_->swap_as(arguments_.schedule, step_);
 }
 
 Status Generate::write_back() {

@@ -21,6 +21,8 @@ class Score {
 
  private:
   bool advised() const { return arguments_.session.memory.kind == MemoryChoice::Kind::kAuto; }
+  // Whether steps matter: each is reported, with its gain.
+  bool stepwise() const { return advised() || !arguments_.schedule.empty(); }
   std::string text_of(const StepReport& report) const;
   json token_json(const TokenFigures& token) const;
   std::string scores() const;
@@ -29,6 +31,7 @@ class Score {
   const ScoreArguments arguments_;
   std::unique_ptr<SessionRun> run_;
   std::vector<TokenFigures> figures_;
+  json gains_ = json::array();  // of the steps, where they matter
   wire::ActiveMemory active_;
 };
 
@@ -69,12 +72,14 @@ std::string Score::scores() const {
   const auto mean = [](double sum, std::size_t n) {
     return n == 0 ? 0.0 : sum / static_cast<double>(n);
   };
-  return dump({{"type", "scores"},
-               {"tokens", std::move(tokens)},
-               {"nll", mean(nll, figures_.size())},
-               {"recall", mean(static_cast<double>(hits), counted)},
-               {"memory", memory_name(active_.ref)},
-               {"logits_xxh3", run_->session().logits_xxh3().hex()}});
+  json out = {{"type", "scores"},
+              {"tokens", std::move(tokens)},
+              {"nll", mean(nll, figures_.size())},
+              {"recall", mean(static_cast<double>(hits), counted)},
+              {"memory", memory_name(active_.ref)},
+              {"logits_xxh3", run_->session().logits_xxh3().hex()}};
+  if (stepwise()) out["gains"] = gains_;
+  return dump(out);
 }
 
 Result<std::string> Score::run() {
@@ -84,21 +89,25 @@ Result<std::string> Score::run() {
   RunOptions options;
   options.session = arguments_.session;
   options.deadline = arguments_.deadline;
-  options.with_base = advised();
+  options.with_base = stepwise();
+  options.needs_controller = !arguments_.schedule.empty();
   options.settings.digest_logits = true;
   options.settings.top_logits = arguments_.top_logits;
-  const int piece = advised() ? arguments_.session.step_tokens : kPiece;
+  const int piece = stepwise() ? arguments_.session.step_tokens : kPiece;
   MEMSLOT_TRY(run_, SessionRun::open(context_.engine, std::move(ids), std::move(options),
                                      [piece](Session& session) { return session.read(piece); }));
-  for (StepEnd end = StepEnd::kMore; end == StepEnd::kMore;) {
+  StepEnd end = StepEnd::kMore;
+  for (std::uint64_t step = 0; end == StepEnd::kMore; ++step) {
     if (context_.stop.stop_requested()) return Error{ErrorCode::kCancelled, "cancelled"};
+    MEMSLOT_TRY(run_->swap_as(arguments_.schedule, step));
     MEMSLOT_TRY(StepReport report, run_->steps().run_one());
     end = report.output.end;
     active_ = report.active[arguments_.session.slot];
-    if (advised()) {
+    if (stepwise()) {
       json event = step_event(report, arguments_.session.slot);
       event["text"] = text_of(report);
       context_.emit(dump(event));
+      gains_.push_back(report.gain ? json(*report.gain) : json());
     }
     for (TokenFigures& token : report.output.tokens) figures_.push_back(std::move(token));
   }

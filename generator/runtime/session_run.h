@@ -47,6 +47,16 @@ class SessionRun {
   Status prefill(const std::stop_token& stop);
   // From the next step on.
   Status swap_to(const MemoryChoice& memory);
+  // What a task's schedule, always the same, asks for before step `step`.
+  bool swap_due(const ForcedSwaps& schedule, std::uint64_t step) const {
+    return next_forced_ < schedule.size() && schedule[next_forced_].step <= step;
+  }
+  Status swap_as(const ForcedSwaps& schedule, std::uint64_t step) {
+    for (; swap_due(schedule, step); ++next_forced_) {
+      MEMSLOT_TRY(swap_to(schedule[next_forced_].memory));
+    }
+    return ok();
+  }
   // Of the slot that the arguments name; null for base and for what the controller chose.
   const MemoryVersion* named_version() const { return named_ ? &*named_ : nullptr; }
   // The session's state of that slot. kNotSupported for stateless kinds.
@@ -65,6 +75,7 @@ class SessionRun {
   std::unique_ptr<Selector> selector_;
   std::unique_ptr<StepLoop> steps_;
   std::optional<MemoryVersion> named_;
+  std::size_t next_forced_ = 0;  // into the task's schedule
 };
 
 }  // namespace memslot

@@ -50,10 +50,12 @@ void read_session(ArgumentReader& in, const std::string& memory, SessionArgument
     in.fail("argument kv", "activated or recompute", kv);
 }
 
-void read_schedule(ArgumentReader& in, const std::string& default_ns,
-                   std::vector<ForcedSwap>* out) {
+// After read_session(): with a schedule "auto" means base until the first swap.
+void read_schedule(ArgumentReader& in, SessionArguments* session, ForcedSwaps* out) {
   const nlohmann::json* list = in.take("schedule");
   if (list == nullptr) return;
+  const auto& namespaces = session->namespaces;
+  const std::string default_ns = namespaces.empty() ? "default" : namespaces.front();
   if (!list->is_array()) return in.wrong("schedule", "a list of {step, memory}", *list);
   for (const nlohmann::json& item : *list) {
     const bool formed = item.is_object() && item.size() == 2 && item.contains("step") &&
@@ -69,6 +71,9 @@ void read_schedule(ArgumentReader& in, const std::string& default_ns,
   }
   std::stable_sort(out->begin(), out->end(),
                    [](const ForcedSwap& a, const ForcedSwap& b) { return a.step < b.step; });
+  if (!out->empty() && session->memory.kind == MemoryChoice::Kind::kAuto) {
+    session->memory.kind = MemoryChoice::Kind::kBase;
+  }
 }
 
 void read_sampling(ArgumentReader& in, SamplingSettings* out) {
@@ -122,11 +127,7 @@ Result<GenerateArguments> generate_arguments(std::string_view json) {
   read_deadline(in, &out.deadline);
   in.flag("write_back", &out.write_back);
   in.integer("write_back_every", &out.write_back_every, 0, kMaxTokens);
-  const auto& namespaces = out.session.namespaces;
-  read_schedule(in, namespaces.empty() ? "default" : namespaces.front(), &out.schedule);
-  if (!out.schedule.empty() && out.session.memory.kind == MemoryChoice::Kind::kAuto) {
-    out.session.memory.kind = MemoryChoice::Kind::kBase;
-  }
+  read_schedule(in, &out.session, &out.schedule);
   MEMSLOT_TRY(in.finish());
   return out;
 }
@@ -138,6 +139,7 @@ Result<ScoreArguments> score_arguments(std::string_view json) {
   read_session(in, "base", &out.session);
   in.integer("top_logits", &out.top_logits, 0, 64);
   read_deadline(in, &out.deadline);
+  read_schedule(in, &out.session, &out.schedule);
   MEMSLOT_TRY(in.finish());
   return out;
 }

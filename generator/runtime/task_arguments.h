@@ -29,6 +29,7 @@ struct ForcedSwap {
   std::uint64_t step = 0;
   MemoryChoice memory;  // never kAuto
 };
+using ForcedSwaps = std::vector<ForcedSwap>;  // by step, ascending
 
 // What generate and score share.
 struct SessionArguments {
@@ -50,8 +51,8 @@ struct GenerateArguments {
   bool explore = false;
   Duration deadline = std::chrono::seconds(1);
   bool write_back = false;
-  int write_back_every = 0;          // steps; 0: at the end only
-  std::vector<ForcedSwap> schedule;  // by step, ascending; with it "auto" starts from base
+  int write_back_every = 0;  // steps; 0: at the end only
+  ForcedSwaps schedule;      // with it "auto" starts from base
 };
 Result<GenerateArguments> generate_arguments(std::string_view json);
 
@@ -66,6 +67,7 @@ struct ScoreArguments {
   TextArguments text;
   int top_logits = 0;
   Duration deadline = std::chrono::seconds(1);
+  ForcedSwaps schedule;  // as generate's
 };
 Result<ScoreArguments> score_arguments(std::string_view json);
 

@@ -1,13 +1,11 @@
 #include "rl/gains/make_table.h"
 
 #include <algorithm>
-#include <atomic>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
-#include <thread>
 
 #include "rl/gains/exported_memory.h"
 #include "rl/gains/stream_rows.h"
@@ -30,8 +28,7 @@ HostTensor zeros(std::size_t rows, std::size_t cols) {
 
 class Maker {
  public:
-  Maker(Pair& pair, const StreamSet& set, const TableOptions& options,
-        const std::function<void(const TableProgress&)>& tell)
+  Maker(Pair& pair, const StreamSet& set, const TableOptions& options, const OnProgress& tell)
       : pair_(pair), set_(set), options_(options), tell_(tell) {}
   Result<GainTable> run();
 
@@ -39,7 +36,6 @@ class Maker {
   // fn(i) for i < count, as many at once as there are generators; the first error ends all.
   Status side_by_side(const char* phase, std::size_t count,
                       const std::function<Result<std::string>(std::size_t)>& fn);
-  Status count_generators();
   Result<std::map<std::string, std::string>> in_bank();
   Status learn_all();
   Status fetch_keys();
@@ -55,46 +51,16 @@ class Maker {
   Pair& pair_;
   const StreamSet& set_;
   const TableOptions& options_;
-  const std::function<void(const TableProgress&)>& tell_;
+  const OnProgress& tell_;
   std::size_t generators_ = 1;
   std::vector<std::string> refs_;  // of the memories, with versions
   GainTable table_;
-  std::mutex mutex_;  // tell_, table_ while threads run
+  std::mutex mutex_;  // table_ while threads run
 };
-
-Status Maker::count_generators() {
-  MEMSLOT_TRY(const auto peers, pair_.ask("peers.ls", json::object()));
-  const json& found = peers.result->value("generators", json::array());
-  if (found.empty()) {
-    return Error{ErrorCode::kUnavailable, "generator: expected one connected, found none"};
-  }
-  generators_ = found.size();
-  return ok();
-}
 
 Status Maker::side_by_side(const char* phase, std::size_t count,
                            const std::function<Result<std::string>(std::size_t)>& fn) {
-  std::atomic<std::size_t> next{0};
-  std::size_t done = 0;
-  Status failed = ok();
-  const auto work = [&] {
-    for (std::size_t i = next++; i < count; i = next++) {
-      auto result = fn(i);
-      const std::lock_guard lock(mutex_);
-      if (!result) {
-        if (failed) failed = result.error();
-        next = count;
-        pair_.stop();
-        return;
-      }
-      tell_({phase, ++done, count, result.value()});
-    }
-  };
-  std::vector<std::thread> threads;
-  for (std::size_t t = 1; t < std::min(generators_, count); ++t) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
-  return failed;
+  return gains_program::side_by_side(pair_, generators_, phase, count, fn, tell_);
 }
 
 // Names with versions of the memories there are of this model and kind, by id.
@@ -286,7 +252,7 @@ void Maker::fill(std::size_t i, const StreamRows& rows) {
 }
 
 Result<GainTable> Maker::run() {
-  MEMSLOT_TRY(count_generators());
+  MEMSLOT_TRY(generators_, generators_of(pair_));
   MEMSLOT_TRY(learn_all());
   MEMSLOT_TRY(fetch_keys());
   describe();
@@ -318,7 +284,7 @@ std::vector<std::uint32_t> nearest_candidates(
 }
 
 Result<GainTable> make_table(Pair& pair, const StreamSet& set, const TableOptions& options,
-                             const std::function<void(const TableProgress&)>& tell) {
+                             const OnProgress& tell) {
   return Maker(pair, set, options, tell).run();
 }
 

@@ -15,7 +15,7 @@
 #include <functional>
 #include <string>
 
-#include "rl/gains/pair.h"
+#include "rl/gains/side_by_side.h"
 #include "rl/streams.h"
 
 namespace memslot::gains_program {
@@ -27,14 +27,8 @@ struct TableOptions {
   std::string folder;  // of finished rows
 };
 
-struct TableProgress {
-  const char* phase = "";  // "learning", "ranking", "scoring"
-  std::size_t done = 0, all = 0;
-  std::string what;  // what was finished last
-};
-
 Result<GainTable> make_table(Pair& pair, const StreamSet& set, const TableOptions& options,
-                             const std::function<void(const TableProgress&)>& tell);
+                             const OnProgress& tell);
 
 // The places of a stream's candidates, ascending: `must`, then the memories whose best key is
 // nearest to its steps, rank by rank. similar(step, memory): the higher, the nearer.

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # From one file of articles to the figures of the policy: learns the memories, makes the gain table,
-# trains five seeds, evaluates them on test streams, and holds the result against the targets.
+# trains five seeds, has a session follow what they and the rules choose, evaluates them on test
+# streams in all modes, and holds the result against the targets.
 #
 #   tests/bench/policy_report.sh TEXT OUT [GAINS_OPTION...]
 #
 #   TEXT           articles in WikiText's form ( = Title = )
 #   OUT            a folder for everything: report.json, report.html, gains.safetensors,
-#                  policy-N.safetensors with curves, bank/, logs/
+#                  policy-N.safetensors with curves, measured.jsonl (mode activated), bank/, logs/
 #   GAINS_OPTION   of `memslot gains` (--kind mlp, --memories-each 4, ...); the same for every call
 #                  with one OUT
 #
@@ -71,7 +72,8 @@ start() {  # PROGRAM OPTION...: waits for its ready line
   die "$name: expected ready within 120 s (log: $OUT/logs/$name.log)"
 }
 
-if [ ! -f "$OUT/gains.safetensors" ]; then
+with_pair() {  # COMMAND...: while a controller and a generator run
+  local pid
   export MEMSLOT_ENDPOINT=ipc://$SOCKETS/link
   start controller --endpoint "$MEMSLOT_ENDPOINT" --bank "$OUT/bank"
   start generator --endpoint "$MEMSLOT_ENDPOINT" --model "$MODEL"
@@ -80,12 +82,16 @@ if [ ! -f "$OUT/gains.safetensors" ]; then
     [ "$round" -lt 600 ] || die "expected the generator at the controller within 60 s"
     sleep 0.1
   done
-  say "memories and gain table (hours on two cores for 60 articles)"
-  "$BIN/memslot" gains "$TEXT" "$OUT/gains.safetensors" "$@" 9>&- &
+  "$@" 9>&- &
   PIDS+=($!)
   wait "${PIDS[-1]}"
   for pid in "${PIDS[@]:0:2}"; do kill "$pid" && wait "$pid" || true; done
   PIDS=()
+}
+
+if [ ! -f "$OUT/gains.safetensors" ]; then
+  say "memories and gain table (hours on two cores for 60 articles)"
+  with_pair "$BIN/memslot" gains "$TEXT" "$OUT/gains.safetensors" "$@"
 fi
 
 train() {  # SEED
@@ -111,5 +117,10 @@ PIDS=()
 
 POLICIES=()
 for seed in $SEEDS; do POLICIES+=("$OUT/policy-$seed.safetensors"); done
-"$BIN/memslot" eval "$OUT/gains.safetensors" "${POLICIES[@]}" --out "$OUT" | tee "$OUT/report.txt"
+say "what the choices are worth where a swap leaves the cache as it is (mode activated)"
+"$BIN/memslot" eval "$OUT/gains.safetensors" "${POLICIES[@]}" --schedules "$OUT/schedules.jsonl" \
+  >"$OUT/logs/schedules.log"
+with_pair "$BIN/memslot" measure "$OUT/gains.safetensors" "$OUT/schedules.jsonl" "$OUT/measured.jsonl"
+"$BIN/memslot" eval "$OUT/gains.safetensors" "${POLICIES[@]}" --activated "$OUT/measured.jsonl" \
+  --out "$OUT" | tee "$OUT/report.txt"
 ! grep -q 'MISSED$' "$OUT/report.txt"

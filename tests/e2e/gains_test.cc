@@ -50,7 +50,8 @@ struct GainsTest : testing::Test {
     must(client->wait_connected());
   }
   std::vector<std::string> arguments(const std::string& text = "text") {
-    return {folder + "/" + text,
+    return {"gains",
+            folder + "/" + text,
             table,
             "--prose",
             folder + "/prose",
@@ -119,7 +120,7 @@ TEST_F(GainsTest, ATableIsMadeAndItsGainsAreThoseOfScore) {
   // Again, as the client's command: nothing is learned anew, and the table is the same.
   const std::string bytes = made.bytes();
   const std::size_t before = jobs();
-  std::vector<std::string> by_client = {"--endpoint", pair.endpoint, "gains"};
+  std::vector<std::string> by_client = {"--endpoint", pair.endpoint};
   const auto options = arguments();
   by_client.insert(by_client.end(), options.begin(), options.end());
   ASSERT_EQ(Process(MEMSLOT_CLIENT, by_client, folder + "/client.log").run_to_end(), 0)
@@ -150,6 +151,81 @@ TEST_F(GainsTest, GeneratorsShareTheWorkAndTheTableIsTheSame) {
   second.start();
   ASSERT_EQ(run(), 0) << slurp(folder + "/gains.log");
   EXPECT_EQ(must(GainTable::load(table)).bytes(), alone);
+}
+
+// The cache is stale only where a swap came: without one the gains are the table's.
+TEST_F(GainsTest, SchedulesAreMeasuredAsSessionsFollowThem) {
+  ASSERT_EQ(run(), 0) << slurp(folder + "/gains.log");
+  const GainTable made = must(GainTable::load(table));
+  const auto stream = std::find_if(made.streams.begin(), made.streams.end(),
+                                   [](const auto& s) { return s.kind == StreamKind::kStream; });
+  ASSERT_NE(stream, made.streams.end());
+  const std::size_t steps = stream->steps.size();
+  const std::string memory = made.memories[1].ref.text();
+  const auto line = [&](std::size_t first, std::size_t swapped_out) {
+    std::vector<std::string> actions(steps - first, memory);
+    std::fill(actions.begin() + static_cast<std::ptrdiff_t>(swapped_out - first), actions.end(),
+              "base");
+    return json{{"stream", stream->id}, {"first", first}, {"actions", actions}}.dump() + "\n";
+  };
+  std::ofstream(folder + "/schedules") << line(0, steps) << line(2, 2) << line(2, 4);
+  const auto measure = [&](const std::string& schedules) {
+    return Process(MEMSLOT_CLIENT,
+                   {"--endpoint", pair.endpoint, "measure", table, folder + "/" + schedules,
+                    folder + "/measured", "--timeout", "5"},
+                   folder + "/measure.log")
+        .run_to_end();
+  };
+  const auto lines = [&] {
+    std::map<std::string, std::vector<double>> out;  // by first and actions
+    std::ifstream in(folder + "/measured");
+    for (std::string text; std::getline(in, text);) {
+      const json j = json::parse(text);
+      out[j["first"].dump() + j["actions"].dump()] = j["gain"].get<std::vector<double>>();
+    }
+    return out;
+  };
+  const auto gains_of = [&](std::size_t first, std::size_t swapped_out) {
+    const json j = json::parse(line(first, swapped_out));
+    return lines().at(j["first"].dump() + j["actions"].dump());
+  };
+  ASSERT_EQ(measure("schedules"), 0) << slurp(folder + "/measure.log");
+  const auto whole = gains_of(0, steps);
+  for (std::size_t t = 0; t < steps; ++t) {
+    EXPECT_NEAR(whole[t], made.gain_of(stream->first + t, 1), 5e-6) << t;
+  }
+  for (const double gain : gains_of(2, 2)) EXPECT_EQ(gain, 0);
+  const auto middle = gains_of(2, 4);
+  ASSERT_EQ(middle.size(), steps - 2);
+  EXPECT_NE(middle[1], 0);
+  EXPECT_NE(middle[2], 0) << "base over a cache in which the memory's keys and values remain";
+
+  // Again: what is measured is kept, a line that was cut off is made again.
+  const auto scored = [&] {
+    return must(client->task("status", json::object()))["tasks"]["done"].get<std::size_t>();
+  };
+  const auto all = lines();
+  const std::string bytes = slurp(folder + "/measured");
+  std::filesystem::resize_file(folder + "/measured", bytes.size() - 20);
+  const std::size_t before = scored();
+  ASSERT_EQ(measure("schedules"), 0) << slurp(folder + "/measure.log");
+  EXPECT_EQ(scored(), before + 2) << "one schedule, and the question itself";
+  EXPECT_EQ(lines(), all);
+
+  std::ofstream(folder + "/unknown") << R"({"stream":"none","first":0,"actions":["base"]})";
+  EXPECT_EQ(measure("unknown"), 12);
+  std::ofstream(folder + "/short")
+      << json{{"stream", stream->id}, {"first", 0}, {"actions", {"base"}}};
+  EXPECT_EQ(measure("short"), 13);
+  for (const char* bad : {"?", "[]", "{}", R"({"stream":1,"first":0,"actions":[]})",
+                          R"({"stream":"s","first":-1,"actions":[]})"}) {
+    std::ofstream(folder + "/bad") << bad;
+    EXPECT_EQ(measure("bad"), 13) << bad;
+  }
+  EXPECT_EQ(measure("absent"), 12);
+  EXPECT_EQ(lines(), all) << "refused before anything was written";
+  std::filesystem::resize_file(table + ".streams.json", 1000);
+  EXPECT_EQ(measure("schedules"), 13);
 }
 
 TEST_F(GainsTest, ARunThatWasKilledGoesOnWithTheStreamsItHad) {

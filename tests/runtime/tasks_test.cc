@@ -332,6 +332,41 @@ TEST_F(TasksTest, ScoreWithTheControllersChoiceReportsStepsAndGain) {
   EXPECT_TRUE(events[0].contains("gain"));
 }
 
+TEST_F(TasksTest, ScoreFollowsAScheduleAndTellsEachStepsGain) {
+  tiny.controller.store(tiny.mlp("a"));
+  std::vector<int> ids;
+  for (int i = 0; i < 33; ++i) ids.push_back((11 + 29 * i + i * i) % 256);
+  const auto nll = [&](const json& scores, std::size_t first) {
+    double sum = 0;
+    for (std::size_t i = first; i < first + 8; ++i)
+      sum -= scores["tokens"][i]["logprob"].get<double>();
+    return sum / 8;
+  };
+  const json base = done(score_task, {{"ids", ids}}),
+             a = done(score_task, {{"ids", ids}, {"memory", "a"}});
+  EXPECT_FALSE(base.contains("gains"));
+  const auto scheduled = [&](const char* kv) {
+    return done(
+        score_task,
+        {{"ids", ids},
+         {"kv", kv},
+         {"step_tokens", 8},
+         {"schedule", {{{"step", 1}, {"memory", "a"}}, {{"step", 2}, {"memory", "base"}}}}});
+  };
+  const json recompute = scheduled("recompute");
+  ASSERT_EQ(recompute["gains"].size(), 4u);
+  ASSERT_EQ(events.size(), 4u);
+  EXPECT_EQ(events[1]["memory"], "default/a@1");
+  EXPECT_EQ(events[1]["reason"], "pinned");
+  EXPECT_NEAR(recompute["gains"][1].get<double>(), nll(base, 8) - nll(a, 8), 1e-5);
+  for (const std::size_t step : {0u, 2u, 3u}) EXPECT_EQ(recompute["gains"][step], 0) << step;
+  const json activated = scheduled("activated");
+  EXPECT_EQ(activated["gains"][0], 0);
+  EXPECT_NE(activated["gains"][1], recompute["gains"][1]) << "the text before is base's";
+  EXPECT_NE(activated["gains"][2], 0) << "and then, for a while, the memory's";
+  EXPECT_EQ(activated["memory"], "base");
+}
+
 TEST_F(TasksTest, TokenizeAndAttest) {
   const json tokens = done(tokenize_task, {{"text", "ab"}});
   EXPECT_EQ(tokens["ids"], json({97, 98}));

@@ -1,16 +1,12 @@
-// memslot-gains: makes the gain table of a text with a running pair (docs/formats/gains.md).
-// `memslot gains` executes it.
-#include <unistd.h>
-
-#include <CLI/CLI.hpp>
+// `memslot gains`: the gain table of a text (docs/formats/gains.md).
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "rl/gains/dataset.h"
+#include "rl/gains/main/commands.h"
 #include "rl/gains/make_table.h"
 #include "shared/base/json_depth.h"
-#include "shared/base/version.h"
 #include "shared/files/write_file.h"
 
 namespace memslot::gains_program {
@@ -22,49 +18,15 @@ using nlohmann::json;
 constexpr const char* kFooter =
     "A run that was ended goes on where it was: what was learned is in the bank, and finished\n"
     "streams are in TABLE.rows until the table is written. TABLE.streams.json tells what was "
-    "made.\n"
-    "Exit codes: 0 success, 2 usage, 11 invalid argument, 12 not found, 13 corruption, 14 "
-    "mismatch,\n"
-    "17 unavailable, 20 no space, 22 i/o, 24 cancelled.";
+    "made.\n";
 
 struct Settings {
-  PairConfig pair;
+  PairSettings pair;
   DatasetFiles files;
   StreamOptions streams;
   TableOptions table;
   std::string out, config = "{}";
   int rank = 0, steps = 0;
-  bool json = false;
-};
-
-// A status line that is written over where standard error is a terminal, else one line a change.
-class Progress {
- public:
-  explicit Progress(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO) != 0) {}
-  ~Progress() {
-    if (open_) std::fputc('\n', stderr);
-  }
-  void say(const std::string& text) {
-    if (quiet_) return;
-    std::fprintf(stderr, terminal_ ? "\r\x1b[K%s" : "%s\n", text.c_str());
-    std::fflush(stderr);
-    open_ = terminal_;
-  }
-  void tell(const TableProgress& p) {
-    const auto now = std::chrono::steady_clock::now();
-    if (phase_ != p.phase) phase_ = p.phase, since_ = now;
-    const double seconds = std::chrono::duration<double>(now - since_).count();
-    char text[200];
-    std::snprintf(text, sizeof text, "%-8s %4zu of %4zu  %-40.40s %7.0f s, %.0f s to go", p.phase,
-                  p.done, p.all, p.what.c_str(), seconds,
-                  seconds / static_cast<double>(p.done) * static_cast<double>(p.all - p.done));
-    say(text);
-  }
-
- private:
-  bool quiet_, terminal_, open_ = false;
-  std::string phase_;
-  std::chrono::steady_clock::time_point since_{};
 };
 
 // The learn configuration in canonical form: it takes part in the memories' names.
@@ -92,13 +54,13 @@ Result<json> make(const Settings& given) {
     return Error{ErrorCode::kIo, s.table.folder + ": expected a folder, found " + failed.message()};
   }
   const auto started = std::chrono::steady_clock::now();
-  Progress progress(s.json);
-  MEMSLOT_TRY(const auto pair, Pair::connect(s.pair));
+  StatusLine progress(s.pair.json);
+  MEMSLOT_TRY(const auto pair, Pair::connect(s.pair.config()));
   MEMSLOT_TRY(const StreamSet set, make_dataset(*pair, s.files, s.streams,
                                                 [&](const auto& what) { progress.say(what); }));
   MEMSLOT_TRY(write_file(s.out + ".streams.json", set.json()));
   MEMSLOT_TRY(const GainTable table,
-              make_table(*pair, set, s.table, [&](const TableProgress& p) { progress.tell(p); }));
+              make_table(*pair, set, s.table, [&](const Progress& p) { progress.tell(p); }));
   MEMSLOT_TRY(table.save(s.out));
   fs::remove_all(s.table.folder, failed);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - started;
@@ -111,49 +73,17 @@ Result<json> make(const Settings& given) {
               {"seconds", seconds.count()}};
 }
 
-int fail(const Settings& s, const Error& error) {
-  const std::string name(error_code_name(error.code));
-  if (s.json) {
-    const json said = {{"error", {{"code", name}, {"message", error.message}}}};
-    std::printf("%s\n", said.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
-  } else {
-    std::fprintf(stderr, "memslot-gains: %s: %s\n", name.c_str(), error.message.c_str());
-  }
-  return exit_code(error.code);
-}
-
-int work(const Settings& s) {
-  const auto made = make(s);
-  if (!made) return fail(s, made.error());
-  const json& m = made.value();
-  if (s.json) {
-    std::printf("%s\n", m.dump().c_str());
+Status work(const Settings& s) {
+  MEMSLOT_TRY(const json made, make(s));
+  if (s.pair.json) {
+    std::printf("%s\n", made.dump().c_str());
   } else {
     std::printf("%s: %zu memories of %zu sources on %zu streams, %zu steps, in %.0f s\n",
-                s.out.c_str(), m["memories"].get<std::size_t>(), m["sources"].get<std::size_t>(),
-                m["streams"].get<std::size_t>(), m["steps"].get<std::size_t>(),
-                m["seconds"].get<double>());
+                s.out.c_str(), made["memories"].get<std::size_t>(),
+                made["sources"].get<std::size_t>(), made["streams"].get<std::size_t>(),
+                made["steps"].get<std::size_t>(), made["seconds"].get<double>());
   }
-  return 0;
-}
-
-// `memslot gains` passes its own on; what is said after it counts.
-void add_pair_options(CLI::App& app, Settings& s, double& timeout_s) {
-  app.option_defaults()->take_last();
-  app.add_option("--endpoint", s.pair.endpoint, "Where the controller listens")
-      ->envname("MEMSLOT_ENDPOINT")
-      ->capture_default_str();
-  app.add_option("--namespace,-n", s.pair.ns, "Whose memories")
-      ->envname("MEMSLOT_NAMESPACE")
-      ->capture_default_str();
-  app.add_option("--timeout", timeout_s, "Seconds without a controller until it is given up")
-      ->check(CLI::Range(0.1, 3600.0))
-      ->capture_default_str();
-  app.add_option("--key", s.pair.key_file, "Own CURVE key pair (memslot keygen)")
-      ->envname("MEMSLOT_KEY");
-  app.add_option("--server-key", s.pair.server_key, "The controller's public key, Z85, or @FILE")
-      ->envname("MEMSLOT_SERVER_KEY");
-  app.add_flag("--json", s.json, "Print one JSON object");
+  return ok();
 }
 
 void add_options(CLI::App& app, Settings& s) {
@@ -189,26 +119,17 @@ void add_options(CLI::App& app, Settings& s) {
       ->capture_default_str();
 }
 
-int run(int argc, char** argv) {
+}  // namespace
+
+int run_gains(int argc, char** argv) {
   CLI::App app("memslot gains: what every memory would have been worth at every step",
                "memslot gains");
-  app.footer(kFooter);
-  app.set_version_flag("--version", std::string(build_version()));
+  app.footer(std::string(kFooter) + kExitCodes);
   Settings s;
   s.files.prose = MEMSLOT_SAMPLES;
-  double timeout_s = 10;
-  add_pair_options(app, s, timeout_s);
+  add_pair_options(app, s.pair);
   add_options(app, s);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
-  }
-  s.pair.timeout = std::chrono::milliseconds(static_cast<std::int64_t>(timeout_s * 1000));
-  return work(s);
+  return run_command(app, argc, argv, s.pair, [&] { return work(s); });
 }
 
-}  // namespace
 }  // namespace memslot::gains_program
-
-int main(int argc, char** argv) { return memslot::gains_program::run(argc, argv); }
