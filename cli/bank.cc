@@ -64,7 +64,10 @@ Status list(Client& client, const Output& out, const Context& context, const Ban
     arguments["after"] = page.result->value("next", "");
   } while (arguments["after"] != "" && static_cast<int>(all.size()) < o.limit);
   out.result({{"memories", all}});
-  if (all.empty()) out.line("no memories in namespace " + context.ns);
+  if (all.empty()) {
+    out.line("no memories in namespace " + context.ns +
+             (o.prefix.empty() ? "" : " that begin with " + o.prefix));
+  }
   return ok();
 }
 
@@ -288,9 +291,10 @@ void add_bank(CLI::App& app, Context& context) {
                         return print_reply(c, out, "bank.rm", {{"memory", qualified(x, b.memory)}});
                       });
   auto* out = add_verb(*bank, context, o, "export", "Write one memory to a file", export_memory);
-  for (auto* command : {show, versions, rollback, rm, out}) {
+  for (auto* command : {show, out})
     command->add_option("memory", o->memory, "ID, ID@VERSION, NS/ID or NS/ID@VERSION")->required();
-  }
+  for (auto* command : {versions, rollback, rm})
+    command->add_option("memory", o->memory, "ID or NS/ID")->required();
   out->add_option("file", o->file, "The file")->required();
   auto* in = add_verb(*bank, context, o, "import", "Read a memory from such a file", import_memory);
   in->add_option("file", o->file, "The file")->required();

@@ -98,7 +98,7 @@ void add_generate(CLI::App& app, Context& context) {
       ->add_option("--prompt-file", o->prompt_file,
                    "Read the prompt from a file (- : standard input)")
       ->excludes(prompt);
-  command->add_option("--memory,-m", o->memory, "auto, base, ID, ID@VERSION or NS/ID@VERSION")
+  command->add_option("--memory,-m", o->memory, "auto, base, ID or ID@VERSION, of --namespace")
       ->capture_default_str();
   command->add_option("--policy", o->policy,
                       "base, random, nearest, fixed:ID, learned or auto; empty: the controller's");

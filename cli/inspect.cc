@@ -103,7 +103,7 @@ void add_score(CLI::App& app, Context& context) {
       app.add_subcommand("score", "Log-probability of every token of a text, with any memory");
   auto o = std::make_shared<TextOptions>();
   add_input(*command, *o);
-  command->add_option("--memory,-m", o->memory, "base, auto, ID, ID@VERSION")
+  command->add_option("--memory,-m", o->memory, "base, auto, ID or ID@VERSION, of --namespace")
       ->capture_default_str();
   command->add_option("--kv", o->kv, "What a swap means for the past (with auto)")
       ->check(CLI::IsMember({"activated", "recompute"}))

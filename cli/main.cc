@@ -30,7 +30,8 @@ void add_common(CLI::App& app, Context& context, double& timeout_s) {
       ->capture_default_str();
   app.add_option("--key", context.client.key_file, "Own CURVE key pair (memslot keygen)")
       ->envname("MEMSLOT_KEY");
-  app.add_option("--server-key", context.client.server_key, "The controller's public key, Z85")
+  app.add_option("--server-key", context.client.server_key,
+                 "The controller's public key: Z85, or @FILE")
       ->envname("MEMSLOT_SERVER_KEY");
 }
 

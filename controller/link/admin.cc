@@ -242,6 +242,11 @@ Result<Admin::Job> Admin::memory_verb(const Access& access, const std::string& v
                                       Arguments& arguments) {
   MEMSLOT_TRY(const MemoryRef ref, visible_memory(arguments, access));
   std::uint64_t to = 0, after = 0;
+  // A version would be ignored, and more be done than was meant.
+  if ((verb == "bank.rm" || verb == "bank.rollback") && ref.version != 0) {
+    return invalid(verb + " memory", "one without a version (it is of the whole memory)",
+                   ref.text());
+  }
   if (verb == "bank.rollback") {
     MEMSLOT_TRY(to, arguments.number("to"));
   }

@@ -175,8 +175,11 @@ void Server::on_hello(const Packet& packet, std::uint64_t request, const wire::H
   peer.access = *access;
   peer.heard = clock_.now();
   peers_.put(std::move(peer));
-  log::info("{} connected: {} {}", generator ? "generator" : "client", hello.build,
-            hello.model_name);
+  // A client is one command: only what it does is of interest, not that it came.
+  if (generator)
+    log::info("generator connected: {} {}", hello.build, hello.model_name);
+  else
+    log::debug("client connected: {}", hello.build);
   const auto heartbeat = std::chrono::duration_cast<std::chrono::milliseconds>(settings_.heartbeat);
   static_cast<void>(outbox_.send(packet.peer, request,
                                  wire::HelloReply{incarnation_, std::string(build_version()),
@@ -300,12 +303,13 @@ void Server::lose(const PeerId& id, const std::string& why) {
   const Peer* const peer = peers_.find(id);
   if (peer == nullptr) return;
   ++counters_.peers_lost;
-  log::info("{} lost: {}", peer->is_generator() ? "generator" : "client", why);
   if (peer->is_generator()) {
+    log::info("generator lost: {}", why);
     relay_.generator_lost(id, "generator: " + why);
     sessions_.drop_peer(id);
     learning_.generator_lost(id);
   } else {
+    log::debug("client lost: {}", why);
     relay_.client_lost(id);
     learning_.client_lost(id);
     admin_.client_lost(id);

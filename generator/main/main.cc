@@ -1,4 +1,6 @@
 // memslot-generator: loads a model, connects to the controller and serves until SIGTERM or SIGINT.
+//
+// Exit codes: 0; 2 for settings that are wrong; otherwise exit_code() of shared/base/error.h.
 #include <csignal>
 #include <cstdio>
 #include <optional>
@@ -13,6 +15,13 @@
 
 namespace memslot {
 namespace {
+
+constexpr int kUsage = 2;
+
+int fail(const Error& error, int code) {
+  std::fprintf(stderr, "memslot-generator: %s\n", error.message.c_str());
+  return code;
+}
 
 Result<std::unique_ptr<Channel>> connect(const GeneratorSettings& settings) {
   ClientOptions options;
@@ -59,10 +68,9 @@ int run(int argc, char** argv, char** environment) {
     std::fputs(outcome.value().text.c_str(), stdout);
     return 0;
   }
-  const Status served = outcome ? serve(settings) : Status(outcome.error());
-  if (served) return 0;
-  std::fprintf(stderr, "memslot-generator: %s\n", served.error().message.c_str());
-  return exit_code(served.error().code);
+  if (!outcome) return fail(outcome.error(), kUsage);
+  const Status served = serve(settings);
+  return served ? 0 : fail(served.error(), exit_code(served.error().code));
 }
 
 }  // namespace

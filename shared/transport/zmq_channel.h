@@ -66,7 +66,8 @@ Result<std::unique_ptr<Channel>> bind_channel(const ServerOptions& options);
 // Does not wait for the server. kInvalidArgument, kPermission, kIo.
 Result<std::unique_ptr<Channel>> connect_channel(const ClientOptions& options);
 // From a program's options. `key_file`: "" without CURVE; `server_key`: Z85, or @FILE that holds
-// one key (kInvalidArgument where it holds more). Also what reading the files answers.
+// one key (kInvalidArgument where it holds more). Keys may begin with @, too: one is a key where
+// there is no such file. Also what reading the files answers.
 Result<ClientOptions> client_options(const std::string& endpoint, const std::string& key_file,
                                      const std::string& server_key);
 

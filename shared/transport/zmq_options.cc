@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 namespace memslot {
 namespace {
@@ -154,8 +155,12 @@ Result<ClientOptions> client_options(const std::string& endpoint, const std::str
     options.keys = std::move(pair);
   }
   options.server_key = server_key;
-  if (server_key.starts_with('@')) {
-    MEMSLOT_TRY(const auto keys, read_public_keys(server_key.substr(1)));
+  // '@' is a Z85 character, too: a key may begin with it.
+  std::error_code none;
+  const bool is_key = check_key("", server_key).has_value();
+  const std::string file = server_key.starts_with('@') ? server_key.substr(1) : "";
+  if (!file.empty() && (!is_key || std::filesystem::exists(file, none))) {
+    MEMSLOT_TRY(const auto keys, read_public_keys(file));
     if (keys.size() != 1) return invalid("--server-key file", "one key", keys.size());
     options.server_key = keys.front();
   }

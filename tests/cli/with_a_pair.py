@@ -127,6 +127,12 @@ class TheBank(PairCase):
         self.assertEqual(versions[2]["sha256"], versions[0]["sha256"])
         self.assertEqual(versions[2]["origin"], "rollback")
 
+    def test_a_memory_is_not_erased_by_the_name_of_a_version(self):
+        refused = self.client("bank", "rm", "corvandite-lora@1")
+        self.assertEqual(refused.returncode, INVALID)
+        self.assertIn("without a version", refused.stderr)
+        self.assertEqual(self.client("bank", "show", "corvandite-lora").returncode, 0)
+
     def test_an_imported_memory_is_the_exported_one_and_importing_twice_changes_nothing(self):
         result = self.client("bank", "import", PairCase.pair.export, "--id", "copy")
         self.assertEqual(result.stdout, "imported default/copy@1\n")

@@ -128,6 +128,12 @@ TEST_F(AdminTest, ShowsHistoryAndRollsBack) {
   EXPECT_EQ(admin("bank.rollback", {{"memory", "a"}, {"to", 9}})["error"], "not_found");
 }
 
+TEST_F(AdminTest, AVersionIsRefusedWhereTheWholeMemoryIsMeant) {
+  EXPECT_EQ(admin("bank.rm", {{"memory", "a@1"}})["error"], "invalid_argument");
+  EXPECT_EQ(admin("bank.rollback", {{"memory", "a@2"}, {"to", 1}})["error"], "invalid_argument");
+  EXPECT_EQ(admin("bank.history", {{"memory", "a"}})["versions"].size(), 2u);
+}
+
 TEST_F(AdminTest, RemovesAMemoryEverywhere) {
   EXPECT_TRUE(admin("bank.rm", {{"memory", "a"}}).contains("erased"));
   EXPECT_EQ(admin("bank.show", {{"memory", "a"}})["error"], "not_found");

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "shared/transport/zmq_channel.h"
 #include "tests/support/temporary_folder.h"
 
 namespace memslot {
@@ -108,6 +109,18 @@ TEST_F(Keys, AnAllowListHasCommentsAndNamesItsBadLine) {
   ASSERT_FALSE(bad);
   EXPECT_EQ(bad.error().code, ErrorCode::kCorruption);
   EXPECT_NE(bad.error().message.find("bad:2"), std::string::npos) << bad.error().message;
+}
+
+TEST_F(Keys, OneThatBeginsWithAnAtSignIsAKeyUnlessThereIsSuchAFile) {
+  const std::string key = "@2FeB0c.x%" + generate_keypair().value().public_key.substr(10);
+  const auto given = client_options("tcp://127.0.0.1:1", "", key);
+  ASSERT_TRUE(given) << given.error().message;
+  EXPECT_EQ(given.value().server_key, key);
+  const auto other = generate_keypair().value().public_key;
+  const auto read = client_options("tcp://127.0.0.1:1", "", "@" + write("one", other + "\n"));
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_EQ(read.value().server_key, other);
+  EXPECT_EQ(client_options("tcp://127.0.0.1:1", "", "@nowhere").error().code, ErrorCode::kNotFound);
 }
 
 }  // namespace
