@@ -104,12 +104,12 @@ Result<Buffer> CpuBackend::alloc(std::size_t bytes) {
 }
 
 Status CpuBackend::upload(void* to, std::span<const std::byte> from) {
-  std::memcpy(to, from.data(), from.size());
+  if (!from.empty()) std::memcpy(to, from.data(), from.size());
   return ok();
 }
 
 Status CpuBackend::download(std::span<std::byte> to, const void* from) {
-  std::memcpy(to.data(), from, to.size());
+  if (!to.empty()) std::memcpy(to.data(), from, to.size());
   return ok();
 }
 

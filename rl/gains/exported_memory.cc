@@ -22,11 +22,12 @@ Result<MemoryKeys> read_keys(Bytes block) {
   if (block.size() < 8) return corrupt("exported keys", "8 bytes or more", block.size());
   keys.dim = number_at<std::uint32_t>(block, 0);
   const std::uint64_t rows = number_at<std::uint32_t>(block, 4);
-  if (keys.dim == 0 || rows * keys.dim * 4 != block.size() - 8) {
-    return corrupt("exported keys", std::to_string(block.size() - 8) + " bytes",
-                   rows * keys.dim * 4);
+  const std::uint64_t values = rows * keys.dim;  // fits; four times as many need not
+  if (values == 0 || values != (block.size() - 8) / 4 || block.size() % 4 != 0) {
+    return corrupt("exported keys", std::to_string((block.size() - 8) / 4) + " numbers, not 0",
+                   values);
   }
-  keys.values.resize((block.size() - 8) / 4);
+  keys.values.resize(values);
   std::memcpy(keys.values.data(), block.data() + 8, block.size() - 8);
   return keys;
 }

@@ -2,6 +2,7 @@
 // Time as a dependency, so that deadlines, leases and grace periods are tested without waiting.
 //
 // Threads: every implementation may be called from any thread.
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 
@@ -33,7 +34,7 @@ class ManualClock final : public Clock {
   void advance(Duration by) { ns_ += by.count(); }
 
  private:
-  std::int64_t ns_ = 0;
+  std::atomic<std::int64_t> ns_ = 0;
 };
 
 inline TimePoint deadline_in(const Clock& clock, Duration d) { return clock.now() + d; }

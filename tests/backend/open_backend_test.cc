@@ -59,6 +59,13 @@ TEST(BackendMemory, IsAlignedAndCarriesBytesBothWays) {
   EXPECT_EQ(out, in);
 }
 
+TEST(BackendMemory, NothingCanBeCarriedBothWays) {
+  const auto backend = open_backend({}).value();
+  const auto buffer = backend->alloc(0).value();
+  EXPECT_TRUE(backend->upload(buffer.data(), {}).has_value());
+  EXPECT_TRUE(backend->download({}, buffer.data()).has_value());
+}
+
 TEST(BackendMemory, ThatCannotBeHadIsNoSpace) {
   const auto backend = open_backend({}).value();
   const auto buffer = backend->alloc(std::size_t{1} << 60);

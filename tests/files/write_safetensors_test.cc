@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>  // bit_cast
+
 #include "shared/files/safetensors.h"
 #include "tests/support/temporary_folder.h"
 
@@ -24,9 +26,10 @@ TEST(WriteSafetensors, WhatIsWrittenIsReadBackBitForBit) {
     ASSERT_TRUE(read) << name;
     EXPECT_EQ(read.value().shape, tensor.shape);
     ASSERT_EQ(read.value().values.size(), tensor.values.size());
-    EXPECT_EQ(std::memcmp(read.value().values.data(), tensor.values.data(),
-                          tensor.values.size() * sizeof(float)),
-              0);
+    for (std::size_t i = 0; i < tensor.values.size(); ++i) {  // bits: -0 and 0 are two values
+      EXPECT_EQ(std::bit_cast<std::uint32_t>(read.value().values[i]),
+                std::bit_cast<std::uint32_t>(tensor.values[i]));
+    }
   }
 }
 

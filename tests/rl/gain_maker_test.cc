@@ -48,6 +48,8 @@ TEST(ExportedMemory, ItsVersionAndKeysAreRead) {
   EXPECT_EQ(read.value().keys.rows(), 3u);
 }
 
+TEST(ExportedMemory, KeysWithoutARowAreCorrupt) { EXPECT_FALSE(read_export(exported({2, {}}))); }
+
 TEST(ExportedMemory, AnyChangedOrMissingByteIsCorrupt) {
   const auto whole = exported({2, {1, 2}});
   for (std::size_t n = 0; n < whole.size(); ++n) {
