@@ -44,7 +44,7 @@ struct StepContext {
   std::uint64_t seed = 0;  // sampling is counter-based on (seed, session, step)
   float entropy = 0;       // nats
   float surprise = 0;      // nats
-  std::uint32_t steps_since_swap = 0;
+  std::uint32_t steps_since_swap = 0;  // run with what is active; a session begins with 1
   std::span<const float> query{};  // whitened, reduced, normalised; empty before the first summary
   bool explore = false;            // sample; otherwise argmax
 };

@@ -30,9 +30,11 @@ struct EnvOptions {
   float margin = 0.0f;     // nats per token that a memory must be worth to be preferred to base
 };
 
+// As a session begins: base is active, and what was read before the first choice counts as one
+// step, as it does in a generator's observations (docs/formats/wire.md).
 struct EnvState {
   std::int32_t active = kBaseAction;
-  std::uint32_t steps_since_swap = 0;
+  std::uint32_t steps_since_swap = 1;  // run with what is active
 };
 
 struct EnvDecision {

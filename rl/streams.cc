@@ -16,6 +16,7 @@ namespace {
 constexpr std::size_t kLeastArticles = 12;
 constexpr std::uint32_t kDecisionTokens = 64;  // of a prompt case
 constexpr std::uint32_t kKnownSteps = 4;       // of a continuation
+constexpr std::uint32_t kControlSteps = 8;     // of a training control stream, as passages have
 constexpr Split kAllSplits[] = {Split::kTrain, Split::kValidation, Split::kTest};
 
 // Numbers drawn in order from one seed; `use` keeps the draws of different uses apart.
@@ -71,7 +72,7 @@ class Builder {
                               Draw& draw) const;
   void add_prompt(Split split, std::size_t number, Draw& draw);
   void add_continuation(Split split, std::size_t number, Draw& draw);
-  void add_controls(Split split);
+  void add_controls(Split split, Draw& draw);
   void add(PlannedStream stream);
 
   const std::vector<SourceArticle>& articles_;
@@ -295,18 +296,26 @@ void Builder::add_continuation(Split split, std::size_t number, Draw& draw) {
   add(std::move(s));
 }
 
-void Builder::add_controls(Split split) {
+// A passage whole; of training prose, whose texts are longer, a stretch as long as a passage.
+void Builder::add_controls(Split split, Draw& draw) {
+  const std::uint32_t step = set_.options.step_tokens;
   std::size_t number = 0;
   for (const CleanText& text : clean_) {
-    if (!text.control || text.split != split || text.text.ids.size() < 2) continue;
+    const bool training = split == Split::kTrain;
+    const std::vector<std::int32_t>& ids = text.text.ids;
+    if (text.split != split || !(text.control || training) || ids.size() < 2) continue;
+    std::size_t first = 0, tokens = ids.size() - 1;
+    if (training && tokens > std::size_t{kControlSteps} * step) {
+      first = draw.below(tokens - kControlSteps * step + 1);
+      tokens = kControlSteps * step;
+    }
     PlannedStream s;
     s.table.id = stream_id("control", split, number++);
     s.table.kind = StreamKind::kControl;
     s.table.split = split;
-    s.ids = text.text.ids;
-    for (const std::uint32_t tokens : cut_steps(s.ids.size() - 1, set_.options.step_tokens)) {
-      s.table.steps.push_back({tokens, -1, false});
-    }
+    const auto at = ids.begin() + static_cast<std::ptrdiff_t>(first);
+    s.ids.assign(at, at + static_cast<std::ptrdiff_t>(tokens + 1));
+    for (const std::uint32_t n : cut_steps(tokens, step)) s.table.steps.push_back({n, -1, false});
     add(std::move(s));
   }
 }
@@ -323,11 +332,12 @@ void Builder::add_streams(Split split) {
     return 16 + 3 * kind + static_cast<std::uint64_t>(split);
   };
   Draw streams(o.seed, use(0)), prompts(o.seed, use(1)), continuations(o.seed, use(2));
+  Draw controls(o.seed, use(3));
   for (std::size_t i = 0; i < share(o.streams, split); ++i) add_stream(split, i, streams);
   for (std::size_t i = 0; i < share(o.prompts, split); ++i) add_prompt(split, i, prompts);
   for (std::size_t i = 0; i < share(o.continuations, split); ++i)
     add_continuation(split, i, continuations);
-  add_controls(split);
+  add_controls(split, controls);
 }
 
 Result<StreamSet> Builder::run() {

@@ -13,7 +13,9 @@
 //   prompts      32 to 64 words of what a memory learned, cut into steps, then 64 more true tokens
 //                as one step: the decision. A quarter is of articles without a memory
 //   continuations  four steps of the end of what a memory learned, then what was held back
-//   controls     passages of clean prose
+//   controls     passages of clean prose; in training a stretch of eight steps of each of its
+//   texts:
+//                text in which no memory was ever right is learned from, too
 //
 // The streams of a split take articles, memories and prose of that split only.
 //
@@ -47,7 +49,7 @@ struct SourceArticle {
 struct CleanText {
   std::string name;
   Split split = Split::kTrain;
-  bool control = false;  // a control stream is made of it too
+  bool control = false;  // outside of training: a control stream is made of it too
   TokenText text;
 };
 

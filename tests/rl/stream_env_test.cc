@@ -63,6 +63,17 @@ TEST_F(StreamEnvTest, BeforeTheFirstSummaryThereIsOnlyBaseAndNothingIsKnown) {
   EXPECT_EQ(d.context.surprise, 0.0f);
 }
 
+// The choices and the numbers of StepLoopTest's test of that name: a generator's observations.
+TEST_F(StreamEnvTest, StepsAreCountedFromTheLastSwapOn) {
+  EnvState state;
+  std::vector<std::uint32_t> counted;
+  for (const std::int32_t action : {3, 3, 4, kBaseAction, 4, 4}) {
+    counted.push_back(env.decision(0, counted.size(), state).context.steps_since_swap);
+    state = env.after(state, action);
+  }
+  EXPECT_EQ(counted, (std::vector<std::uint32_t>{1, 1, 2, 1, 1, 1}));
+}
+
 TEST_F(StreamEnvTest, EntropyAndSurpriseAreThoseOfWhatWasActive) {
   const std::size_t columns = table.memories.size() + 1;
   const std::uint64_t before = env.row(2, 3);

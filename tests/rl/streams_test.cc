@@ -115,7 +115,28 @@ TEST_F(Streams, AStreamsTextComesFromWhereItsStepsSay) {
   EXPECT_NEAR(kinds["stream"], 144, 1);
   EXPECT_NEAR(kinds["prompt"], 48, 1);
   EXPECT_NEAR(kinds["continuation"], 24, 1);
-  EXPECT_EQ(kinds["control"], 3);
+  EXPECT_EQ(kinds["control"], 4);  // both texts of training, and a passage of each other split
+}
+
+TEST_F(Streams, ControlsArePassagesWholeAndEightStepsOfEachTrainingText) {
+  clean[0].text = numbered(100, 700);
+  std::map<Split, std::vector<const PlannedStream*>> found;
+  const StreamSet set = make();
+  for (const PlannedStream& s : set.streams) {
+    if (s.table.kind != StreamKind::kControl) continue;
+    found[s.table.split].push_back(&s);
+    EXPECT_FALSE(s.table.steps[0].covered);
+    EXPECT_EQ(s.table.steps[0].source, -1);
+  }
+  ASSERT_EQ(found[Split::kTrain].size(), 2u);
+  EXPECT_EQ(found[Split::kTrain][0]->ids.size(), 8 * 16 + 1u);
+  EXPECT_EQ(found[Split::kTrain][0]->table.steps.size(), 8u);
+  EXPECT_NE(found[Split::kTrain][0]->ids[0], clean[0].text.ids[0]) << "from any token on";
+  EXPECT_EQ(found[Split::kTrain][1]->ids, clean[3].text.ids) << "a text shorter than that, whole";
+  for (const auto& [split, passage] : {std::pair(Split::kValidation, 4), {Split::kTest, 5}}) {
+    ASSERT_EQ(found[split].size(), 1u);
+    EXPECT_EQ(found[split][0]->ids, clean[static_cast<std::size_t>(passage)].text.ids);
+  }
 }
 
 TEST_F(Streams, CoveredPassagesAreOfWhatAMemoryLearnedAndContinuationsEndInWhatNoneDid) {

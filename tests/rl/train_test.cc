@@ -95,6 +95,31 @@ TEST(Train, FortyUpdatesAreTwentyAndAResumeBitForBit) {
   }
 }
 
+// A controller refuses a policy of another model or slot by these.
+TEST(Train, CheckpointsSayWhatTheyWereTrainedFor) {
+  GainTable table = small_table();
+  table.model = std::string(64, 'a');
+  table.layer = 22;
+  for (float& gain : table.gain.values) gain += 0.5f;  // else the generic one is nothing
+  TrainOptions options = brief(3);
+  options.updates = 20;
+  options.env.window_tokens = 48;
+  options.env.swap_cost = 0.125f;
+  const TrainResult trained = train(table, options).value();
+  for (const Checkpoint* c : {&trained.best, &trained.state}) {
+    EXPECT_EQ(c->task.model, table.model);
+    EXPECT_EQ(c->task.layer, 22);
+    EXPECT_EQ(c->task.window_tokens, 48u);
+    EXPECT_EQ(c->task.candidates, 5u);
+    EXPECT_EQ(c->task.swap_cost, 0.125f);
+    EXPECT_GT(c->task.generic_gain, 0.1f);
+  }
+  options.updates = 40;
+  const auto resumed = Training::begin(table, "", options, &trained.state);
+  ASSERT_TRUE(resumed) << resumed.error().message;
+  EXPECT_EQ(resumed.value()->best().task, trained.best.task);
+}
+
 TEST(Train, AShorterTrainingGoesOnWhenItIsAllowedMore) {
   const GainTable table = small_table();
   TrainOptions options = brief(2);
