@@ -70,6 +70,10 @@ LearningView OnlineLearning::view() const {
 void OnlineLearning::loop() {
   setpriority(PRIO_PROCESS, 0, kNice);  // on Linux: of this thread
   for (FeedbackDesk::Given& given : desk_.given(soon())) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (stop_) return;  // what is not learned from yet stays with the desk
+    }
     take({std::move(given.episode), /*measured=*/false, given.space, given.name});
   }
   while (true) {
