@@ -1,7 +1,7 @@
 #include "rl/online_learner.h"
 
 #include <algorithm>
-#include <limits>
+#include <cmath>
 #include <utility>
 
 #include "rl/features.h"
@@ -12,12 +12,8 @@ namespace {
 
 constexpr std::uint64_t kDrawEpisodes = 31;  // what the counter-based numbers are for
 
-// Of `action` under a policy that takes its most likely one.
-float log_best(const std::vector<float>& log_probs, std::uint32_t action) {
-  const auto best = std::max_element(log_probs.begin(), log_probs.end()) - log_probs.begin();
-  return best == static_cast<std::ptrdiff_t>(action) ? 0.0f
-                                                     : -std::numeric_limits<float>::infinity();
-}
+// Of log-probabilities computed one step at a time and in a batch.
+constexpr float kSameLog = 1e-3f;
 
 bool trains(const Episode& episode) {
   return std::any_of(episode.steps.begin(), episode.steps.end(),
@@ -43,10 +39,23 @@ Status OnlineLearner::begin_at(const Checkpoint& acting) {
   return ok();
 }
 
-void OnlineLearner::hold_out(const Episode& episode) {
+Result<std::vector<std::vector<float>>> OnlineLearner::drawn_by_acting(
+    const Episode& episode) const {
+  MEMSLOT_TRY(auto acting, acting_->log_probs(episode.steps));
+  for (std::size_t i = 0; i < episode.steps.size(); ++i) {
+    const EpisodeStep& step = episode.steps[i];
+    if (step.trains && !(std::abs(acting[i][step.action] - step.log_prob) < kSameLog)) {
+      return std::vector<std::vector<float>>();
+    }
+  }
+  return acting;
+}
+
+void OnlineLearner::hold_out(Episode episode, std::vector<std::vector<float>> acting) {
   ++counts_.held_out;
-  for (const EpisodeStep& step : episode.steps) {
-    if (step.trains) held_.push_back({number_, step});
+  for (std::size_t i = 0; i < episode.steps.size(); ++i) {
+    if (!episode.steps[i].trains) continue;
+    held_.push_back({number_, std::move(episode.steps[i]), std::move(acting[i])});
   }
   while (held_.size() > options_.window) held_.pop_front();
 }
@@ -59,9 +68,22 @@ Result<std::optional<OnlineLearner::Proposal>> OnlineLearner::add(Episode episod
   }
   if (!trains(episode)) return std::optional<Proposal>();
   if (episode.snapshot == 0) episode.snapshot = 1;  // drawn by what acted then, not by the learner
-  const bool held = measured && ++number_ % options_.hold_out == 0;
-  if (held) {
-    hold_out(episode);
+  std::vector<std::vector<float>> acting;
+  if (measured) {
+    MEMSLOT_TRY(acting, drawn_by_acting(episode));
+  }
+  if (!acting.empty()) {
+    double earned = 0;
+    std::size_t steps = 0;
+    for (const EpisodeStep& step : episode.steps) {
+      if (!step.trains) continue;
+      earned += static_cast<double>(step.reward);
+      ++steps;
+    }
+    guard_.earned(earned, steps);
+  }
+  if (!acting.empty() && ++number_ % options_.hold_out == 0) {
+    hold_out(std::move(episode), std::move(acting));
   } else {
     ++counts_.episodes;
     counts_.steps += episode.steps.size();
@@ -96,71 +118,77 @@ Status OnlineLearner::learn() {
   return ok();
 }
 
-Result<OnlineLearner::Compared> OnlineLearner::compare(const ReinforceLearner& good,
-                                                       const ReinforceLearner& other,
-                                                       std::uint64_t since) const {
+Result<OnlineLearner::Compared> OnlineLearner::beside_acting(const ReinforceLearner& other) const {
   std::vector<EpisodeStep> steps;
+  for (const Held& held : held_) steps.push_back(held.step);
+  MEMSLOT_TRY(auto of_other, other.log_probs(steps));
   std::vector<LoggedStep> logged;
-  for (const Held& held : held_) {
-    if (held.number < since) continue;
-    steps.push_back(held.step);
-    logged.push_back({held.number, held.step.reward, held.step.log_prob, 0, 0});
+  for (std::size_t i = 0; i < held_.size(); ++i) {
+    const Held& held = held_[i];
+    logged.push_back(
+        {held.number, held.step.reward, held.step.action, held.acting, std::move(of_other[i])});
   }
-  MEMSLOT_TRY(const auto of_good, good.log_probs(steps));
-  MEMSLOT_TRY(const auto of_other, other.log_probs(steps));
-  for (std::size_t i = 0; i < steps.size(); ++i) {
-    logged[i].log_good = of_good[i][steps[i].action];
-    logged[i].log_new = of_other[i][steps[i].action];
+  return Compared{compare_policies(logged, ActsBy::kDrawing),
+                  compare_policies(logged, ActsBy::kBestAction)};
+}
+
+// The learner's policy beside the one that acts, near enough to it.
+Result<OnlineLearner::Compared> OnlineLearner::judgeable() {
+  MEMSLOT_TRY(Compared found, beside_acting(*learner_));
+  if (found.drawn.unjudged <= options_.guard.most_unjudged) {
+    near_ = learner_->checkpoint(false);
+    return found;
   }
-  Compared out;
-  out.drawn = compare_policies(logged);
-  for (std::size_t i = 0; i < steps.size(); ++i) {
-    logged[i].log_good = log_best(of_good[i], steps[i].action);
-    logged[i].log_new = log_best(of_other[i], steps[i].action);
-  }
-  out.best = compare_policies(logged);
-  return out;
+  ++counts_.set_back;
+  const Checkpoint from = near_ ? *near_ : acting_->checkpoint(false);
+  MEMSLOT_TRY(learner_, engine_.go_on_from(from, options_.reinforce));
+  return beside_acting(*learner_);
 }
 
 Result<std::optional<OnlineLearner::Proposal>> OnlineLearner::look() {
-  if (before_ != nullptr) {
-    MEMSLOT_TRY(auto looked, compare(*before_, *acting_, published_at_));
-    PolicyComparison& since = looked.drawn;
-    if (enough(since) && since.worse()) {
-      std::swap(since.value_good, since.value_new);  // the one before is proposed
-      last_look_ = since;
-      return std::optional(Proposal{before_->checkpoint(false), /*revert=*/true, since});
+  if (guard_.has_before()) {
+    MEMSLOT_TRY(const Compared with_before, beside_acting(*before_));
+    if (guard_.reverts(with_before.drawn)) {
+      last_look_ = with_before.drawn;
+      return std::optional(
+          Proposal{before_->checkpoint(false), /*revert=*/true, with_before.drawn});
     }
   }
-  MEMSLOT_TRY(const auto looked, compare(*acting_, *learner_, 0));
-  const PolicyComparison& found = looked.drawn;
-  last_look_ = found;
-  if (!enough(found)) return std::optional<Proposal>();
-  if (found.better() && looked.best.difference() >= 0) {
-    return std::optional(Proposal{learner_->checkpoint(false), /*revert=*/false, found});
+  MEMSLOT_TRY(const Compared found, judgeable());
+  last_look_ = found.drawn;
+  const auto verdict = guard_.judge(found.drawn, found.best);
+  if (verdict == PolicyGuard::Verdict::kPublish) {
+    return std::optional(Proposal{learner_->checkpoint(false), /*revert=*/false, found.drawn});
   }
-  if (found.worse()) {
+  if (verdict == PolicyGuard::Verdict::kSetBack) {
     ++counts_.set_back;
-    MEMSLOT_TRY(learner_, engine_.go_on_from(acting_->checkpoint(false), options_.reinforce));
-    buffer_.clear();  // what led astray
+    MEMSLOT_TRY(set_back());
   }
   return std::optional<Proposal>();
+}
+
+Status OnlineLearner::set_back() {
+  MEMSLOT_TRY(learner_, engine_.go_on_from(acting_->checkpoint(false), options_.reinforce));
+  near_.reset();
+  buffer_.clear();  // what led astray
+  return ok();
 }
 
 Status OnlineLearner::published(const Checkpoint& acting, bool revert) {
   std::unique_ptr<ReinforceLearner> previous = std::move(acting_);
   MEMSLOT_TRY(acting_, engine_.go_on_from(acting, options_.reinforce));
-  published_at_ = number_ + 1;
+  held_.clear();  // another policy drew them
+  near_.reset();
   if (!revert) {
     ++counts_.snapshots;
     before_ = std::move(previous);
+    guard_.published();
     return ok();
   }
   ++counts_.reverts;
   before_.reset();
-  MEMSLOT_TRY(learner_, engine_.go_on_from(acting, options_.reinforce));
-  buffer_.clear();
-  return ok();
+  guard_.reverted();
+  return set_back();
 }
 
 }  // namespace memslot

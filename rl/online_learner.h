@@ -7,14 +7,17 @@
 //   - The last `buffer` episodes that train are gone over several times: those of older policies
 //     count with the clipped importance ratio of reinforce.h. One live session is one rollout, so
 //     the baseline is the learned value.
-//   - Every `publish_every` episodes the guard compares the learner's policy with the one that
-//     acts, on the held-out steps of the last `window` (policy_guard.h). Better as it is drawn
-//     from, and not worse where its best action is taken (as sessions do that nobody learns from):
-//     it is proposed. Worse: the learner goes back to the one that acts. Neither, or too little
-//     seen: it learns on. Nothing is proposed on feedback alone: what nobody measured cannot be
-//     told from noise.
-//   - What was published is compared again with its predecessor, on steps held out since. If it is
-//     the worse one, the predecessor is proposed again (a revert).
+//   - Every `publish_every` episodes the guard (policy_guard.h) compares the learner's policy with
+//     the one that acts, on the newest `window` held-out steps which that one drew. Better: it is
+//     proposed. Worse: the learner goes back to the one that acts. Neither, or too little seen: it
+//     learns on. Nothing is proposed on feedback alone: what nobody measured cannot be told from
+//     noise.
+//   - A learner that has gone further from what acts than the log can tell (`most_unjudged`) goes
+//     back to where it was at the last look: that policy can be judged, and be published first.
+//   - What was published is compared again with its predecessor, on episodes since. If it is the
+//     worse one, the predecessor is proposed again (a revert).
+//   - After a publication the guard begins anew, with steps that the new policy drew. Episodes of
+//     sessions that began before train, but are not the guard's.
 //
 // Deterministic: the same episodes in the same order give the same proposals.
 //
@@ -31,16 +34,16 @@
 namespace memslot {
 
 struct OnlineOptions {
-  std::uint32_t batch = 4;            // new episodes between updates
-  std::uint32_t updates = 4;          // after each batch
-  std::uint32_t drawn = 16;           // episodes of an update
-  std::uint32_t buffer = 64;          // episodes
-  std::uint32_t hold_out = 4;         // one of so many teacher-forced episodes is the guard's
-  std::uint32_t publish_every = 16;   // episodes
-  std::uint32_t window = 1024;        // steps that the guard looks at
-  std::uint32_t least_steps = 64;     // ... and needs, effectively
-  std::uint32_t least_episodes = 16;  // ... of so many: fewer give no standard error to trust
-  ReinforceOptions reinforce = {.learning_rate = 1e-3f,
+  std::uint32_t batch = 4;           // new episodes between updates
+  std::uint32_t updates = 4;         // after each batch
+  std::uint32_t drawn = 16;          // episodes of an update
+  std::uint32_t buffer = 64;         // episodes
+  std::uint32_t hold_out = 4;        // one of so many teacher-forced episodes is the guard's
+  std::uint32_t publish_every = 16;  // episodes
+  std::uint32_t window = 1024;       // steps that the guard looks at
+  GuardOptions guard;
+  ReinforceOptions reinforce = {.learning_rate = 5e-4f,
+                                .gamma = 0.2f,
                                 .entropy_bonus = 0.01f,
                                 .entropy_decay = 1.0f,
                                 .baseline = Baseline::kValue};
@@ -80,20 +83,21 @@ class OnlineLearner {
   struct Held {
     std::uint64_t number = 0;
     EpisodeStep step;
+    std::vector<float> acting;  // log-probabilities of the policy that acts
   };
   OnlineLearner(PolicyEngine engine, OnlineOptions options)
-      : engine_(std::move(engine)), options_(options) {}
+      : engine_(std::move(engine)), options_(options), guard_(options.guard) {}
   Status begin_at(const Checkpoint& acting);
-  void hold_out(const Episode& episode);
+  // Of every step's candidates, where the policy that acts drew all of the episode; else empty.
+  Result<std::vector<std::vector<float>>> drawn_by_acting(const Episode& episode) const;
+  void hold_out(Episode episode, std::vector<std::vector<float>> acting);
   Status learn();
-  bool enough(const PolicyComparison& seen) const {
-    return seen.effective_steps >= options_.least_steps && seen.episodes >= options_.least_episodes;
-  }
   struct Compared {
-    PolicyComparison drawn, best;  // actions drawn; the best action taken
+    PolicyComparison drawn, best;
   };
-  Result<Compared> compare(const ReinforceLearner& good, const ReinforceLearner& other,
-                           std::uint64_t since) const;
+  Result<Compared> beside_acting(const ReinforceLearner& other) const;
+  Result<Compared> judgeable();
+  Status set_back();
   Result<std::optional<Proposal>> look();
 
   PolicyEngine engine_;
@@ -101,8 +105,9 @@ class OnlineLearner {
   std::unique_ptr<ReinforceLearner> learner_, acting_, before_;  // before_: null until published
   std::deque<Episode> buffer_;                                   // newest last
   std::deque<Held> held_;
+  PolicyGuard guard_;
+  std::optional<Checkpoint> near_;  // the learner's at the last look, near enough to be judged
   std::uint64_t number_ = 0;        // of the next measured episode
-  std::uint64_t published_at_ = 0;  // its number then
   std::uint64_t since_learned_ = 0, since_look_ = 0, drawn_ = 0;
   OnlineCounts counts_;
   std::optional<PolicyComparison> last_look_;

@@ -47,7 +47,8 @@ Json json_of(const LearningView& view) {
                   {"other", view.last_look->value_new},
                   {"standard_error", view.last_look->standard_error},
                   {"steps", view.last_look->steps},
-                  {"effective_steps", view.last_look->effective_steps}};
+                  {"effective_steps", view.last_look->effective_steps},
+                  {"unjudged", view.last_look->unjudged}};
   return out;
 }
 
