@@ -1,18 +1,16 @@
 #include "rl/gains/measure.h"
 
-#include <cerrno>
-#include <cmath>
-#include <cstring>
 #include <fstream>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <numeric>
-#include <set>
+#include <string_view>
 
 #include "rl/streams.h"
 #include "shared/base/digest.h"
 #include "shared/base/json_depth.h"
+#include "shared/files/mapped_file.h"
 #include "shared/files/write_file.h"
 
 namespace memslot::gains_program {
@@ -26,7 +24,7 @@ struct Dataset {
   std::map<std::string, json> arguments;  // ids, step_tokens
   std::map<std::string, std::size_t> step_counts;
 
-  static Result<Dataset> load(const std::string& path);
+  static Result<Dataset> parse(std::string_view text);
 };
 
 struct Line {
@@ -40,14 +38,8 @@ Error bad(const std::string& what, const std::string& expected) {
   return corrupt(what, expected, "something else");
 }
 
-Result<std::string> slurp(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return Error{ErrorCode::kNotFound, path + ": cannot open: " + std::strerror(errno)};
-  return std::string(std::istreambuf_iterator<char>(in), {});
-}
-
 // Nothing where it is no JSON object, or one too deep.
-json object_of(const std::string& text) {
+json object_of(std::string_view text) {
   if (!json_depth_fits(text)) return {};
   json out = json::parse(text, nullptr, /*allow_exceptions=*/false);
   return out.is_object() ? out : json();
@@ -70,14 +62,13 @@ std::string text_in(const json& object, const char* key) {
   return found != object.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
-Result<Dataset> Dataset::load(const std::string& path) {
-  MEMSLOT_TRY(const std::string text, slurp(path));
+Result<Dataset> Dataset::parse(std::string_view text) {
   const json file = object_of(text);
   const auto step_tokens = file.find("step_tokens");
   const auto streams = file.find("streams");
   if (text_in(file, "format") != "memslot-streams-1" || step_tokens == file.end() ||
       !step_tokens->is_number_unsigned() || streams == file.end() || !streams->is_array()) {
-    return bad(path, "a dataset of format memslot-streams-1");
+    return bad("dataset", "one of format memslot-streams-1");
   }
   Dataset out;
   out.model = text_in(file, "model");
@@ -87,7 +78,7 @@ Result<Dataset> Dataset::load(const std::string& path) {
     std::vector<std::uint32_t> tokens;
     if (id.empty() || !list_of(stream, "ids", &json::is_number_integer, &ids) ||
         !list_of(stream, "tokens", &json::is_number_unsigned, &tokens)) {
-      return bad(path, "streams with id, ids and tokens");
+      return bad("dataset", "streams with id, ids and tokens");
     }
     // A session's steps are full ones; those of a prompt-only case are not.
     const auto cut = step_tokens->get<std::uint32_t>();
@@ -175,7 +166,7 @@ Result<json> measured(Pair& pair, const Line& line) {
 
 Result<std::size_t> measure_schedules(Pair& pair, const MeasureFiles& files,
                                       const OnProgress& tell) {
-  MEMSLOT_TRY(const Dataset dataset, Dataset::load(files.dataset));
+  MEMSLOT_TRY(const Dataset dataset, parse_file<Dataset>(files.dataset));
   std::ifstream in(files.schedules);
   if (!in) return Error{ErrorCode::kNotFound, files.schedules + ": cannot open"};
   std::vector<Line> todo;
