@@ -112,6 +112,7 @@ class Backend {
   // Gives back what operations keep between calls to be fast (working space, code for shapes); they
   // make it again. Bits stay. On the compute thread.
   virtual void trim() = 0;
+  virtual std::size_t kept_bytes() const = 0;  // working space that trim() gives back
 
   // --- linear maps: y[M,N] = x[M,K] W^T (+ bias[N]) (+ y) ---
   // `weight` is [N, K] row-major, f32 or bf16; packed as `dtype`. kYes packs W^T, so that linear()

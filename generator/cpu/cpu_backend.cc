@@ -118,6 +118,12 @@ void CpuBackend::trim() {
   matmul_.clear();
 }
 
+std::size_t CpuBackend::kept_bytes() const {
+  std::size_t bytes = 0;
+  for (const Buffer& buffer : scratch_) bytes += buffer.bytes();
+  return bytes;
+}
+
 Matrix CpuBackend::scratch(std::size_t which, DType dtype, std::int64_t row_count,
                            std::int64_t cols) {
   auto& buffer = scratch_.at(which);

@@ -35,6 +35,7 @@ class CpuBackend final : public Backend {
   void wait(Event event) override;
   void synchronize() override;
   void trim() override;
+  std::size_t kept_bytes() const override;
 
   Result<std::shared_ptr<const PackedWeight>> pack(ConstHostTensor weight, DType dtype,
                                                    Transpose transpose) override;

@@ -23,11 +23,26 @@ decltype(auto) with(AnyTrainer& trainer, Fn&& fn) {
 
 }  // namespace
 
-LearnJob::LearnJob(const LearnJobParts& parts, const LearnRequest& request, LearnConfig config)
+Result<SegmentedText> source_text(const Tokenizer& tokenizer, std::string_view text,
+                                  std::int64_t context) {
+  MEMSLOT_TRY(SegmentedText out, segment_text(tokenizer, text));
+  const std::int64_t tokens = std::ssize(out.tokens);
+  if (tokens < kMinTokens)
+    return invalid("source tokens", "at least " + std::to_string(kMinTokens), tokens);
+  if (tokens > context) {
+    return invalid("source tokens", "at most " + std::to_string(context) + " (the context)",
+                   tokens);
+  }
+  return out;
+}
+
+LearnJob::LearnJob(const LearnJobParts& parts, const LearnRequest& request, LearnConfig config,
+                   SegmentedText text)
     : parts_(parts),
       request_(request),
       config_(config),
       signature_(expected_signature(parts.gpt, request.model_digest, parts.slot, config.kind)),
+      text_(std::move(text)),
       space_(parts.gpt.backend()) {}
 
 Status LearnJob::report(const char* phase, int step, float loss, double recall) {
@@ -55,14 +70,6 @@ Result<LearnOutcome> LearnJob::run() {
 }
 
 Status LearnJob::read() {
-  MEMSLOT_TRY(text_, segment_text(parts_.tokenizer, request_.text));
-  const std::int64_t tokens = std::ssize(text_.tokens), context = parts_.gpt.config().context;
-  if (tokens < kMinTokens)
-    return invalid("source tokens", "at least " + std::to_string(kMinTokens), tokens);
-  if (tokens > context) {
-    return invalid("source tokens", "at most " + std::to_string(context) + " (the context)",
-                   tokens);
-  }
   windows_ = windows(text_, config_.window_words, config_.stride_words);
   std::vector<std::vector<std::int32_t>> sequences = {text_.tokens};
   if (config_.alone_share > 0) {

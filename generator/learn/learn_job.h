@@ -5,11 +5,13 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "generator/learn/batches.h"
 #include "generator/learn/learner.h"
 #include "generator/learn/material.h"
+#include "generator/learn/segments.h"
 #include "generator/learn/trainer.h"
 #include "generator/learn/upper_stack.h"
 
@@ -37,9 +39,15 @@ struct LearnJobParts {
   const LearnProgress& progress;
 };
 
+// A source as it is learned. kInvalidArgument: no words, too short, longer than the context.
+Result<SegmentedText> source_text(const Tokenizer& tokenizer, std::string_view text,
+                                  std::int64_t context);
+
 class LearnJob {
  public:
-  LearnJob(const LearnJobParts& parts, const LearnRequest& request, LearnConfig config);
+  // `text`: the request's, as source_text() gave it.
+  LearnJob(const LearnJobParts& parts, const LearnRequest& request, LearnConfig config,
+           SegmentedText text);
 
   Result<LearnOutcome> run();
   std::size_t peak_bytes() const { return peak_bytes_; }
@@ -47,7 +55,7 @@ class LearnJob {
  private:
   enum Place : std::size_t { kInput, kX, kDx, kAnchorOut, kAnchorDy };
 
-  Status read();  // tokens, segments, material
+  Status read();  // segments, material
   Status measure_base();
   Status make_trainer();
   Status train();

@@ -160,6 +160,9 @@ Result<LearnOutcome> Learner::learn(const LearnRequest& request, const LearnProg
   MEMSLOT_TRY(const std::size_t slot, impl_->slot_of(asked.layer));
   LearnConfig config = with_defaults(asked);
   config.layer = impl_->gpt.options().slot_layers[slot];
+  // Before the reading of other texts, which takes long the first time.
+  MEMSLOT_TRY(SegmentedText source,
+              source_text(impl_->tokenizer, request.text, impl_->gpt.config().context));
   GateSlices slices(impl_->gate);
   MEMSLOT_TRY(impl_->prepare(slot, config, slices, progress));
   const auto pointer = [](const std::optional<SharedText>& text) {
@@ -174,9 +177,10 @@ Result<LearnOutcome> Learner::learn(const LearnRequest& request, const LearnProg
                             slot,
                             slices,
                             progress};
-  LearnJob job(parts, request, config);
+  LearnJob job(parts, request, config, std::move(source));
   auto outcome = job.run();
-  impl_->peak = std::max(impl_->held(), job.peak_bytes() + impl_->held() - impl_->stack->bytes());
+  impl_->peak = std::max(impl_->held(), job.peak_bytes() + impl_->held() - impl_->stack->bytes()) +
+                impl_->gpt.backend().kept_bytes();
   return outcome;
 }
 

@@ -183,7 +183,6 @@ void LearnWorker::loop() {
     }
     changed_.notify_all();
     work(job);
-    ::malloc_trim(0);  // what preparing the job took and gave back
     holds_workspace = true;
   }
 }
@@ -298,6 +297,9 @@ Result<LearnOutcome> LearnWorker::learn_now(
   }
   const std::lock_guard one_at_a_time(learner_mutex_);
   auto outcome = learner_->learn(request, progress);
+  // What the job took and gave back, before anybody is told that it ended: who then looks at the
+  // process finds what the counters say.
+  ::malloc_trim(0);
   const std::lock_guard lock(mutex_);
   workspace_bytes_ = learner_->workspace_bytes();
   return outcome;

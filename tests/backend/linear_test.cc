@@ -161,6 +161,7 @@ TEST(Shapes, ThatAreForgottenComeBackWithTheirBits) {
   for (std::int64_t m = 4; m < 300; ++m) run(m);  // more than are kept
   EXPECT_EQ(run(3), first);
   backend->trim();
+  EXPECT_EQ(backend->kept_bytes(), 0u);
   EXPECT_EQ(run(3), first);
 }
 

@@ -148,7 +148,8 @@ def decode_beside_learning(pair, source, number):
     learning.wait()
     for job in pair.ask("jobs", "ls", "--state", "leased")["jobs"]:
         pair.ask("jobs", "cancel", job["job"])
-    while pair.ask("jobs", "ls", "--state", "leased")["jobs"]:
+    # Its generator hears of it a little later, and what a running job takes is not in its counters yet.
+    while pair.ask("status")["generator"]["learning"]["queued"]:
         time.sleep(0.1)
     return alone, beside
 

@@ -34,6 +34,7 @@ class TimingBackend final : public Backend {
   void wait(Event event) override { inner_.wait(event); }
   void synchronize() override { inner_.synchronize(); }
   void trim() override { inner_.trim(); }
+  std::size_t kept_bytes() const override { return inner_.kept_bytes(); }
   Result<std::shared_ptr<const PackedWeight>> pack(ConstHostTensor weight, DType dtype,
                                                    Transpose transpose) override {
     return inner_.pack(weight, dtype, transpose);

@@ -158,6 +158,7 @@ TEST_P(Learners, RefuseTextsThatCannotBeLearned) {
   EXPECT_NE(outcome.error().message.find(std::to_string(model_.file.config().context)),
             std::string::npos)
       << outcome.error().message;
+  EXPECT_EQ(learner_.workspace_bytes(), 0u) << "other texts are read only for what can be learned";
 }
 
 TEST_P(Learners, RefuseLayersRanksAndKindsThatAreNotThere) {
