@@ -13,7 +13,7 @@
 namespace memslot {
 namespace {
 
-constexpr std::string_view kFormat = "memslot-policy-1";
+constexpr std::string_view kFormat = "memslot-policy-2";
 constexpr const char* kNotePrefix = "note.";
 constexpr const char* kWhiteningPrefix = "whitening.";
 
@@ -47,6 +47,7 @@ void put(const PolicyTask& task, Metadata& to) {
   to["model"] = task.model;
   to["layer"] = std::to_string(task.layer);
   to["window_tokens"] = std::to_string(task.window_tokens);
+  to["long_window_tokens"] = std::to_string(task.long_window_tokens);
   to["candidates"] = std::to_string(task.candidates);
   to["swap_cost"] = text_of(task.swap_cost);
   to["generic_gain"] = text_of(task.generic_gain);
@@ -57,6 +58,7 @@ Result<PolicyTask> task_in(const Metadata& metadata) {
   MEMSLOT_TRY(out.model, text_in(metadata, "model"));
   MEMSLOT_TRY(out.layer, number_in<std::int32_t>(metadata, "layer"));
   MEMSLOT_TRY(out.window_tokens, number_in<std::uint32_t>(metadata, "window_tokens"));
+  MEMSLOT_TRY(out.long_window_tokens, number_in<std::uint32_t>(metadata, "long_window_tokens"));
   MEMSLOT_TRY(out.candidates, number_in<std::uint32_t>(metadata, "candidates"));
   MEMSLOT_TRY(out.swap_cost, number_in<float>(metadata, "swap_cost"));
   MEMSLOT_TRY(out.generic_gain, number_in<float>(metadata, "generic_gain"));

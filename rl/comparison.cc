@@ -74,7 +74,10 @@ Result<Contest> Contest::make(const GainTable& table, const std::vector<Checkpoi
     return invalid("checkpoint's candidates and window", "at least 2 and 1",
                    std::to_string(task.candidates) + " and " + std::to_string(task.window_tokens));
   }
-  EnvOptions options{task.candidates, task.window_tokens, task.swap_cost};
+  EnvOptions options{.candidates = task.candidates,
+                     .window_tokens = task.window_tokens,
+                     .long_window_tokens = task.long_window_tokens,
+                     .swap_cost = task.swap_cost};
   out.env_ = std::make_unique<StreamEnv>(table, options, checkpoints[0].whitening);
   for (const std::uint32_t window : kTunedWindows) {
     if (window == task.window_tokens) continue;

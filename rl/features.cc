@@ -15,6 +15,8 @@ constexpr FeatureInfo kTable[] = {
     {"mean_key", "cosine with the mean of the keys; base: 0"},
     {"best_key_lead", "best_key minus the highest best_key of the other memories; base: minus it"},
     {"mean_key_lead", "the same of mean_key"},
+    {"long_key", "best_key of the query over the longer window; base: 0"},
+    {"long_key_lead", "its lead"},
     {"past_net_gain", "mean over past uses, nats per token, cut at -4 and 4; 0 if none", true},
     {"uses", "ln(1 + uses) / 8", true},
     {"age", "ln(1 + publishes since its own) / 8", true},
@@ -72,6 +74,7 @@ void append_features(const StepContext& step, std::span<const Candidate> candida
   MEMSLOT_CHECK(!candidates.empty());
   const TopTwo best = top_two(candidates, &Candidate::best_key);
   const TopTwo mean = top_two(candidates, &Candidate::mean_key);
+  const TopTwo longer = top_two(candidates, &Candidate::long_key);
   const bool current_is_base = std::any_of(candidates.begin(), candidates.end(),
                                            [](const auto& c) { return c.is_base && c.is_current; });
   for (std::size_t i = 0; i < candidates.size(); ++i) {
@@ -84,6 +87,8 @@ void append_features(const StepContext& step, std::span<const Candidate> candida
         c.is_base ? 0.0f : c.mean_key,
         lead(best, i, c, &Candidate::best_key),
         lead(mean, i, c, &Candidate::mean_key),
+        c.is_base ? 0.0f : c.long_key,
+        lead(longer, i, c, &Candidate::long_key),
         std::clamp(c.past_net_gain, -kMostGain, kMostGain),
         log_count(c.uses, kCountScale),
         log_count(static_cast<double>(c.age), kCountScale),

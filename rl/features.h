@@ -16,7 +16,7 @@
 
 namespace memslot {
 
-inline constexpr std::uint32_t kFeatureVersion = 1;
+inline constexpr std::uint32_t kFeatureVersion = 2;
 
 struct FeatureInfo {
   std::string_view name;

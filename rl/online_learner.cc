@@ -61,7 +61,7 @@ void OnlineLearner::hold_out(Episode episode, std::vector<std::vector<float>> ac
 }
 
 Result<std::optional<OnlineLearner::Proposal>> OnlineLearner::add(Episode episode, bool measured) {
-  const ScorerConfig scorer = acting_->checkpoint(false).scorer;
+  const ScorerConfig& scorer = acting_->scorer();
   if (const auto fits = check_episode(episode, scorer.features, scorer.key_dim); !fits) {
     ++counts_.refused;
     return fits.error();

@@ -13,8 +13,9 @@ Status check_task(const Checkpoint& checkpoint) {
     return mismatch("policy checkpoint's whitening", "the one that it was trained in", "none");
   }
   const PolicyTask& task = checkpoint.task;
-  if (task.window_tokens < 1 || task.window_tokens > kMostWindowTokens) {
-    return mismatch("policy checkpoint's window_tokens", "1 to 128", task.window_tokens);
+  for (const std::uint32_t tokens : {task.window_tokens, task.long_window_tokens}) {
+    if (tokens >= 1 && tokens <= kMostWindowTokens) continue;
+    return mismatch("policy checkpoint's windows", "1 to 128 tokens", tokens);
   }
   if (task.candidates < 2 || task.candidates > kMostCandidates) {
     return mismatch("policy checkpoint's candidates", "2 to 32", task.candidates);

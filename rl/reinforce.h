@@ -40,6 +40,7 @@ struct ReinforceOptions {
   float clip_norm = 1.0f;
   float ratio_clip = 2.0f;  // c, at least 1
   Baseline baseline = Baseline::kLeaveOneOut;
+  ScorerPrior prior{};
   std::uint64_t seed = 1;
   bool float64 = false;  // for tests of the gradient; checkpoints stay f32
 };
@@ -76,6 +77,7 @@ class ReinforceLearner {
   virtual Result<std::vector<std::vector<float>>> log_probs(
       std::span<const EpisodeStep> steps) const = 0;
 
+  virtual const ScorerConfig& scorer() const = 0;
   virtual std::uint64_t updates() const = 0;
   // With the optimizer's state, to resume from; without it, to publish. Task, whitening, digest of
   // the configuration and notes are those of the checkpoint that it came from, if any.

@@ -57,7 +57,7 @@ class TorchLearner final : public ReinforceLearner {
   TorchLearner(ScorerConfig scorer, ReinforceOptions options)
       : options_(options),
         dtype_(options.float64 ? torch::kFloat64 : torch::kFloat32),
-        net_(scorer, options.seed, dtype_),
+        net_(scorer, options.seed, dtype_, options.prior),
         value_(scorer.features, options.seed, dtype_) {
     for (const auto& [name, tensor] : net_.parameters())
       all_.emplace_back("scorer." + name, tensor);
@@ -68,12 +68,14 @@ class TorchLearner final : public ReinforceLearner {
       first_.emplace_back("adam.first." + name, torch::zeros_like(tensor));
       second_.emplace_back("adam.second." + name, torch::zeros_like(tensor));
     }
+    steps_.emplace_back("adam.steps", torch::zeros({1}));
   }
 
   Status restore(const Checkpoint& checkpoint) {
     MEMSLOT_TRY(load(checkpoint.tensors, "", all_));
     MEMSLOT_TRY(load(checkpoint.tensors, "", first_));
     MEMSLOT_TRY(load(checkpoint.tensors, "", second_));
+    MEMSLOT_TRY(load(checkpoint.tensors, "", steps_));
     go_on(checkpoint);
     return ok();
   }
@@ -87,6 +89,7 @@ class TorchLearner final : public ReinforceLearner {
   Result<UpdateReport> imitate(std::span<const Episode> episodes) override;
   Result<std::vector<std::vector<float>>> log_probs(
       std::span<const EpisodeStep> steps) const override;
+  const ScorerConfig& scorer() const override { return net_.config(); }
   std::uint64_t updates() const override { return updates_; }
   Checkpoint checkpoint(bool with_optimizer) const override;
   Result<double> loss(std::span<const Rollouts> streams) const override;
@@ -120,6 +123,7 @@ class TorchLearner final : public ReinforceLearner {
   ScorerNet net_;
   ValueNet value_;
   NamedTensors all_, first_, second_;  // parameters; Adam's moments
+  NamedTensors steps_;                 // one number: steps that the moments are of
   std::uint64_t updates_ = 0;
   Checkpoint frame_;  // what a checkpoint says besides, without tensors
 };
@@ -216,7 +220,8 @@ double TorchLearner::step() {
   const double norm = std::sqrt(squares);
   const double cut = std::min(1.0, options_.clip_norm / (norm + 1e-12));
   ++updates_;
-  const double n = static_cast<double>(updates_);
+  steps_[0].second.add_(1);
+  const double n = steps_[0].second.item<double>();
   const double rate =
       options_.learning_rate * std::sqrt(1 - std::pow(kSecond, n)) / (1 - std::pow(kFirst, n));
   for (std::size_t i = 0; i < all_.size(); ++i) {
@@ -312,6 +317,7 @@ Checkpoint TorchLearner::checkpoint(bool with_optimizer) const {
   store(all_, "", out.tensors);
   store(first_, "", out.tensors);
   store(second_, "", out.tensors);
+  store(steps_, "", out.tensors);
   return out;
 }
 

@@ -64,7 +64,7 @@ torch::Tensor times_transposed(const torch::Tensor& x, const torch::Tensor& w) {
 
 }  // namespace
 
-ScorerNet::ScorerNet(ScorerConfig config, std::uint64_t seed, torch::Dtype dtype)
+ScorerNet::ScorerNet(ScorerConfig config, std::uint64_t seed, torch::Dtype dtype, ScorerPrior prior)
     : config_(config), seed_(seed), dtype_(dtype) {
   const std::int64_t inputs = static_cast<std::int64_t>(config.features) + 1;
   const std::int64_t hidden = config.hidden, rank = config.rank, r = config.key_dim;
@@ -80,12 +80,24 @@ ScorerNet::ScorerNet(ScorerConfig config, std::uint64_t seed, torch::Dtype dtype
   b2_ = add("b2", {hidden}, 0);
   w3_ = add("w3", {1, hidden}, limit(hidden));
   b3_ = add("b3", {1}, 0);
+  linear_ = add("linear", {inputs - 1}, 0);
   const torch::NoGradGuard guard;
   tau_.fill_(1.0);
   if (config.features != feature_count()) return;  // not over the feature table (the value net)
   const auto table = feature_table();
   for (std::size_t i = 0; i < table.size(); ++i) {
     if (table[i].live) w1_.select(1, static_cast<std::int64_t>(i)).zero_();
+  }
+  if (prior.sharpness > 0) begin_with(prior);
+}
+
+void ScorerNet::begin_with(ScorerPrior prior) {
+  w3_.zero_();
+  const auto table = feature_table();
+  for (std::size_t i = 0; i < table.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i);
+    if (table[i].name == "best_key") linear_[at] = prior.sharpness;
+    if (table[i].name == "is_base") linear_[at] = prior.sharpness * prior.threshold;
   }
 }
 
@@ -112,7 +124,7 @@ torch::Tensor ScorerNet::scores(const torch::Tensor& features, const torch::Tens
   const torch::Tensor x = torch::cat({features, match.unsqueeze(-1)}, -1);  // (B, K, F + 1)
   torch::Tensor h = torch::tanh(times_transposed(x, w1_) + b1_);
   h = torch::tanh(times_transposed(h, w2_) + b2_);
-  const torch::Tensor s = (h * w3_.squeeze(0)).sum(-1) + b3_;
+  const torch::Tensor s = (h * w3_.squeeze(0)).sum(-1) + b3_ + (features * linear_).sum(-1);
   return s.masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity());
 }
 

@@ -17,8 +17,8 @@ using NamedTensors = std::vector<std::pair<std::string, torch::Tensor>>;
 
 class ScorerNet {
  public:
-  // Uniform in +-sqrt(1 / inputs), from counters of (seed, tensor, element).
-  ScorerNet(ScorerConfig config, std::uint64_t seed, torch::Dtype dtype);
+  // Uniform in +-sqrt(1 / inputs), from counters of (seed, tensor, element), but for the prior.
+  ScorerNet(ScorerConfig config, std::uint64_t seed, torch::Dtype dtype, ScorerPrior prior = {});
 
   // features (B, K, F), query (B, R), keys (B, K, R), mask (B, K) of bool: true where there is a
   // candidate. Scores (B, K), -infinity where there is none.
@@ -30,12 +30,13 @@ class ScorerNet {
 
  private:
   torch::Tensor add(const std::string& name, std::vector<std::int64_t> shape, double limit);
+  void begin_with(ScorerPrior prior);
 
   ScorerConfig config_;
   std::uint64_t seed_;
   torch::Dtype dtype_;
   NamedTensors parameters_;
-  torch::Tensor tau_, u_, v_, w1_, b1_, w2_, b2_, w3_, b3_;
+  torch::Tensor tau_, u_, v_, w1_, b1_, w2_, b2_, w3_, b3_, linear_;
 };
 
 // Copies between tensors and a checkpoint, names with `prefix`. load(): kMismatch (shape),

@@ -23,6 +23,7 @@ struct Candidate {
   bool resident = false;         // in the generator's memory: loading is free of transfer
   float best_key = 0;            // cosine of the whitened query with the nearest key, in [-1, 1]
   float mean_key = 0;            // ... with the mean of the memory's keys
+  float long_key = 0;            // best_key of the query over the longer window
   std::span<const float> key{};  // (R) that mean, whitened, length 1; empty: base, or no keys
   float past_net_gain = 0;       // nats per token, mean over past uses; 0 if none
   std::uint32_t uses = 0;
@@ -41,9 +42,9 @@ inline std::size_t current_of(std::span<const Candidate> candidates) {
 struct StepContext {
   std::uint64_t session = 0;
   std::uint64_t step = 0;
-  std::uint64_t seed = 0;  // sampling is counter-based on (seed, session, step)
-  float entropy = 0;       // nats
-  float surprise = 0;      // nats
+  std::uint64_t seed = 0;              // sampling is counter-based on (seed, session, step)
+  float entropy = 0;                   // nats
+  float surprise = 0;                  // nats
   std::uint32_t steps_since_swap = 0;  // run with what is active; a session begins with 1
   std::span<const float> query{};  // whitened, reduced, normalised; empty before the first summary
   bool explore = false;            // sample; otherwise argmax

@@ -1,7 +1,6 @@
 #include "rl/stream_env.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 namespace memslot {
@@ -34,42 +33,47 @@ StreamEnv::StreamEnv(const GainTable& table, EnvOptions options, Whitening white
   const std::size_t rows = table.rows(), r = key_dim(), m = table.memories.size();
   whiten_keys();
   queries_.assign(rows * r, 0.0f);
-  similar_.assign(rows * 2 * m, 0.0f);
+  similar_.assign(rows * kSimilarities * m, 0.0f);
   known_.assign(rows, 0);
   ranked_ = std::min(options_.candidates, m);
   nearest_.assign(rows * ranked_, 0);
   generic_.assign(rows, 0.0f);
   oracle_.assign(rows, kBaseAction);
-  for (std::size_t s = 0; s < table.streams.size(); ++s) compare(s);
+  for (std::size_t s = 0; s < table.streams.size(); ++s) {
+    judge(s);
+    for (std::size_t t = 0; t < table.streams[s].steps.size(); ++t) compare(s, t);
+  }
 }
 
 void StreamEnv::whiten_keys() {
-  const std::size_t r = key_dim(), d = table_.dim();
+  const std::size_t w = whitening_.white_dim(), r = key_dim(), d = table_.dim();
   const auto n = static_cast<std::size_t>(table_.keys.shape[0]);
-  keys_.assign(n * r, 0.0f);
-  for (std::size_t i = 0; i < n && r > 0; ++i) {
-    whitening_.apply({table_.keys.values.data() + i * d, d}, {keys_.data() + i * r, r});
+  keys_.assign(n * w, 0.0f);
+  std::vector<float> reduced(n * r);
+  for (std::size_t i = 0; i < n && w > 0; ++i) {
+    const std::span white(keys_.data() + i * w, w);
+    whitening_.apply({table_.keys.values.data() + i * d, d}, white);
+    whitening_.reduce(white, {reduced.data() + i * r, r});
   }
   means_.assign(table_.memories.size() * r, 0.0f);
   for (std::size_t i = 0; i < table_.memories.size(); ++i) {
     const TableMemory& m = table_.memories[i];
-    float* mean = means_.data() + i * r;
+    const std::span mean(means_.data() + i * r, r);
     for (std::size_t k = m.first_key; k < std::size_t{m.first_key} + m.keys; ++k) {
-      for (std::size_t j = 0; j < r; ++j) mean[j] += keys_[k * r + j];
+      for (std::size_t j = 0; j < r; ++j) mean[j] += reduced[k * r + j];
     }
-    const float length = std::sqrt(dot(mean, mean, r));
-    for (std::size_t j = 0; length > 0 && j < r; ++j) mean[j] /= length;
+    normalise(mean);
   }
 }
 
-void StreamEnv::compare(std::size_t stream) {
+// What the steps of a stream were worth in hindsight.
+void StreamEnv::judge(std::size_t stream) {
   const TableStream& s = table_.streams[stream];
-  const std::size_t r = key_dim(), d = table_.dim(), memories = table_.memories.size();
   for (std::size_t t = 0; t < s.steps.size(); ++t) {
     const std::uint64_t at = row(stream, t);
     generic_[at] = table_.generic_of(at, s.steps[t].source);
     float best = 0.0f;
-    for (std::size_t m = 0; m < memories; ++m) {
+    for (std::size_t m = 0; m < table_.memories.size(); ++m) {
       if (!s.has(m)) continue;
       const float net = table_.gain_of(at, m) - generic_[at];
       if (net > best) {
@@ -77,46 +81,61 @@ void StreamEnv::compare(std::size_t stream) {
         oracle_[at] = static_cast<std::int32_t>(m);
       }
     }
-    // The window before t, newest summary first.
-    std::vector<double> sum(d, 0.0);
-    double weight = 0, left = options_.window_tokens;
-    for (std::size_t back = t; back > 0 && left > 0; --back) {
-      const double tokens = std::min<double>(left, s.steps[back - 1].tokens);
-      const float* hidden = table_.hidden.values.data() + row(stream, back - 1) * d;
-      for (std::size_t j = 0; j < d; ++j) sum[j] += tokens * static_cast<double>(hidden[j]);
-      weight += tokens;
-      left -= tokens;
-    }
-    if (weight == 0 || r == 0) continue;
-    std::vector<float> mean(d);
-    std::transform(sum.begin(), sum.end(), mean.begin(),
-                   [&](double v) { return static_cast<float>(v / weight); });
-    float* query = queries_.data() + at * r;
-    whitening_.apply(mean, {query, r});
-    known_[at] = std::any_of(query, query + r, [](float v) { return v != 0.0f; }) ? 1 : 0;
-    if (known_[at] == 0) continue;
-    for (std::size_t m = 0; m < memories; ++m) {
-      if (!s.has(m)) {
-        similar_[at * 2 * memories + m] = similar_[at * 2 * memories + memories + m] = kNotScored;
-        continue;
-      }
-      const TableMemory& memory = table_.memories[m];
-      float most = memory.keys == 0 ? 0.0f : -1.0f;
-      for (std::size_t k = memory.first_key; k < std::size_t{memory.first_key} + memory.keys; ++k) {
-        most = std::max(most, dot(query, keys_.data() + k * r, r));
-      }
-      similar_[at * 2 * memories + m] = most;
-      similar_[at * 2 * memories + memories + m] = dot(query, means_.data() + m * r, r);
-    }
-    rank(at);
   }
+}
+
+// Of the window before the step, newest summary first; empty without one.
+Whitened StreamEnv::query(std::size_t stream, std::size_t step, std::uint32_t window) const {
+  const std::size_t d = table_.dim();
+  std::vector<double> sum(d, 0.0);
+  double weight = 0, left = window;
+  for (std::size_t back = step; back > 0 && left > 0; --back) {
+    const double tokens = std::min<double>(left, table_.streams[stream].steps[back - 1].tokens);
+    const float* hidden = table_.hidden.values.data() + row(stream, back - 1) * d;
+    for (std::size_t j = 0; j < d; ++j) sum[j] += tokens * static_cast<double>(hidden[j]);
+    weight += tokens;
+    left -= tokens;
+  }
+  if (weight == 0) return {};
+  std::vector<float> mean(d);
+  std::ranges::transform(sum, mean.begin(),
+                         [&](double v) { return static_cast<float>(v / weight); });
+  return whitening_.whiten(mean);
+}
+
+float StreamEnv::nearest_key(std::size_t memory, const Whitened& query) const {
+  const TableMemory& m = table_.memories[memory];
+  const std::size_t w = whitening_.white_dim();
+  float most = m.keys == 0 ? 0.0f : -1.0f;
+  for (std::size_t k = m.first_key; k < std::size_t{m.first_key} + m.keys; ++k) {
+    most = std::max(most, dot(query.white.data(), keys_.data() + k * w, w));
+  }
+  return most;
+}
+
+void StreamEnv::compare(std::size_t stream, std::size_t step) {
+  const std::uint64_t at = row(stream, step);
+  const Whitened now = query(stream, step, options_.window_tokens);
+  known_[at] = std::ranges::any_of(now.white, [](float v) { return v != 0.0f; }) ? 1 : 0;
+  if (known_[at] == 0) return;
+  const std::size_t r = key_dim();
+  std::ranges::copy(now.reduced, queries_.begin() + signed_of(at * r));
+  const Whitened longer = query(stream, step, options_.long_window_tokens);
+  for (std::size_t m = 0; m < table_.memories.size(); ++m) {
+    const bool scored = table_.streams[stream].has(m);
+    similar(at, kBestKey)[m] = scored ? nearest_key(m, now) : kNotScored;
+    similar(at, kMeanKey)[m] =
+        scored ? dot(now.reduced.data(), means_.data() + m * r, r) : kNotScored;
+    similar(at, kLongKey)[m] = scored ? nearest_key(m, longer) : kNotScored;
+  }
+  rank(at);
 }
 
 void StreamEnv::rank(std::uint64_t at) {
   const std::size_t memories = table_.memories.size();
   std::vector<std::int32_t> order(memories);
   std::iota(order.begin(), order.end(), 0);
-  const float* similar = similar_.data() + at * 2 * memories;
+  const float* similar = this->similar(at, kBestKey);
   std::partial_sort(order.begin(), order.begin() + signed_of(ranked_), order.end(),
                     [&](std::int32_t a, std::int32_t b) {
                       const float sa = similar[a], sb = similar[b];
@@ -157,8 +176,9 @@ EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvS
       const auto m = static_cast<std::size_t>(action);
       c.ref = table_.memories[m].ref;
       c.kind = table_.memories[m].kind;
-      c.best_key = similar_[at * 2 * memories + m];
-      c.mean_key = similar_[at * 2 * memories + memories + m];
+      c.best_key = similar(at, kBestKey)[m];
+      c.mean_key = similar(at, kMeanKey)[m];
+      c.long_key = similar(at, kLongKey)[m];
       if (known) c.key = {means_.data() + m * r, r};
     }
     out.actions.push_back(action);

@@ -2,7 +2,8 @@
 // The streams of a gain table as a world in which a policy acts: at each step it gets the
 // candidates that the controller would give it, chooses, and earns the step's net gain.
 //
-//   query_t     whitened mean of the hidden summaries of the last `window_tokens` tokens before t
+//   query_t     whitened mean of the hidden summaries of the last `window_tokens` tokens before t;
+//               and one of `long_window_tokens`
 //   candidates  base, the current memory, the nearest by best key up to K (DESIGN section 4), of
 //               those memories that were scored on the stream
 //   reward      net(t, m) - swap_cost [m is not what was active] - margin [m is not base]
@@ -26,6 +27,7 @@ inline constexpr std::int32_t kBaseAction = -1;  // elsewhere a memory's place i
 struct EnvOptions {
   std::size_t candidates = 32;  // K, 2 or more
   std::uint32_t window_tokens = 32;
+  std::uint32_t long_window_tokens = 64;
   float swap_cost = 0.0f;  // nats per token
   float margin = 0.0f;     // nats per token that a memory must be worth to be preferred to base
 };
@@ -80,25 +82,35 @@ class StreamEnv {
 
   // Similarities of a memory at a step; 0 before the first summary, -2 if it was not scored.
   float best_key(std::size_t stream, std::size_t step, std::size_t memory) const {
-    return similar_[row(stream, step) * 2 * table_.memories.size() + memory];
+    return similar(row(stream, step), kBestKey)[memory];
   }
   std::uint64_t row(std::size_t stream, std::size_t step) const {
     return table_.streams[stream].first + step;
   }
 
  private:
+  enum Similarity : std::size_t { kBestKey, kMeanKey, kLongKey, kSimilarities };
+  float* similar(std::uint64_t row, Similarity which) {
+    return similar_.data() + (row * kSimilarities + which) * table_.memories.size();
+  }
+  const float* similar(std::uint64_t row, Similarity which) const {
+    return const_cast<StreamEnv*>(this)->similar(row, which);
+  }
   void whiten_keys();
-  void compare(std::size_t stream);
+  void judge(std::size_t stream);
+  Whitened query(std::size_t stream, std::size_t step, std::uint32_t window) const;
+  void compare(std::size_t stream, std::size_t step);
+  float nearest_key(std::size_t memory, const Whitened& query) const;
   void rank(std::uint64_t row);
 
   const GainTable& table_;
   EnvOptions options_;
   Whitening whitening_;
-  std::vector<float> keys_;            // (n, R)
+  std::vector<float> keys_;            // (n, W)
   std::vector<float> means_;           // (M, R), length 1
   std::vector<float> queries_;         // (S, R); all zero: none
   std::vector<char> known_;            // (S): there is a query
-  std::vector<float> similar_;         // (S, 2, M): best key, mean key
+  std::vector<float> similar_;         // (S, kSimilarities, M)
   std::size_t ranked_ = 0;             // min(K, M)
   std::vector<std::int32_t> nearest_;  // (S, ranked): by best key, nearest first
   std::vector<float> generic_;         // (S)

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "rl/features.h"
 #include "shared/base/digest.h"
@@ -17,6 +18,7 @@ using Clock = std::chrono::steady_clock;
 enum Draw : std::uint64_t { kStreams = 21, kActions = 22, kImitated = 23 };
 
 constexpr const char* kBestPrefix = "best.";
+constexpr int kThresholds = 50;  // from 0 to 1
 
 std::uint32_t sample(const std::vector<float>& log_probs, double uniform) {
   for (std::uint32_t a = 0; a + 1 < log_probs.size(); ++a) {
@@ -49,16 +51,17 @@ Result<Number> number_in(const Checkpoint& state, const char* key) {
 // What a training is, but for how long it may last.
 std::string config_digest(const TrainOptions& o, const std::string& table_digest) {
   const ReinforceOptions& r = o.reinforce;
-  std::string text = "memslot-train-1 " + table_digest;
+  std::string text = "memslot-train-2 " + table_digest;
   for (const float v : {r.learning_rate, r.gamma, r.entropy_bonus, r.entropy_decay, r.clip_norm,
-                        r.ratio_clip, o.env.swap_cost, o.env.margin}) {
+                        r.ratio_clip, r.prior.sharpness, o.env.swap_cost, o.env.margin}) {
     text += ' ' + text_of(v);
   }
   for (const std::uint64_t v :
        {r.seed, static_cast<std::uint64_t>(r.baseline), static_cast<std::uint64_t>(r.float64),
         static_cast<std::uint64_t>(o.env.candidates), std::uint64_t{o.env.window_tokens},
-        std::uint64_t{o.rank}, std::uint64_t{o.hidden}, std::uint64_t{o.streams},
-        std::uint64_t{o.rollouts}, std::uint64_t{o.imitation}, std::uint64_t{o.look_every}}) {
+        std::uint64_t{o.env.long_window_tokens}, std::uint64_t{o.rank}, std::uint64_t{o.hidden},
+        std::uint64_t{o.streams}, std::uint64_t{o.rollouts}, std::uint64_t{o.imitation},
+        std::uint64_t{o.look_every}}) {
     text += ' ' + text_of(v);
   }
   return sha256(bytes_of(text)).hex();
@@ -134,6 +137,8 @@ class Trainer final : public Training {
     Episode episode;
   };
 
+  double value_of(const Score& score) const;
+  float prior_threshold() const;
   Status imitate(std::uint64_t number);
   Result<UpdateReport> update(std::uint64_t number);
   // One step of every rollout that has not ended; false if there is none.
@@ -171,8 +176,29 @@ Status Trainer::start() {
                             .key_dim = env_.key_dim(),
                             .rank = options_.rank,
                             .hidden = options_.hidden};
-  MEMSLOT_TRY(learner_, ReinforceLearner::make(scorer, options_.reinforce));
+  ReinforceOptions options = options_.reinforce;
+  if (options.prior.sharpness > 0) options.prior.threshold = prior_threshold();
+  MEMSLOT_TRY(learner_, ReinforceLearner::make(scorer, options));
   return ok();
+}
+
+// What a choice is worth on validation: mean gain, less the margin where there is a memory.
+double Trainer::value_of(const Score& score) const {
+  return score.mean_gain - static_cast<double>(options_.env.margin) * (1 - score.base_share);
+}
+
+// With which the nearest key alone is worth most there.
+float Trainer::prior_threshold() const {
+  float best = 0;
+  double most = -std::numeric_limits<double>::infinity();
+  for (int i = 0; i < kThresholds; ++i) {
+    const float threshold = static_cast<float>(i) / kThresholds;
+    const double value = value_of(evaluate(env_, Split::kValidation, *nearest_selector(threshold)));
+    if (value <= most) continue;
+    most = value;
+    best = threshold;
+  }
+  return best;
 }
 
 Status Trainer::restore(const Checkpoint& state) {
@@ -207,6 +233,7 @@ Checkpoint Trainer::with_task(Checkpoint checkpoint) const {
   checkpoint.task = {.model = env_.table().model,
                      .layer = env_.table().layer,
                      .window_tokens = options_.env.window_tokens,
+                     .long_window_tokens = options_.env.long_window_tokens,
                      .candidates = static_cast<std::uint32_t>(options_.env.candidates),
                      .swap_cost = options_.env.swap_cost,
                      .generic_gain = generic_gain(env_)};
@@ -310,8 +337,7 @@ Result<TrainPoint> Trainer::look() {
   point.steps_per_second = static_cast<double>(steps_) / std::max(took.count(), 1e-9);
   point.validation =
       evaluate(env_, Split::kValidation, *policy_selector("policy", std::move(policy)));
-  const double margin = static_cast<double>(options_.env.margin);
-  const double value = point.validation.mean_gain - margin * (1 - point.validation.base_share);
+  const double value = value_of(point.validation);
   point.best = best_.tensors.empty() || value > best_value_;
   if (point.best) {
     best_value_ = value;
@@ -360,10 +386,12 @@ Status check_options(const TrainOptions& o) {
   MEMSLOT_TRY(check_number("entropy decay", d(r.entropy_decay), 0, 1));
   MEMSLOT_TRY(check_number("clip norm", d(r.clip_norm), 1e-6, 1e6));
   MEMSLOT_TRY(check_number("ratio clip", d(r.ratio_clip), 1, 1e6));
+  MEMSLOT_TRY(check_number("prior", d(r.prior.sharpness), 0, 1000));
   MEMSLOT_TRY(check_number("swap cost", d(o.env.swap_cost), 0, 100));
   MEMSLOT_TRY(check_number("margin", d(o.env.margin), 0, 100));
   MEMSLOT_TRY(check_number("candidates", static_cast<double>(o.env.candidates), 2, 32));
   MEMSLOT_TRY(check_number("window tokens", o.env.window_tokens, 1, 128));
+  MEMSLOT_TRY(check_number("long window tokens", o.env.long_window_tokens, 1, 128));
   MEMSLOT_TRY(check_number("rank", o.rank, 1, 256));
   MEMSLOT_TRY(check_number("hidden", o.hidden, 1, 1024));
   MEMSLOT_TRY(check_number("streams", o.streams, 1, 4096));

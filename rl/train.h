@@ -2,6 +2,9 @@
 // Offline training from a gain table: rollouts on its training streams, REINFORCE on them, a look
 // at the validation streams every so often, and the best parameters seen there.
 //
+//   prior       the scorer begins as nearest key with the threshold that is worth most on
+//               validation, drawn as sharply as `reinforce.prior.sharpness` says; its threshold is
+//               not read
 //   warm start  `imitation` optimizer steps towards the lagged oracle (the best action of the
 //               previous step)
 //   an update   `streams` training streams drawn without regard to order, `rollouts` of each
@@ -28,8 +31,11 @@ namespace memslot {
 // lagged oracle follows the best of many noisy gains and hardly ever takes base, and what imitates
 // it has to find abstention again.
 struct TrainOptions {
-  ReinforceOptions reinforce{
-      .learning_rate = 3e-3f, .gamma = 0.2f, .entropy_bonus = 0.05f, .entropy_decay = 0.99f};
+  ReinforceOptions reinforce{.learning_rate = 3e-3f,
+                             .gamma = 0.2f,
+                             .entropy_bonus = 0.05f,
+                             .entropy_decay = 0.99f,
+                             .prior = {.sharpness = 20.0f}};
   // The margin: on text that no memory covers a wrong one costs little and the noise of its gain is
   // larger, so that abstaining would hardly be learned.
   EnvOptions env{.candidates = 32, .window_tokens = 32, .swap_cost = 0.0f, .margin = 0.04f};

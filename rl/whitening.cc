@@ -49,13 +49,14 @@ Matrix sampled_rows(std::span<const float> rows, std::uint32_t dim) {
   return out;
 }
 
-// From the (n, n) Gram matrix where rows are few, from the (D, D) covariance otherwise: the same
-// non-zero eigenvalues, and the smaller problem.
+// From the (D, D) covariance: all directions, those in which no row differs included (a query may).
+// Where that is too large and rows are fewer, from their (n, n) Gram matrix: the same non-zero
+// eigenvalues, and none of the others.
 Spectrum spectrum_of(const Matrix& centred, std::uint32_t wanted) {
   const Eigen::Index n = centred.rows();
   const Eigen::Index dim = centred.cols();
   const float scale = 1.0f / static_cast<float>(n);
-  const bool gram = n < dim;
+  const bool gram = n < dim && dim > static_cast<Eigen::Index>(kMaxWhiteDim);
   const Eigen::Index size = gram ? n : dim;
   Eigen::MatrixXf square = Eigen::MatrixXf::Zero(size, size);
   if (gram) {
@@ -66,16 +67,18 @@ Spectrum spectrum_of(const Matrix& centred, std::uint32_t wanted) {
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXf> solver(square);
   MEMSLOT_CHECK(solver.info() == Eigen::Success);
 
-  // Ascending order in the solver. What is nothing but rounding is no direction.
+  // Ascending order in the solver. What is nothing but rounding gives no direction in the Gram
+  // matrix.
   const Vector& all = solver.eigenvalues();
-  const float least = 1e-6f * std::max(all[size - 1], 0.0f);
+  const float least =
+      gram ? 1e-6f * std::max(all[size - 1], 0.0f) : -std::numeric_limits<float>::infinity();
   Eigen::Index count = 0;
   while (count < std::min<Eigen::Index>(wanted, size) && all[size - 1 - count] > least) ++count;
 
   Spectrum out{Vector(count), Matrix(count, dim)};
   for (Eigen::Index j = 0; j < count; ++j) {
     const auto column = solver.eigenvectors().col(size - 1 - j);
-    out.values[j] = all[size - 1 - j];
+    out.values[j] = std::max(all[size - 1 - j], 0.0f);
     if (gram) {
       out.vectors.row(j) = (centred.transpose() * column).transpose().normalized();
     } else {
@@ -124,6 +127,12 @@ Result<std::vector<float>> values_of(const std::map<std::string, HostTensor>& fr
 
 }  // namespace
 
+void normalise(std::span<float> v) {
+  const float norm2 = dot(v.data(), v.data(), v.size());
+  const float inverse = norm2 > 0 ? 1.0f / std::sqrt(norm2) : 0.0f;
+  for (float& x : v) x *= inverse;
+}
+
 // Cloned per instruction set: the loader picks one. Sixteen partial sums let the compiler vectorise
 // a reduction without being allowed to reorder it.
 MEMSLOT_TARGET_CLONES("avx512f", "avx2", "default")
@@ -161,12 +170,12 @@ Whitening Whitening::fit(std::span<const float> rows, std::uint32_t dim, std::ui
   }
   if (!(z.squaredNorm() > 0)) return out;
 
-  const Spectrum spectrum = spectrum_of(z, kMaxReducedDim);
+  const Spectrum spectrum = spectrum_of(z, kMaxWhiteDim);
   const float rho = static_cast<float>(dim) / (n + static_cast<float>(dim));
-  out.reduced_dim_ = static_cast<std::uint32_t>(spectrum.values.size());
-  out.projection_.resize(std::size_t{out.reduced_dim_} * dim);
-  out.scale_.resize(out.reduced_dim_);
-  for (std::uint32_t j = 0; j < out.reduced_dim_; ++j) {
+  out.white_dim_ = static_cast<std::uint32_t>(spectrum.values.size());
+  out.projection_.resize(std::size_t{out.white_dim_} * dim);
+  out.scale_.resize(out.white_dim_);
+  for (std::uint32_t j = 0; j < out.white_dim_; ++j) {
     out.scale_[j] = 1.0f / std::sqrt((1 - rho) * spectrum.values[j] + rho);
     for (std::uint32_t d = 0; d < dim; ++d) {
       out.projection_[std::size_t{j} * dim + d] = spectrum.vectors(j, d) * out.scale_[j];
@@ -178,7 +187,7 @@ Whitening Whitening::fit(std::span<const float> rows, std::uint32_t dim, std::ui
 
 void Whitening::store(const std::string& prefix, std::map<std::string, HostTensor>& to) const {
   if (dim_ == 0) return;
-  const std::int64_t d = dim_, r = reduced_dim_;
+  const std::int64_t d = dim_, r = white_dim_;
   to[prefix + "mean"] = tensor_of(mean_, {d});
   to[prefix + "inverse_sd"] = tensor_of(inverse_sd_, {d});
   to[prefix + "projection"] = tensor_of(projection_, {r, d});
@@ -197,14 +206,14 @@ Result<Whitening> Whitening::restore(const std::map<std::string, HostTensor>& fr
     return corrupt("whitening tensors", prefix + "mean and " + prefix + "scale", "not both");
   }
   const Shape d = mean->second.shape, r = scale->second.shape;
-  if (d.rank() != 1 || r.rank() != 1 || d[0] < 1 || d[0] > kMaxWhitenedDim ||
-      r[0] > kMaxReducedDim) {
-    return corrupt("whitening sizes", "[1 to 131072] and [0 to 96]", d.text() + " and " + r.text());
+  if (d.rank() != 1 || r.rank() != 1 || d[0] < 1 || d[0] > kMaxWhitenedDim || r[0] > kMaxWhiteDim) {
+    return corrupt("whitening sizes", "[1 to 131072] and [0 to 1024]",
+                   d.text() + " and " + r.text());
   }
   constexpr float kAny = std::numeric_limits<float>::lowest();
   constexpr float kPositive = std::numeric_limits<float>::min();
   out.dim_ = static_cast<std::uint32_t>(d[0]);
-  out.reduced_dim_ = static_cast<std::uint32_t>(r[0]);
+  out.white_dim_ = static_cast<std::uint32_t>(r[0]);
   out.fitted_rows_ = fitted_rows;
   out.version_ = version;
   MEMSLOT_TRY(out.mean_, values_of(from, prefix + "mean", d, kAny));
@@ -227,15 +236,15 @@ std::string Whitening::digest() const {
 }
 
 void Whitening::apply(std::span<const float> x, std::span<float> out) const {
-  MEMSLOT_CHECK(x.size() == dim_ && out.size() == reduced_dim_);
-  if (reduced_dim_ == 0) return;
+  MEMSLOT_CHECK(x.size() == dim_ && out.size() == white_dim_);
+  if (white_dim_ == 0) return;
   thread_local std::vector<float> centred;
   centred.resize(dim_);
   for (std::uint32_t d = 0; d < dim_; ++d) centred[d] = (x[d] - mean_[d]) * inverse_sd_[d];
 
   float norm2 = 0;
-  float inside = 0;  // squared length within the R directions, before scaling
-  for (std::uint32_t j = 0; j < reduced_dim_; ++j) {
+  float inside = 0;  // squared length within the W directions, before scaling
+  for (std::uint32_t j = 0; j < white_dim_; ++j) {
     out[j] = dot(projection_.data() + std::size_t{j} * dim_, centred.data(), dim_);
     norm2 += out[j] * out[j];
     const float plain = out[j] / scale_[j];
@@ -246,7 +255,20 @@ void Whitening::apply(std::span<const float> x, std::span<float> out) const {
     norm2 += std::max(rest, 0.0f) * residual_weight_;
   }
   const float inverse = norm2 > 0 ? 1.0f / std::sqrt(norm2) : 0.0f;
-  for (std::uint32_t j = 0; j < reduced_dim_; ++j) out[j] *= inverse;
+  for (std::uint32_t j = 0; j < white_dim_; ++j) out[j] *= inverse;
+}
+
+void Whitening::reduce(std::span<const float> white, std::span<float> out) const {
+  MEMSLOT_CHECK(white.size() == white_dim_ && out.size() == reduced_dim());
+  std::copy_n(white.begin(), out.size(), out.begin());
+  if (residual_weight_ == 0 && white_dim_ > reduced_dim()) normalise(out);
+}
+
+Whitened Whitening::whiten(std::span<const float> x) const {
+  Whitened out{std::vector<float>(white_dim_), std::vector<float>(reduced_dim())};
+  apply(x, out.white);
+  reduce(out.white, out.reduced);
+  return out;
 }
 
 }  // namespace memslot

@@ -26,7 +26,8 @@ Server::Server(Channel& channel, MemoryBank& bank, DocumentBank& documents, cons
       settings_(std::move(settings)),
       incarnation_(random_nonce()),
       outbox_(channel),
-      keeper_(bank, clock, [this] { channel_.wake(); }),
+      keeper_(
+          bank, clock, [this] { channel_.wake(); }, &documents),
       payloads_(bank, settings_.payload_cache_bytes),
       shelf_(documents, clock, settings_.engine),
       desk_(documents, clock),

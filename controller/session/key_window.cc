@@ -17,10 +17,10 @@ void KeyWindow::add(std::span<const float> mean, std::uint32_t count) {
   }
 }
 
-std::vector<float> KeyWindow::mean() const {
+std::vector<float> KeyWindow::mean(std::uint32_t tokens) const {
   if (summaries_.empty()) return {};
   std::vector<float> out(summaries_.front().mean.size(), 0.0f);
-  std::uint32_t left = tokens_;
+  std::uint32_t left = tokens;
   float total = 0;
   for (auto it = summaries_.rbegin(); it != summaries_.rend() && left > 0; ++it) {
     const std::uint32_t taken = std::min(left, it->count);

@@ -21,7 +21,8 @@ class KeyWindow {
   // A mean (D) over `count` tokens. count 0, or another D than before, is ignored.
   void add(std::span<const float> mean, std::uint32_t count);
   void clear() { summaries_.clear(); }
-  std::vector<float> mean() const;  // (D); empty before the first summary
+  std::vector<float> mean() const { return mean(tokens_); }  // (D); empty before the first summary
+  std::vector<float> mean(std::uint32_t tokens) const;       // of the last ones of the window
 
  private:
   struct Summary {

@@ -1,7 +1,6 @@
 #include "controller/step/candidate_index.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "shared/base/error.h"
 
@@ -10,11 +9,6 @@ namespace {
 
 std::pair<std::string, std::string> key_of(std::string_view ns, std::string_view id) {
   return {std::string(ns), std::string(id)};
-}
-
-void normalise(std::vector<float>& v) {
-  const float norm = std::sqrt(dot(v.data(), v.data(), v.size()));
-  for (float& x : v) x = norm > 0 ? x / norm : 0.0f;
 }
 
 // kMaxIndexedKeys of the rows (n, columns), n larger, evenly apart.
@@ -65,19 +59,25 @@ void CandidateIndex::index_keys(KeyShard::Owner owner, Space& space, std::span<c
     set_whitening(space, Whitening::fit(keys, dim, /*version=*/1), /*pinned=*/false);
   }
   space.keys += entry.keys;
-  const std::uint32_t reduced = space.whitening.reduced_dim();
-  std::vector<float> whitened(std::size_t{entry.keys} * reduced);
-  entry.memory.mean_key.assign(reduced, 0.0f);
-  for (std::uint32_t row = 0; row < entry.keys; ++row) {
-    const auto out = std::span(whitened).subspan(std::size_t{row} * reduced, reduced);
-    space.whitening.apply(keys.subspan(std::size_t{row} * dim, dim), out);
-    for (std::uint32_t j = 0; j < reduced; ++j) entry.memory.mean_key[j] += out[j];
+  const std::size_t w = space.whitening.white_dim(), r = space.whitening.reduced_dim();
+  std::vector<float> white(entry.keys * w), reduced(entry.keys * r);
+  entry.memory.mean_key.assign(r, 0.0f);
+  for (std::size_t row = 0; row < entry.keys; ++row) {
+    const std::span to_white(white.data() + row * w, w), to_reduced(reduced.data() + row * r, r);
+    space.whitening.apply(keys.subspan(row * dim, dim), to_white);
+    space.whitening.reduce(to_white, to_reduced);
+    for (std::size_t j = 0; j < r; ++j) entry.memory.mean_key[j] += to_reduced[j];
   }
   normalise(entry.memory.mean_key);
-  if (entry.keys > kMaxIndexedKeys) whitened = even_choice(whitened, reduced);
+  if (entry.keys > kMaxIndexedKeys) {
+    white = even_choice(white, w);
+    reduced = even_choice(reduced, r);
+  }
   const std::string& ns = entry.memory.version.ref.ns;
-  const auto shard = space.shards.try_emplace(ns, reduced).first;
-  shard->second.set(owner, whitened);
+  const auto shard =
+      space.shards.try_emplace(ns, space.whitening.white_dim(), space.whitening.reduced_dim())
+          .first;
+  shard->second.set(owner, white, reduced);
 }
 
 // False where the memory is new, or its keys or its space are others.
@@ -154,27 +154,25 @@ void CandidateIndex::note_use(std::string_view ns, std::string_view id, const fl
   memory.mean_net_gain += (*net_gain - memory.mean_net_gain) / static_cast<double>(memory.gains);
 }
 
-std::vector<float> CandidateIndex::query(const SpaceKey& space,
-                                         std::span<const float> hidden) const {
+Whitened CandidateIndex::query(const SpaceKey& space, std::span<const float> hidden) const {
   const Whitening* whitening = this->whitening(space);
   if (whitening == nullptr || whitening->dim() != hidden.size()) return {};
-  std::vector<float> out(whitening->reduced_dim());
-  whitening->apply(hidden, out);
-  return out;
+  return whitening->whiten(hidden);
 }
 
 CandidateIndex::Hit CandidateIndex::hit(KeyShard::Owner owner, float best,
-                                        std::span<const float> query) const {
+                                        const Whitened& query) const {
   const IndexedMemory& memory = entries_[owner]->memory;
-  const float mean = memory.mean_key.size() == query.size()
-                         ? dot(memory.mean_key.data(), query.data(), query.size())
+  const std::vector<float>& reduced = query.reduced;
+  const float mean = memory.mean_key.size() == reduced.size()
+                         ? dot(memory.mean_key.data(), reduced.data(), reduced.size())
                          : 0.0f;
   return {&memory, best, mean};
 }
 
 std::vector<CandidateIndex::Hit> CandidateIndex::nearest(const SpaceKey& space,
                                                          std::span<const std::string> namespaces,
-                                                         std::span<const float> query,
+                                                         const Whitened& query,
                                                          std::size_t k) const {
   std::vector<Hit> out;
   const auto found = spaces_.find(space);
@@ -194,15 +192,15 @@ std::vector<CandidateIndex::Hit> CandidateIndex::nearest(const SpaceKey& space,
 }
 
 CandidateIndex::Hit CandidateIndex::score(const IndexedMemory& memory,
-                                          std::span<const float> query) const {
+                                          const Whitened& query) const {
   const MemoryRef& ref = memory.version.ref;
   const auto owner = ids_.find(key_of(ref.ns, ref.id));
   const auto space = spaces_.find(SpaceKey::of(memory.version.signature));
   MEMSLOT_CHECK(owner != ids_.end() && space != spaces_.end());
   const auto shard = space->second.shards.find(ref.ns);
-  const bool searchable =
-      shard != space->second.shards.end() && query.size() == space->second.whitening.reduced_dim();
-  const float best = searchable ? shard->second.best_key(owner->second, query) : 0.0f;
+  const bool searchable = shard != space->second.shards.end() &&
+                          query.white.size() == space->second.whitening.white_dim();
+  const float best = searchable ? shard->second.best_key(owner->second, query.white) : 0.0f;
   return hit(owner->second, best, query);
 }
 
@@ -221,16 +219,26 @@ std::vector<const IndexedMemory*> CandidateIndex::members(
   return out;
 }
 
+bool CandidateIndex::outgrown(std::uint64_t fitted, std::uint64_t keys) {
+  const std::uint64_t slack = fitted <= kSmallFit ? std::max<std::uint64_t>(fitted / 4, 1) : fitted;
+  const std::uint64_t floor = fitted <= kSmallFit ? fitted - slack : fitted / 2;
+  return keys >= fitted + slack || (keys > 0 && keys < floor);
+}
+
 bool CandidateIndex::refit_due() const {
-  for (const auto& [key, space] : spaces_) {
+  return std::ranges::any_of(spaces_, [](const auto& item) {
+    const Space& space = item.second;
     const std::uint64_t fitted = space.whitening.fitted_rows();
-    if (fitted == 0 || space.pinned) continue;
-    const std::uint64_t slack =
-        fitted <= kSmallFit ? std::max<std::uint64_t>(fitted / 4, 1) : fitted;
-    const std::uint64_t floor = fitted <= kSmallFit ? fitted - slack : fitted / 2;
-    if (space.keys >= fitted + slack || (space.keys > 0 && space.keys < floor)) return true;
+    return fitted > 0 && !space.pinned && outgrown(fitted, space.keys);
+  });
+}
+
+std::vector<SpaceKey> CandidateIndex::fitted_spaces() const {
+  std::vector<SpaceKey> out;
+  for (const auto& [key, space] : spaces_) {
+    if (space.whitening.fitted_rows() > 0 && !space.pinned) out.push_back(key);
   }
-  return false;
+  return out;
 }
 
 std::size_t CandidateIndex::keys() const {

@@ -46,7 +46,7 @@ struct IndexedMemory {
   std::uint64_t gains = 0;      // steps with a measured gain
   double mean_net_gain = 0;     // nats per token, over `gains`
   std::uint64_t published = 0;  // how many memories had been published before it
-  std::vector<float> mean_key;  // (R) of the whitened keys, length 1; empty without keys
+  std::vector<float> mean_key;  // (R) of the reduced keys, length 1; empty without keys
 };
 
 class CandidateIndex {
@@ -75,23 +75,25 @@ class CandidateIndex {
 
   struct Hit {
     const IndexedMemory* memory = nullptr;
-    float best_key = 0;
-    float mean_key = 0;
+    float best_key = 0;  // over W dimensions
+    float mean_key = 0;  // over R
   };
   // Whitened `hidden` (D); empty if the space has no statistics.
-  std::vector<float> query(const SpaceKey& space, std::span<const float> hidden) const;
+  Whitened query(const SpaceKey& space, std::span<const float> hidden) const;
   // Up to k memories of these namespaces, nearest first. `query` as query() gave it.
   std::vector<Hit> nearest(const SpaceKey& space, std::span<const std::string> namespaces,
-                           std::span<const float> query, std::size_t k) const;
+                           const Whitened& query, std::size_t k) const;
   // Similarities of one memory, exact.
-  Hit score(const IndexedMemory& memory, std::span<const float> query) const;
+  Hit score(const IndexedMemory& memory, const Whitened& query) const;
   // Memories of these namespaces that fit the space, by namespace and id.
   std::vector<const IndexedMemory*> members(const SpaceKey& space,
                                             std::span<const std::string> namespaces) const;
 
-  // True where the keys of a space have outgrown its statistics: a quarter more (or less) than were
-  // fitted up to kSmallFit, twice (or half) above.
+  // True where the keys of a space have outgrown its statistics.
   bool refit_due() const;
+  // Where there are a quarter more (or less) than were fitted up to kSmallFit, twice (or half)
+  // above.
+  static bool outgrown(std::uint64_t fitted, std::uint64_t keys);
   static constexpr std::uint64_t kSmallFit = 1024;
 
   std::size_t memories() const { return ids_.size(); }
@@ -100,6 +102,7 @@ class CandidateIndex {
   std::uint64_t keyings() const { return keyings_; }        // how often a memory's keys were put in
   const Whitening* whitening(const SpaceKey& space) const;  // null if unknown
   const std::string& whitening_digest(const SpaceKey& space) const;  // "" if unknown
+  std::vector<SpaceKey> fitted_spaces() const;  // with statistics of their own keys
   // True where a space that the pinned statistics fit has others.
   bool differs_from(const Pinned& pinned) const;
 
@@ -122,7 +125,7 @@ class CandidateIndex {
               const IndexedMemory& like);
   static void set_whitening(Space& space, Whitening whitening, bool pinned);
   void index_keys(KeyShard::Owner owner, Space& space, std::span<const float> keys);
-  Hit hit(KeyShard::Owner owner, float best, std::span<const float> query) const;
+  Hit hit(KeyShard::Owner owner, float best, const Whitened& query) const;
 
   std::shared_ptr<const Pinned> pinned_;  // shared: one whitening for all indexes of a keeper
   std::map<SpaceKey, Space> spaces_;

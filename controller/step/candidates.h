@@ -22,8 +22,8 @@ struct CandidateRequest {
   std::uint32_t slot = 0;
   std::uint64_t step = 0;
   SpaceKey space;
-  std::span<const float> query;  // whitened; empty before the first summary
-  MemoryRef current;             // active in this slot; id empty: base
+  const Whitened& query;  // empty before the first summary
+  MemoryRef current;      // active in this slot; id empty: base
   std::size_t limit = kMaxCandidates;
   bool draw = true;     // before the first summary; else there are only base and the current one
   float swap_cost = 0;  // of all but the current one, nats per token

@@ -13,11 +13,14 @@ constexpr std::size_t kPage = 1000;
 
 }  // namespace
 
-IndexKeeper::IndexKeeper(MemoryBank& bank, const Clock& clock, std::function<void()> ready)
+IndexKeeper::IndexKeeper(MemoryBank& bank, const Clock& clock, std::function<void()> ready,
+                         DocumentBank* documents)
     : bank_(bank),
       clock_(clock),
       ready_(std::move(ready)),
-      index_(std::make_unique<CandidateIndex>()) {}
+      index_(std::make_unique<CandidateIndex>()) {
+  if (documents != nullptr) shelf_.emplace(*documents);
+}
 
 IndexKeeper::~IndexKeeper() {
   stop_ = true;
@@ -54,7 +57,8 @@ MemoryKeys IndexKeeper::keys_of(const MemoryVersion& version) {
   return {};
 }
 
-// At most kMaxFittedRows a space, evenly over all of its memories: they are never all in memory.
+// Those that the bank keeps, unless its keys have outgrown them; else from at most kMaxFittedRows
+// keys a space, evenly over all of its memories: they are never all in memory.
 Result<CandidateIndex::Statistics> IndexKeeper::fit(const std::vector<MemoryVersion>& heads,
                                                     std::uint64_t version,
                                                     const CandidateIndex::Pinned* pinned) {
@@ -63,11 +67,19 @@ Result<CandidateIndex::Statistics> IndexKeeper::fit(const std::vector<MemoryVers
     std::vector<float> rows;
   };
   std::map<SpaceKey, Sample> samples;
+  CandidateIndex::Statistics out;
   for (const MemoryVersion& head : heads) samples[SpaceKey::of(head.signature)].total += head.keys;
+  for (const auto& [space, sample] : samples) {
+    if (!shelf_ || sample.total == 0 || (pinned != nullptr && pinned->fits(space))) continue;
+    auto kept = shelf_->load(space, soon());
+    if (!kept || CandidateIndex::outgrown(kept->fitted_rows(), sample.total)) continue;
+    out[space] = std::move(*kept);
+  }
   for (const MemoryVersion& head : heads) {
     if (stop_) return Error{ErrorCode::kCancelled, "index build: stopped"};
-    if (pinned != nullptr && pinned->fits(SpaceKey::of(head.signature))) continue;
-    Sample& sample = samples[SpaceKey::of(head.signature)];
+    const SpaceKey space = SpaceKey::of(head.signature);
+    if (out.contains(space) || (pinned != nullptr && pinned->fits(space))) continue;
+    Sample& sample = samples[space];
     const std::uint64_t stride = sample.total / kMaxFittedRows + 1;
     const MemoryKeys keys = keys_of(head);
     for (std::uint32_t row = 0; row < keys.rows(); ++row) {
@@ -76,7 +88,6 @@ Result<CandidateIndex::Statistics> IndexKeeper::fit(const std::vector<MemoryVers
       sample.rows.insert(sample.rows.end(), from, from + keys.dim);
     }
   }
-  CandidateIndex::Statistics out;
   for (const auto& [space, sample] : samples) {
     if (sample.rows.empty()) continue;
     out[space] = Whitening::fit(sample.rows, static_cast<std::uint32_t>(space.d_model), version,
@@ -108,7 +119,18 @@ Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version, Pinned
 
 Status IndexKeeper::build() {
   MEMSLOT_TRY(index_, make_index(++builds_, pinned_));
+  keep_statistics();
   return ok();
+}
+
+void IndexKeeper::keep_statistics() {
+  if (!shelf_) return;
+  for (const SpaceKey& space : index_->fitted_spaces()) {
+    const Whitening& whitening = *index_->whitening(space);
+    // Of few keys they soon change, and would say much about each, also after it was erased.
+    if (whitening.fitted_rows() < kFewKeys) continue;
+    shelf_->save(space, whitening, index_->whitening_digest(space), soon());
+  }
 }
 
 void IndexKeeper::refresh(const MemoryRef& ref) {
@@ -124,6 +146,7 @@ void IndexKeeper::refresh(const MemoryRef& ref) {
 
 void IndexKeeper::changed(const MemoryRef& ref) {
   refresh(ref);
+  keep_statistics();
   if (building_) {
     changed_.insert({ref.ns, ref.id});
   } else if (index_->refit_due()) {
@@ -168,6 +191,7 @@ bool IndexKeeper::adopt() {
   const auto changed = std::move(changed_);
   changed_.clear();
   for (const auto& [ns, id] : changed) refresh({.ns = ns, .id = id});
+  keep_statistics();
   // Learning may have gone on meanwhile.
   if ((!failed && stale()) || (!changed.empty() && index_->refit_due())) rebuild();
   return true;

@@ -1,7 +1,8 @@
 #pragma once
 // Keeps the candidate index equal to the bank: made from it at the start, refreshed memory by
 // memory as heads move, and made anew with fresh statistics, beside the steps, when keys have
-// outgrown them.
+// outgrown them. Statistics outlive the process in the bank (whitening_shelf.h), so that an index
+// made again compares as the one before did.
 //
 // Operation:   build() at the start; changed() after every publish, rollback or erase; adopt() when
 //              `ready` was called.
@@ -12,18 +13,22 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <thread>
 
 #include "controller/step/candidate_index.h"
+#include "controller/step/whitening_shelf.h"
 #include "storage/memory_bank.h"
 
 namespace memslot {
 
 class IndexKeeper {
  public:
-  // `bank` and `clock` must outlive the keeper.
-  IndexKeeper(MemoryBank& bank, const Clock& clock, std::function<void()> ready);
+  // `bank`, `clock` and `documents` must outlive the keeper. Without documents statistics are
+  // fitted anew by every build.
+  IndexKeeper(MemoryBank& bank, const Clock& clock, std::function<void()> ready,
+              DocumentBank* documents = nullptr);
   ~IndexKeeper();
 
   // Reads all heads and keys. A memory whose keys cannot be read is indexed without (and logged).
@@ -50,12 +55,14 @@ class IndexKeeper {
   MemoryKeys keys_of(const MemoryVersion& version);
   void put(CandidateIndex& index, const MemoryVersion& head);
   void refresh(const MemoryRef& ref);
-  bool stale() const;  // whitened otherwise than is pinned
+  bool stale() const;      // whitened otherwise than is pinned
+  void keep_statistics();  // in the bank, where they are new
   TimePoint soon() const;
 
   MemoryBank& bank_;
   const Clock& clock_;
   const std::function<void()> ready_;
+  std::optional<WhiteningShelf> shelf_;
   Built index_;
   PinnedPtr pinned_;
   std::uint64_t builds_ = 0;

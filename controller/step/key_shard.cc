@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "rl/whitening.h"
 #include "shared/base/error.h"
 
 namespace memslot {
@@ -42,31 +41,36 @@ struct KeyShard::Graph {
   std::size_t added = 0;
 };
 
-KeyShard::KeyShard(std::uint32_t dim, std::size_t scanned)
-    : dim_(dim), scanned_(scanned), codes_(dim) {}
+KeyShard::KeyShard(std::uint32_t white_dim, std::uint32_t reduced_dim, std::size_t scanned)
+    : white_dim_(white_dim), reduced_dim_(reduced_dim), scanned_(scanned), codes_(reduced_dim) {}
 KeyShard::~KeyShard() = default;
 KeyShard::KeyShard(KeyShard&&) noexcept = default;
 KeyShard& KeyShard::operator=(KeyShard&&) noexcept = default;
 
-void KeyShard::add_row(Owner owner, std::span<const float> row) {
+void KeyShard::add_row(Owner owner, std::span<const float> white, std::span<const float> reduced) {
   rows_of_[owner].push_back(static_cast<std::uint32_t>(owners_.size()));
-  rows_.insert(rows_.end(), row.begin(), row.end());
+  white_.insert(white_.end(), white.begin(), white.end());
+  reduced_.insert(reduced_.end(), reduced.begin(), reduced.end());
   owners_.push_back(owner);
-  if (graph_ == nullptr) codes_.add(row);
+  if (graph_ == nullptr) codes_.add(reduced);
   ++live_;
 }
 
 KeyShard::Method KeyShard::method() const {
   if (graph_ != nullptr) return Method::kGraph;
-  return owners_.size() < kExactKeys ? Method::kExact : Method::kScan;
+  return owners_.size() <= kExactKeys ? Method::kExact : Method::kScan;
 }
 
-void KeyShard::set(Owner owner, std::span<const float> rows) {
+void KeyShard::set(Owner owner, std::span<const float> white, std::span<const float> reduced) {
   MEMSLOT_CHECK(owner != kGone);
   erase(owner);
-  if (dim_ == 0 || rows.empty()) return;
-  MEMSLOT_CHECK(rows.size() % dim_ == 0);
-  for (std::size_t at = 0; at < rows.size(); at += dim_) add_row(owner, rows.subspan(at, dim_));
+  if (white_dim_ == 0 || white.empty()) return;
+  const std::size_t n = white.size() / white_dim_;
+  MEMSLOT_CHECK(white.size() == n * white_dim_ && reduced.size() == n * reduced_dim_);
+  for (std::size_t i = 0; i < n; ++i) {
+    add_row(owner, white.subspan(i * white_dim_, white_dim_),
+            reduced.subspan(i * reduced_dim_, reduced_dim_));
+  }
   update_graph();
 }
 
@@ -87,16 +91,19 @@ void KeyShard::erase(Owner owner) {
 }
 
 void KeyShard::compact() {
-  std::vector<float> rows = std::move(rows_);
+  const std::vector<float> white = std::move(white_), reduced = std::move(reduced_);
   const std::vector<Owner> owners = std::move(owners_);
-  rows_.clear();
+  white_.clear();
+  reduced_.clear();
   owners_.clear();
   rows_of_.clear();
   graph_.reset();
   codes_.clear();
   live_ = 0;
   for (std::size_t i = 0; i < owners.size(); ++i) {
-    if (owners[i] != kGone) add_row(owners[i], std::span(rows).subspan(i * dim_, dim_));
+    if (owners[i] == kGone) continue;
+    add_row(owners[i], std::span(white).subspan(i * white_dim_, white_dim_),
+            std::span(reduced).subspan(i * reduced_dim_, reduced_dim_));
   }
   update_graph();
 }
@@ -104,51 +111,52 @@ void KeyShard::compact() {
 void KeyShard::update_graph() {
   if (graph_ == nullptr && owners_.size() <= scanned_) return;
   codes_.clear();
-  if (graph_ == nullptr) graph_ = std::make_unique<Graph>(dim_, owners_.size() * 2);
+  if (graph_ == nullptr) graph_ = std::make_unique<Graph>(reduced_dim_, owners_.size() * 2);
   if (owners_.size() > graph_->nodes.max_elements_) graph_->nodes.resizeIndex(owners_.size() * 2);
   for (; graph_->added < owners_.size(); ++graph_->added) {
     if (owners_[graph_->added] == kGone) continue;
-    graph_->nodes.addPoint(rows_.data() + graph_->added * dim_, graph_->added);
+    graph_->nodes.addPoint(reduced_.data() + graph_->added * reduced_dim_, graph_->added);
   }
 }
 
-float KeyShard::best_key(Owner owner, std::span<const float> query) const {
+float KeyShard::product(std::size_t row, std::span<const float> white) const {
+  return dot(white_.data() + row * white_dim_, white.data(), white_dim_);
+}
+
+float KeyShard::best_key(Owner owner, std::span<const float> white) const {
   const auto found = rows_of_.find(owner);
   if (found == rows_of_.end()) return 0;
   float best = -1;
-  for (const std::uint32_t row : found->second) {
-    best = std::max(best, dot(rows_.data() + std::size_t{row} * dim_, query.data(), dim_));
-  }
+  for (const std::uint32_t row : found->second) best = std::max(best, product(row, white));
   return best;
 }
 
 // At least k owners where there are as many; neighbouring keys are often of one memory, so more
 // keys are looked at than memories are wanted.
-std::vector<KeyShard::Hit> KeyShard::proposals(std::span<const float> query, std::size_t k) const {
+std::vector<KeyShard::Hit> KeyShard::proposals(const Whitened& query, std::size_t k) const {
   std::vector<Hit> hits;
   const std::size_t breadth = std::max(kLeastBreadth, 3 * k);
+  const auto propose = [&](std::size_t row) {
+    hits.push_back({owners_[row], product(row, query.white)});
+  };
   switch (method()) {
     case Method::kExact:
-      hits.reserve(rows_of_.size());
-      for (const auto& [owner, rows] : rows_of_) hits.push_back({owner, best_key(owner, query)});
+      for (std::size_t row = 0; row < owners_.size(); ++row) {
+        if (owners_[row] != kGone) propose(row);
+      }
       return hits;
     case Method::kScan:
-      for (const auto& [product, row] : codes_.scan(query, 2 * breadth)) {
-        hits.push_back(
-            {owners_[row], dot(rows_.data() + std::size_t{row} * dim_, query.data(), dim_)});
-      }
+      for (const auto& [product, row] : codes_.scan(query.reduced, 2 * breadth)) propose(row);
       return hits;
     case Method::kGraph: break;
   }
-  graph_->nodes.setEf(breadth);
-  auto found = graph_->nodes.searchKnn(query.data(), breadth);
-  for (; !found.empty(); found.pop()) {
-    hits.push_back({owners_[found.top().second], 1.0f - found.top().first});
-  }
+  graph_->nodes.setEf(2 * breadth);
+  auto found = graph_->nodes.searchKnn(query.reduced.data(), 2 * breadth);
+  for (; !found.empty(); found.pop()) propose(found.top().second);
   return hits;
 }
 
-void KeyShard::search(std::span<const float> query, std::size_t k, std::vector<Hit>& out) const {
+void KeyShard::search(const Whitened& query, std::size_t k, std::vector<Hit>& out) const {
   if (live_ == 0 || k == 0) return;
   std::vector<Hit> hits = proposals(query, k);
   // By owner, best first within; then each owner once; then best first. Ties by number, so that the
@@ -159,12 +167,19 @@ void KeyShard::search(std::span<const float> query, std::size_t k, std::vector<H
   hits.erase(std::unique(hits.begin(), hits.end(),
                          [](const Hit& a, const Hit& b) { return a.owner == b.owner; }),
              hits.end());
-  const std::size_t kept = std::min(k, hits.size());
-  std::partial_sort(hits.begin(), hits.begin() + static_cast<std::ptrdiff_t>(kept), hits.end(),
-                    [](const Hit& a, const Hit& b) {
-                      return a.best != b.best ? a.best > b.best : a.owner < b.owner;
-                    });
-  out.insert(out.end(), hits.begin(), hits.begin() + static_cast<std::ptrdiff_t>(kept));
+  const auto better = [](const Hit& a, const Hit& b) {
+    return a.best != b.best ? a.best > b.best : a.owner < b.owner;
+  };
+  const auto end = hits.begin() + static_cast<std::ptrdiff_t>(std::min(k, hits.size()));
+  std::partial_sort(hits.begin(), end, hits.end(), better);
+  if (method() != Method::kExact) {
+    const auto completed = std::min(end, hits.begin() + static_cast<std::ptrdiff_t>(kCompleted));
+    for (auto hit = hits.begin(); hit != completed; ++hit) {
+      hit->best = best_key(hit->owner, query.white);
+    }
+    std::sort(hits.begin(), completed, better);
+  }
+  out.insert(out.end(), hits.begin(), end);
 }
 
 }  // namespace memslot

@@ -1,10 +1,13 @@
 #pragma once
-// Nearest-key search within one namespace and one slot: whitened, normalised keys of many memories.
+// Nearest-key search within one namespace and one slot: whitened keys of many memories (R reduced
+// and W full dimensions, rl/whitening.h).
 //
-// Below kExactKeys a search looks at every key; up to kScannedKeys at every key's code
-// (key_codes.h), and the best of those are scored exactly. Above, an HNSW graph proposes and the
-// proposals are scored exactly. Updates mark the old keys as gone; what is kept is made anew when
-// half of it is gone.
+// Up to kExactKeys a search compares every key over all W dimensions. Above, keys are proposed by
+// their R first ones, up to kScannedKeys by looking through all codes (key_codes.h), beyond by an
+// HNSW graph, and the proposals ranked over all W; of the memories that come out first (kCompleted)
+// every key is then compared, so that their `best` is that of a search of everything.
+//
+// Updates mark the old keys as gone; what is kept is made anew when half of it is gone.
 //
 // Threads: one at a time.
 #include <cstdint>
@@ -15,34 +18,37 @@
 #include <vector>
 
 #include "controller/step/key_codes.h"
+#include "rl/whitening.h"
 
 namespace memslot {
 
-inline constexpr std::size_t kExactKeys = 2000;
+inline constexpr std::size_t kExactKeys = 256;
 inline constexpr std::size_t kScannedKeys = std::size_t{1} << 18;
+inline constexpr std::size_t kCompleted = 8;
 
 class KeyShard {
  public:
   using Owner = std::uint32_t;  // a memory, numbered by the caller
 
   // `scanned`: kScannedKeys, but for tests.
-  explicit KeyShard(std::uint32_t dim, std::size_t scanned = kScannedKeys);
+  KeyShard(std::uint32_t white_dim, std::uint32_t reduced_dim, std::size_t scanned = kScannedKeys);
   ~KeyShard();
   KeyShard(KeyShard&&) noexcept;
   KeyShard& operator=(KeyShard&&) noexcept;
 
-  // Replaces the owner's keys by `rows` (n, dim), each of length 1 or 0. n may be 0.
-  void set(Owner owner, std::span<const float> rows);
+  // Replaces the owner's keys by n ones: `white` (n, W) and `reduced` (n, R), rows of length 1 or
+  // less. n may be 0.
+  void set(Owner owner, std::span<const float> white, std::span<const float> reduced);
   void erase(Owner owner);
 
   struct Hit {
     Owner owner = 0;
-    float best = 0;  // largest dot product of the query with the owner's keys
+    float best = 0;  // largest product of the query with the owner's keys, over W dimensions
   };
   // Adds up to `k` owners to `out`, best first, each once.
-  void search(std::span<const float> query, std::size_t k, std::vector<Hit>& out) const;
-  // The largest dot product over this owner's keys; 0 without keys.
-  float best_key(Owner owner, std::span<const float> query) const;
+  void search(const Whitened& query, std::size_t k, std::vector<Hit>& out) const;
+  // The same of one owner, over all of its keys; 0 without keys.
+  float best_key(Owner owner, std::span<const float> white) const;
 
   std::size_t keys() const { return live_; }
   enum class Method { kExact, kScan, kGraph };
@@ -50,19 +56,21 @@ class KeyShard {
 
  private:
   struct Graph;
-  void add_row(Owner owner, std::span<const float> row);
+  void add_row(Owner owner, std::span<const float> white, std::span<const float> reduced);
   void compact();
   void update_graph();
-  std::vector<Hit> proposals(std::span<const float> query, std::size_t k) const;
+  float product(std::size_t row, std::span<const float> white) const;
+  std::vector<Hit> proposals(const Whitened& query, std::size_t k) const;
 
-  std::uint32_t dim_;
+  std::uint32_t white_dim_, reduced_dim_;
   std::size_t scanned_;
   std::size_t live_ = 0;
-  std::vector<float> rows_;    // (slots, dim), gone ones included
-  std::vector<Owner> owners_;  // per row; kGone where gone
+  std::vector<float> white_;                                       // (slots, W), gone ones included
+  std::vector<float> reduced_;                                     // (slots, R)
+  std::vector<Owner> owners_;                                      // per row; kGone where gone
   std::unordered_map<Owner, std::vector<std::uint32_t>> rows_of_;  // live rows of each owner
-  KeyCodes codes_;                                                 // of all rows, until there is
-  std::unique_ptr<Graph> graph_;                                   // a graph; null before
+  KeyCodes codes_;                // of all rows, until there is a graph
+  std::unique_ptr<Graph> graph_;  // null before
 };
 
 }  // namespace memslot

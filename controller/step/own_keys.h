@@ -25,21 +25,25 @@ class OwnKeys {
 
   explicit OwnKeys(MemoryBank& bank) : bank_(bank) {}
 
-  // Replaces what `list` says of each memory's keys. `query` (R) of that whitening; empty: none.
+  struct Queries {
+    const Whitened &now, &longer;  // of that whitening; empty: none
+  };
+  // Replaces what `list` says of each memory's keys.
   // The keys that the list then shows live until the next call.
-  void score(const Whitening& whitening, const std::string& digest, std::span<const float> query,
+  void score(const Whitening& whitening, const std::string& digest, Queries queries,
              CandidateList& list, TimePoint deadline);
 
  private:
-  struct Whitened {
-    std::vector<float> rows, mean;  // (n, R), (R) of length 1; both empty without keys
+  struct Own {
+    std::vector<float> rows, mean;  // (n, W), (R) of length 1; both empty without keys
+    float best_key(const Whitened& query) const;  // 0 without keys or query
   };
   using Key = std::tuple<std::string, std::string, std::string>;  // whitening, memory, token
-  const Whitened& get(const Whitening& whitening, const std::string& digest,
-                      const MemoryVersion& version, TimePoint deadline);
+  const Own& get(const Whitening& whitening, const std::string& digest,
+                 const MemoryVersion& version, TimePoint deadline);
 
   MemoryBank& bank_;
-  std::map<Key, Whitened> known_;
+  std::map<Key, Own> known_;
   std::size_t values_ = 0;
 };
 

@@ -93,12 +93,12 @@ StepHandler::Decision StepHandler::decide_learned(Session& session,
   const Whitening& whitening = learned.checkpoint.whitening;
   const CandidateIndex& index = keeper_.index();
   const SpaceKey space = space_of(session.open, session.open.slots[slot]);
-  const std::vector<float> hidden = session.window.mean();
-  std::vector<float> query(hidden.empty() ? 0 : whitening.reduced_dim());
-  if (!hidden.empty()) whitening.apply(hidden, query);
+  const std::vector<float> hidden = session.window.mean(task.window_tokens);
+  const std::vector<float> longer = session.window.mean(task.long_window_tokens);
+  const Whitened query = hidden.empty() ? Whitened{} : whitening.whiten(hidden);
+  const Whitened long_query = longer.empty() ? Whitened{} : whitening.whiten(longer);
   const bool same_space = index.whitening_digest(space) == learned.space;
-  const std::vector<float> in_index =
-      same_space || hidden.empty() ? query : index.query(space, hidden);
+  const Whitened in_index = same_space || hidden.empty() ? query : index.query(space, hidden);
   const wire::ActiveMemory* active = active_in(observation, slot);
   CandidateList list =
       make_candidates(index, {.session = session,
@@ -110,8 +110,16 @@ StepHandler::Decision StepHandler::decide_learned(Session& session,
                               .limit = std::min<std::size_t>(options_.candidates, task.candidates),
                               .draw = false,
                               .swap_cost = task.swap_cost});
-  if (!same_space) own_keys_.score(whitening, learned.space, query, list, deadline);
-  const StepContext context = context_of(session, observation, slot, query);
+  if (same_space) {
+    for (std::size_t i = 1; i < list.candidates.size(); ++i) {
+      Candidate& c = list.candidates[i];
+      const IndexedMemory* memory = index.find(c.ref.ns, c.ref.id);
+      if (memory != nullptr) c.long_key = index.score(*memory, long_query).best_key;
+    }
+  } else {
+    own_keys_.score(whitening, learned.space, {query, long_query}, list, deadline);
+  }
+  const StepContext context = context_of(session, observation, slot, query.reduced);
   const Choice choice = session.policy->choose(context, list.candidates);
   if (session.recorder) record(session, context, list, choice);
   return Decision::of(choice, list);

@@ -36,7 +36,7 @@ SpaceKey space_of(const wire::OpenSession& session, const wire::SlotInfo& slot) 
 
 struct StepHandler::Query {
   SpaceKey space;
-  std::vector<float> whitened;
+  Whitened whitened;
 };
 
 StepHandler::StepHandler(MemoryBank& bank, IndexKeeper& keeper, PayloadCache& payloads,
@@ -81,9 +81,12 @@ Result<wire::OpenSessionReply> StepHandler::open(const PeerId& peer,
   if (opened.made) {
     session.policy = std::move(policy.policy);
     session.learned = std::move(policy.learned);
-    session.window =
-        KeyWindow(session.learned == nullptr ? options_.window_tokens
-                                             : session.learned->checkpoint.task.window_tokens);
+    if (session.learned == nullptr) {
+      session.window = KeyWindow(options_.window_tokens);
+    } else {
+      const PolicyTask& task = session.learned->checkpoint.task;
+      session.window = KeyWindow(std::max(task.window_tokens, task.long_window_tokens));
+    }
     if (session.learned != nullptr && learned_.learning != nullptr) session.recorder.emplace();
     if (const MemoryRef* wanted = session.policy->wanted()) {
       auto version = resolve(session, *wanted, deadline);
@@ -160,7 +163,7 @@ StepHandler::Decision StepHandler::decide(Session& session, const wire::Observat
                                         .query = query.whitened,
                                         .current = active == nullptr ? MemoryRef{} : active->ref,
                                         .limit = options_.candidates});
-  const StepContext context = context_of(session, observation, slot, query.whitened);
+  const StepContext context = context_of(session, observation, slot, query.whitened.reduced);
   return Decision::of(session.policy->choose(context, list.candidates), list);
 }
 

@@ -59,8 +59,10 @@ json describe(const Arguments& a) {
           {"entropy", o.reinforce.entropy_bonus},
           {"entropy_decay", o.reinforce.entropy_decay},
           {"clip_norm", o.reinforce.clip_norm},
+          {"prior", o.reinforce.prior.sharpness},
           {"candidates", o.env.candidates},
           {"window_tokens", o.env.window_tokens},
+          {"long_window_tokens", o.env.long_window_tokens},
           {"swap_cost", o.env.swap_cost},
           {"margin", o.env.margin},
           {"rank", o.rank},
@@ -286,6 +288,12 @@ void add_learning_options(CLI::App& command, Arguments& a) {
   command.add_option("--clip-norm", r.clip_norm, "Largest L2 norm of a gradient")
       ->check(number_in(1e-6, 1e6))
       ->capture_default_str();
+  command
+      .add_option("--prior", r.prior.sharpness,
+                  "Begin as nearest key with the best threshold on validation, a unit of cosine "
+                  "worth so many logits; 0: at random")
+      ->check(number_in(0, 1000))
+      ->capture_default_str();
   command.add_option("--rank", a.options.rank, "Of the learned match of query and key")
       ->check(number_in(1, 256))
       ->capture_default_str();
@@ -310,6 +318,9 @@ void add_stream_options(CLI::App& command, Arguments& a) {
                   "Tokens that a query is the mean of; auto: of 16, 32, 48 and 64 the window in "
                   "which nearest key does best on validation")
       ->check(CLI::IsMember({"auto"}) | whole_number_in(1, 128))
+      ->capture_default_str();
+  command.add_option("--long-window", o.env.long_window_tokens, "Tokens of the longer query")
+      ->check(whole_number_in(1, 128))
       ->capture_default_str();
   command
       .add_option("--margin", o.env.margin,

@@ -122,5 +122,85 @@ TEST_F(IndexKeeperTest, EndsWhileABuildIsUnderWay) {
   other.rebuild();
 }
 
+// What a restarted controller answers must not depend on what was learned since the last fit.
+TEST_F(IndexKeeperTest, ARestartComparesKeysAsBefore) {
+  DocumentBank documents(bank_.store(), bank_.clock());
+  IndexKeeper first(
+      bank_.bank(), bank_.clock(), [] {}, &documents);
+  for (unsigned i = 0; i < 20; ++i) publish(i);
+  ASSERT_TRUE(first.build());
+  for (unsigned i = 20; i < 24; ++i) first.changed(publish(i).ref);  // a fifth more: no new fit
+  const auto space = SpaceKey::of(slot_signature());
+  const std::string before = first.index().whitening_digest(space);
+  IndexKeeper second(
+      bank_.bank(), bank_.clock(), [] {}, &documents);
+  ASSERT_TRUE(second.build());
+  EXPECT_EQ(second.index().whitening_digest(space), before);
+  EXPECT_EQ(second.index().whitening(space)->fitted_rows(), 120u);
+  EXPECT_EQ(nearest(second, 22), "default/m22@1");
+  IndexKeeper forgetful(bank_.bank(), bank_.clock(), [] {});
+  ASSERT_TRUE(forgetful.build());
+  EXPECT_NE(forgetful.index().whitening_digest(space), before);
+}
+
+TEST_F(IndexKeeperTest, KeysThatHaveOutgrownTheKeptStatisticsAreFittedAnew) {
+  DocumentBank documents(bank_.store(), bank_.clock());
+  const auto space = SpaceKey::of(slot_signature());
+  std::string before;
+  {
+    IndexKeeper first(
+        bank_.bank(), bank_.clock(), [] {}, &documents);
+    for (unsigned i = 0; i < 8; ++i) publish(i, 12);
+    ASSERT_TRUE(first.build());
+    before = first.index().whitening_digest(space);
+  }
+  for (unsigned i = 8; i < 16; ++i) publish(i, 12);
+  for (int start = 0; start < 2; ++start) {
+    IndexKeeper next(
+        bank_.bank(), bank_.clock(), [] {}, &documents);
+    ASSERT_TRUE(next.build());
+    EXPECT_EQ(next.index().whitening(space)->fitted_rows(), 192u);
+    EXPECT_NE(next.index().whitening_digest(space), before);
+  }
+}
+
+TEST_F(IndexKeeperTest, StatisticsOfFewKeysAreNotKept) {
+  DocumentBank documents(bank_.store(), bank_.clock());
+  IndexKeeper keeper(
+      bank_.bank(), bank_.clock(), [] {}, &documents);
+  publish(1);
+  ASSERT_TRUE(keeper.build());
+  keeper.changed(publish(2).ref);
+  EXPECT_TRUE(documents.list("whitening", "index", "", 10, kFarDeadline).value().documents.empty());
+}
+
+TEST_F(IndexKeeperTest, KeptStatisticsThatCannotBeReadAreFittedAnew) {
+  DocumentBank documents(bank_.store(), bank_.clock());
+  for (unsigned i = 0; i < 8; ++i) publish(i, 12);
+  const auto space = SpaceKey::of(slot_signature());
+  std::string before;
+  {
+    IndexKeeper first(
+        bank_.bank(), bank_.clock(), [] {}, &documents);
+    ASSERT_TRUE(first.build());
+    before = first.index().whitening_digest(space);
+  }
+  const auto kept = documents.list("whitening", "index", "", 10, kFarDeadline).value().documents;
+  ASSERT_EQ(kept.size(), 1u);
+  for (const char* blob : {"", "no tensors", "\x08\0\0\0\0\0\0\0{}      "}) {
+    const auto now = documents.get("whitening", "index", kept[0].name, kFarDeadline).value();
+    DocumentDraft draft;
+    draft.expected = now.token;
+    draft.json = R"({"fitted_rows":96,"version":1})";
+    draft.blob = std::as_bytes(std::span(blob, std::char_traits<char>::length(blob)));
+    ASSERT_TRUE(documents.put("whitening", "index", kept[0].name, draft, kFarDeadline));
+    IndexKeeper next(
+        bank_.bank(), bank_.clock(), [] {}, &documents);
+    ASSERT_TRUE(next.build());
+    EXPECT_EQ(next.index().whitening_digest(space), before);
+    EXPECT_EQ(nearest(next, 5), "default/m5@1");
+  }
+}
+
 }  // namespace
 }  // namespace memslot

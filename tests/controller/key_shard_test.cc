@@ -13,6 +13,12 @@ namespace {
 
 constexpr std::uint32_t kRow = 96;
 
+Whitened both(const std::vector<float>& row) { return {row, row}; }
+
+void put(KeyShard& shard, std::size_t owner, const std::vector<float>& row) {
+  shard.set(static_cast<KeyShard::Owner>(owner), row, row);
+}
+
 // Unit vectors of independent directions: the hardest case, no key lies near another.
 std::vector<float> unit(std::uint64_t seed, std::uint64_t number) {
   std::vector<float> out(kRow);
@@ -39,11 +45,11 @@ std::vector<KeyShard::Owner> exhaustive(const std::vector<std::vector<float>>& k
 }
 
 TEST(KeyShard, ScanningCodesFindsWhatAnExhaustiveSearchDoes) {
-  KeyShard shard(kRow);
+  KeyShard shard(kRow, kRow);
   std::vector<std::vector<float>> keys;
   for (std::uint64_t i = 0; i < 6000; ++i) {
     keys.push_back(unit(1, i));
-    shard.set(static_cast<KeyShard::Owner>(i), keys.back());
+    put(shard, i, keys.back());
   }
   for (std::size_t i = 0; i < 6000; i += 7) {
     shard.erase(static_cast<KeyShard::Owner>(i));
@@ -55,7 +61,7 @@ TEST(KeyShard, ScanningCodesFindsWhatAnExhaustiveSearchDoes) {
     const auto query = unit(2, q);
     const auto truth = exhaustive(keys, query, 32);
     std::vector<KeyShard::Hit> hits;
-    shard.search(query, 32, hits);
+    shard.search(both(query), 32, hits);
     ASSERT_EQ(hits.size(), 32u);
     for (const KeyShard::Hit& hit : hits) {
       EXPECT_EQ(hit.best, dot(keys[hit.owner].data(), query.data(), kRow)) << "exact, not coded";
@@ -66,10 +72,50 @@ TEST(KeyShard, ScanningCodesFindsWhatAnExhaustiveSearchDoes) {
   EXPECT_GE(same, wanted * 999 / 1000);
 }
 
+// Keys whose first directions are all alike: only the others tell them apart.
+TEST(KeyShard, RanksByAllDimensionsWhatTheReducedOnesPropose) {
+  constexpr std::uint32_t kWide = 2 * kRow;
+  for (const std::size_t scanned : {kScannedKeys, std::size_t{300}}) {
+    KeyShard shard(kWide, kRow, scanned);
+    const auto wide = [](std::uint64_t owner, std::uint64_t key) {
+      std::vector<float> out = unit(1, owner);  // the same for every key of an owner
+      const auto own = unit(2, owner * 8 + key);
+      out.insert(out.end(), own.begin(), own.end());
+      return out;
+    };
+    for (std::uint64_t i = 0; i < 100; ++i) {
+      std::vector<float> white, reduced;
+      for (std::uint64_t key = 0; key < 8; ++key) {
+        const auto row = wide(i, key);
+        white.insert(white.end(), row.begin(), row.end());
+        reduced.insert(reduced.end(), row.begin(), row.begin() + kRow);
+      }
+      shard.set(static_cast<KeyShard::Owner>(i), white, reduced);
+    }
+    ASSERT_EQ(shard.method(),
+              scanned == kScannedKeys ? KeyShard::Method::kScan : KeyShard::Method::kGraph);
+    for (std::uint64_t i = 0; i < 100; i += 9) {
+      // As near to its owner in the reduced space as to another one: all dimensions decide, and
+      // `best` is that of the key that they name.
+      const std::uint64_t other = (i + 50) % 100;
+      std::vector<float> query = wide(i, 5);
+      const auto a = unit(1, i), b = unit(1, other);
+      for (std::uint32_t j = 0; j < kRow; ++j) query[j] = 0.5f * (a[j] + b[j]);
+      std::vector<KeyShard::Hit> hits;
+      shard.search({query, {query.begin(), query.begin() + kRow}}, 4, hits);
+      ASSERT_EQ(hits.size(), 4u);
+      EXPECT_EQ(hits[0].owner, i);
+      EXPECT_EQ(hits[0].best, dot(wide(i, 5).data(), query.data(), kWide));
+      EXPECT_EQ(hits[1].owner, other);
+      EXPECT_EQ(hits[1].best, shard.best_key(hits[1].owner, query)) << "over all of its keys";
+    }
+  }
+}
+
 TEST(KeyShard, AboveTheLimitAGraphFindsTheKeyThatTheQueryIsOf) {
-  KeyShard shard(kRow, /*scanned=*/2500);
+  KeyShard shard(kRow, kRow, /*scanned=*/2500);
   for (std::uint64_t i = 0; i < 4000; ++i) {
-    shard.set(static_cast<KeyShard::Owner>(i), unit(1, i));
+    put(shard, i, unit(1, i));
     if (i == 2200) {
       EXPECT_EQ(shard.method(), KeyShard::Method::kScan);
     }
@@ -81,36 +127,36 @@ TEST(KeyShard, AboveTheLimitAGraphFindsTheKeyThatTheQueryIsOf) {
     const auto noise = unit(3, i);
     for (std::uint32_t j = 0; j < kRow; ++j) query[j] += 0.5f * noise[j];
     std::vector<KeyShard::Hit> hits;
-    shard.search(query, 8, hits);
+    shard.search(both(query), 8, hits);
     right += !hits.empty() && hits[0].owner == 37 * i ? 1 : 0;
   }
   EXPECT_GE(right, 95u);
 }
 
 TEST(KeyShard, ShrinksBackFromTheGraphWhenMostOfItIsGone) {
-  KeyShard shard(kRow, /*scanned=*/2500);
+  KeyShard shard(kRow, kRow, /*scanned=*/2500);
   for (std::uint64_t i = 0; i < 3000; ++i) {
-    shard.set(static_cast<KeyShard::Owner>(i), unit(1, i));
+    put(shard, i, unit(1, i));
   }
   for (std::uint64_t i = 0; i < 2900; ++i) shard.erase(static_cast<KeyShard::Owner>(i));
   EXPECT_EQ(shard.method(), KeyShard::Method::kExact);
   EXPECT_EQ(shard.keys(), 100u);
   std::vector<KeyShard::Hit> hits;
-  shard.search(unit(1, 2950), 1, hits);
+  shard.search(both(unit(1, 2950)), 1, hits);
   ASSERT_EQ(hits.size(), 1u);
   EXPECT_EQ(hits[0].owner, 2950u);
 }
 
 TEST(KeyShard, AKeyOfLengthZeroAndAQueryOfLengthZeroAreAnswered) {
-  KeyShard shard(kRow);
+  KeyShard shard(kRow, kRow);
   for (std::uint64_t i = 0; i < 2100; ++i) {
-    shard.set(static_cast<KeyShard::Owner>(i), std::vector<float>(kRow, 0.0f));
+    put(shard, i, std::vector<float>(kRow, 0.0f));
   }
   std::vector<KeyShard::Hit> hits;
-  shard.search(unit(1, 1), 5, hits);
+  shard.search(both(unit(1, 1)), 5, hits);
   EXPECT_EQ(hits.size(), 5u);
   hits.clear();
-  shard.search(std::vector<float>(kRow, 0.0f), 5, hits);
+  shard.search(both(std::vector<float>(kRow, 0.0f)), 5, hits);
   EXPECT_EQ(hits.size(), 5u);
 }
 

@@ -1,6 +1,7 @@
 // Sessions of the learned policy: snapshot, whitening, episodes, feedback.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <thread>
 
 #include "controller/step/step_handler.h"
@@ -145,6 +146,62 @@ TEST_F(LearnedStepTest, TheIndexThatFollowsThePolicyGivesItsSimilaritiesItself) 
   EXPECT_FALSE(keeper.index().refit_due());
   opened(steps, opening(""));
   EXPECT_EQ(step(steps, observe(0, 33)).actions[0].ref.id, "m33");
+}
+
+// Keeps what it was shown, and takes base.
+class Witness final : public SelectionPolicy {
+ public:
+  Witness(std::shared_ptr<std::map<std::string, Candidate>> seen, std::string digest)
+      : seen_(std::move(seen)), digest_(std::move(digest)) {}
+  std::string_view name() const override { return "learned"; }
+  std::string_view digest() const override { return digest_; }
+  Choice choose(const StepContext&, std::span<const Candidate> candidates) const override {
+    seen_->clear();
+    for (const Candidate& c : candidates) (*seen_)[c.ref.id] = c;
+    return {.index = 0, .log_prob = 0, .scores = std::vector<float>(candidates.size(), 0.0f)};
+  }
+
+ private:
+  std::shared_ptr<std::map<std::string, Candidate>> seen_;
+  std::string digest_;
+};
+
+TEST_F(LearnedStepTest, BothWindowsAreComparedAlikeByTheIndexAndFromRawKeys) {
+  const auto seen = std::make_shared<std::map<std::string, Candidate>>();
+  PolicyShelf own{documents,
+                  bank.clock(),
+                  {.make_policy =
+                       [&](const Checkpoint& c) {
+                         return Result<std::shared_ptr<const SelectionPolicy>>(
+                             std::make_shared<Witness>(seen, c.digest()));
+                       },
+                   .go_on_from = {}}};
+  Checkpoint checkpoint = cosine_checkpoint(1);
+  checkpoint.task.window_tokens = 16;
+  checkpoint.task.long_window_tokens = 64;
+  ASSERT_TRUE(own.publish(checkpoint.bytes(), "file", "", kFarDeadline));
+  StepHandler handler{bank.bank(), keeper, payloads, sessions, {.default_policy = "auto"}, {&own}};
+  const auto after_a_switch = [&] {
+    opened(handler, opening(""));
+    step(handler, observe(0, 1));
+    step(handler, observe(1, 2));
+    sessions.close(5);
+    return *seen;
+  };
+  const auto raw = after_a_switch();
+  EXPECT_GT(raw.at("m2").best_key, 0.7f);
+  EXPECT_LT(raw.at("m2").long_key, raw.at("m2").best_key);
+  EXPECT_GT(raw.at("m1").long_key, raw.at("m1").best_key + 0.2f);
+  keeper.pin(std::make_shared<CandidateIndex::Pinned>(
+      CandidateIndex::Pinned{"", -1, checkpoint.whitening}));
+  ASSERT_TRUE(keeper.build());
+  const auto indexed = after_a_switch();
+  for (const auto& [id, c] : indexed) {
+    ASSERT_TRUE(raw.contains(id));
+    EXPECT_NEAR(c.best_key, raw.at(id).best_key, 1e-5) << id;
+    EXPECT_NEAR(c.mean_key, raw.at(id).mean_key, 1e-5) << id;
+    EXPECT_NEAR(c.long_key, raw.at(id).long_key, 1e-5) << id;
+  }
 }
 
 TEST_F(LearnedStepTest, AnEmptyBankAndABankOfOneAreAnswered) {

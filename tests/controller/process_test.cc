@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -132,6 +133,23 @@ TEST_F(ControllerProgram, ExplainsWrongSettings) {
   Program help({"--help-config"});
   EXPECT_EQ(help.line().find("| name |"), 0u);
   EXPECT_EQ(help.end(0), 0);
+}
+
+TEST_F(ControllerProgram, APolicyFileThatIsNoneIsNamedAndTheBankIsLeftAsItWas) {
+  const std::string absent = folder_.path() + "/absent", broken = folder_.path() + "/broken";
+  std::ofstream(broken) << "no checkpoint";
+  const auto refused = [&](const std::string& file, ErrorCode code) {
+    auto arguments = on("bank", ipc("link"));
+    arguments.insert(arguments.end(), {"--policy-file", file});
+    Program program(arguments);
+    EXPECT_NE(program.line().find(file), std::string::npos);
+    EXPECT_EQ(program.end(0), exit_code(code));
+  };
+  refused(absent, ErrorCode::kNotFound);
+  refused(broken, ErrorCode::kCorruption);
+  Program without(on("bank", ipc("link")));
+  EXPECT_NE(without.line().find("ready"), std::string::npos);
+  EXPECT_EQ(without.end(SIGTERM), 0);
 }
 
 TEST_F(ControllerProgram, RefusesToRestoreFromNothing) {

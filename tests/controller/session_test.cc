@@ -63,6 +63,14 @@ TEST(KeyWindow, TakesPartOfAnOlderSummaryWhereItFits) {
   EXPECT_FLOAT_EQ(window.mean()[0], 2.0f);
 }
 
+TEST(KeyWindow, GivesAShorterMeanOfWhatItHolds) {
+  KeyWindow window(64);
+  for (const float x : {9.0f, 1.0f, 2.0f, 3.0f, 5.0f}) window.add(std::vector<float>{x}, 16);
+  EXPECT_FLOAT_EQ(window.mean(16)[0], 5.0f);
+  EXPECT_FLOAT_EQ(window.mean(24)[0], (16 * 5.0f + 8 * 3.0f) / 24);
+  EXPECT_FLOAT_EQ(window.mean(64)[0], 2.75f);
+}
+
 TEST(KeyWindow, IgnoresEmptySummaries) {
   KeyWindow window(32);
   window.add(std::vector<float>{1.0f}, 0);

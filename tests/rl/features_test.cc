@@ -29,6 +29,7 @@ struct FeaturesTest : testing::Test {
     for (std::size_t i = 1; i < 4; ++i) {
       candidates[i].ref.version = i;
       candidates[i].best_key = keys[i];
+      candidates[i].long_key = 1 - keys[i];
     }
     candidates[3].is_current = true;
     candidates[3].kind = MemoryKind::kLora;
@@ -54,6 +55,14 @@ TEST_F(FeaturesTest, TheLeadIsOverTheBestOfTheOthers) {
   EXPECT_FLOAT_EQ(value(3, "best_key_lead"), -0.4f);
   EXPECT_FLOAT_EQ(value(1, "best_key_lead"), -0.7f);
   EXPECT_FLOAT_EQ(value(0, "best_key_lead"), -0.9f);
+}
+
+TEST_F(FeaturesTest, TheLongerWindowHasALeadOfItsOwn) {
+  EXPECT_FLOAT_EQ(value(1, "long_key"), 0.8f);
+  EXPECT_FLOAT_EQ(value(1, "long_key_lead"), 0.3f);
+  EXPECT_FLOAT_EQ(value(3, "long_key_lead"), -0.3f);
+  EXPECT_FLOAT_EQ(value(0, "long_key"), 0.0f);
+  EXPECT_FLOAT_EQ(value(0, "long_key_lead"), -0.8f);
 }
 
 TEST_F(FeaturesTest, AMemoryAloneLeadsNothing) {

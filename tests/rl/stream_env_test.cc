@@ -56,6 +56,26 @@ TEST_F(StreamEnvTest, WhatWasNotScoredIsNeverACandidateNorTheOracles) {
   }
 }
 
+TEST_F(StreamEnvTest, TheLongerWindowIsComparedAsAQueryOfItsLengthWouldBe) {
+  EnvOptions options = env.options();
+  options.window_tokens = 16;
+  options.long_window_tokens = 48;
+  const StreamEnv both(table, options);
+  options.window_tokens = 48;
+  const StreamEnv longer(table, options);
+  std::size_t others = 0;
+  for (const std::size_t step : {1u, 2u, 5u, 7u}) {
+    const EnvDecision d = both.decision(1, step, {});
+    for (std::size_t i = 1; i < d.actions.size(); ++i) {
+      const auto m = static_cast<std::size_t>(d.actions[i]);
+      EXPECT_EQ(d.candidates[i].best_key, both.best_key(1, step, m));
+      EXPECT_EQ(d.candidates[i].long_key, longer.best_key(1, step, m));
+      others += d.candidates[i].long_key != d.candidates[i].best_key ? 1 : 0;
+    }
+  }
+  EXPECT_GT(others, 0u);
+}
+
 TEST_F(StreamEnvTest, BeforeTheFirstSummaryThereIsOnlyBaseAndNothingIsKnown) {
   const EnvDecision d = env.decision(0, 0, {});
   EXPECT_EQ(d.actions, std::vector<std::int32_t>{kBaseAction});

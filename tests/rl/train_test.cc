@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "rl/features.h"
 #include "tests/rl/synthetic_table.h"
 
 namespace memslot {
@@ -43,6 +44,29 @@ TEST(Train, ComesCloseToTheLaggedOracleOnSourcesItHasNotSeen) {
   std::printf("policy %.3f nearest %.3f lagged oracle %.3f oracle %.3f abstention %.2f\n",
               policy.mean_gain, nearest.mean_gain, lagged.mean_gain,
               evaluate(env, Split::kTest, *oracle_selector()).mean_gain, policy.abstention);
+}
+
+// Before it has learned anything it chooses as nearest key does, with a threshold from validation.
+TEST(Train, BeginsAsNearestKeyWithAThreshold) {
+  const GainTable table = testing_support::SyntheticTable().take();
+  TrainOptions options = quick(1);
+  options.imitation = options.updates = 0;
+  ASSERT_GT(options.reinforce.prior.sharpness, 0.0f);
+  const Checkpoint begun = train(table, options).value().best;
+  const auto& linear = begun.tensors.at("scorer.linear").values;
+  float threshold = 0;
+  for (std::size_t i = 0; i < linear.size(); ++i) {
+    if (feature_table()[i].name == "is_base") {
+      threshold = linear[i] / options.reinforce.prior.sharpness;
+    }
+  }
+  EXPECT_GT(threshold, 0.0f);
+  EXPECT_LT(threshold, 1.0f);
+  const StreamEnv env(table, options.env);
+  const Score policy = tested(table, options, begun);
+  const Score nearest = evaluate(env, Split::kTest, *nearest_selector(threshold));
+  EXPECT_NEAR(policy.mean_gain, nearest.mean_gain, 1e-3);
+  EXPECT_NEAR(policy.base_share, nearest.base_share, 0.01);
 }
 
 TrainOptions brief(std::uint64_t seed) {
@@ -176,6 +200,7 @@ TEST(Train, BothBaselinesLearn) {
     TrainOptions options = quick(1);
     options.imitation = 0;
     options.env.margin = 0;
+    options.reinforce.prior = {};  // from nothing
     options.reinforce.baseline = baseline;
     const auto curve = train(table, options).value().curve;
     double best = -1e9;

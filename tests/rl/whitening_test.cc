@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -13,9 +16,7 @@ namespace {
 float length(std::span<const float> v) { return std::sqrt(dot(v.data(), v.data(), v.size())); }
 
 std::vector<float> whitened(const Whitening& w, std::span<const float> x) {
-  std::vector<float> out(w.reduced_dim());
-  w.apply(x, out);
-  return out;
+  return w.whiten(x).white;
 }
 
 float cosine(std::span<const float> a, std::span<const float> b) {
@@ -38,14 +39,57 @@ TEST(Dot, EqualsTheDoubleSumAtAwkwardLengths) {
   }
 }
 
-TEST(Whitening, GivesUnitVectorsWithAtMostNinetySixDimensions) {
+TEST(Whitening, GivesUnitVectorsOfAllDimensionsAndOfNinetySix) {
   std::mt19937 rng(2);
   const auto rows = keys_around(std::vector<float>(200, 1.0f), 500, 1.0f, rng);
   const Whitening w = Whitening::fit(rows, 200, 7);
   EXPECT_EQ(w.version(), 7u);
   EXPECT_EQ(w.fitted_rows(), 500u);
+  EXPECT_EQ(w.white_dim(), 200u);
   EXPECT_EQ(w.reduced_dim(), kMaxReducedDim);
-  EXPECT_NEAR(length(whitened(w, std::span(rows).first(200))), 1.0f, 1e-5f);
+  const Whitened key = w.whiten(std::span(rows).first(200));
+  EXPECT_NEAR(length(key.white), 1.0f, 1e-5f);
+  EXPECT_NEAR(length(key.reduced), 1.0f, 1e-5f);
+  EXPECT_NEAR(cosine(key.reduced, std::span(key.white).first(kMaxReducedDim)), 1.0f, 1e-5f);
+}
+
+TEST(Whitening, IsTheInverseOfTheShrunkCovariance) {
+  // w(x) . w(y) is the cosine of x and y in the metric S'^-1, in all D dimensions, those that no
+  // fitted row takes up included. S' is made here by its formula.
+  constexpr std::uint32_t kWide = 24;
+  std::mt19937 rng(9);
+  for (const int n : {80, 16}) {
+    const auto rows = keys_around(std::vector<float>(kWide, 0.5f), n, 1.0f, rng);
+    const Whitening w = Whitening::fit(rows, kWide, 1);
+    const auto x = keys_around(std::vector<float>(kWide, 0.5f), 1, 1.0f, rng);
+    const auto y = keys_around(std::vector<float>(kWide, 0.5f), 1, 1.0f, rng);
+    using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+    const auto matrix = [](const std::vector<float>& v) -> Matrix {
+      return Eigen::Map<
+                 const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>(
+                 v.data(), static_cast<Eigen::Index>(v.size() / kWide), kWide)
+          .cast<double>();
+    };
+    Matrix z = matrix(rows);
+    const Eigen::RowVectorXd mean = z.colwise().mean();
+    z.rowwise() -= mean;
+    const Eigen::RowVectorXd variance = z.colwise().squaredNorm() / n;
+    std::vector<double> sorted(variance.data(), variance.data() + kWide);
+    std::sort(sorted.begin(), sorted.end());
+    const Eigen::RowVectorXd sd =
+        ((n * variance.array() + 16 * sorted[kWide / 2]) / (n + 16)).sqrt();
+    z = z.array().rowwise() / sd.array();
+    const double rho = double{kWide} / (n + double{kWide});
+    const Matrix s = (1 - rho) * (z.transpose() * z) / n + rho * Matrix::Identity(kWide, kWide);
+    const auto metric = [&](const std::vector<float>& a, const std::vector<float>& b) {
+      const Eigen::RowVectorXd za = (matrix(a).row(0) - mean).array() / sd.array();
+      const Eigen::RowVectorXd zb = (matrix(b).row(0) - mean).array() / sd.array();
+      return za.dot(s.ldlt().solve(zb.transpose()).transpose());
+    };
+    const double want = metric(x, y) / std::sqrt(metric(x, x) * metric(y, y));
+    const auto got = dot(whitened(w, x).data(), whitened(w, y).data(), kWide);
+    EXPECT_NEAR(got, want, 1e-4) << n << " rows";
+  }
 }
 
 TEST(Whitening, MakesTheDirectionsOfManyKeysEquallyImportant) {
@@ -70,14 +114,32 @@ TEST(Whitening, MakesTheDirectionsOfManyKeysEquallyImportant) {
 }
 
 TEST(Whitening, GivesTheSameSpaceFromGramMatrixAndCovariance) {
-  // n just below and just above D takes either way to the eigenvectors; one row hardly matters.
+  // A dimension beyond the limit takes the other way to the eigenvectors. Fitted rows lie within
+  // what it finds, and one constant dimension hardly matters.
   std::mt19937 rng(4);
-  const auto rows = keys_around(std::vector<float>(70, 0.5f), 70, 1.0f, rng);
-  const Whitening gram = Whitening::fit(std::span(rows).first(69 * 70), 70, 1);
-  const Whitening full = Whitening::fit(rows, 70, 1);
-  const auto a = std::span(rows).first(70), b = std::span(rows).subspan(70, 70);
-  EXPECT_NEAR(cosine(whitened(gram, a), whitened(gram, b)),
-              cosine(whitened(full, a), whitened(full, b)), 0.05f);
+  constexpr std::size_t kWide = kMaxWhiteDim, kRows = 40;
+  const auto rows = keys_around(std::vector<float>(kWide, 0.5f), kRows, 1.0f, rng);
+  std::vector<float> wider;
+  for (std::size_t i = 0; i < kRows; ++i) {
+    wider.insert(wider.end(), rows.begin() + static_cast<std::ptrdiff_t>(i * kWide),
+                 rows.begin() + static_cast<std::ptrdiff_t>((i + 1) * kWide));
+    wider.push_back(0.0f);
+  }
+  const Whitening full = Whitening::fit(rows, kWide, 1);
+  const Whitening gram = Whitening::fit(wider, kWide + 1, 1);
+  EXPECT_EQ(full.white_dim(), kWide);
+  EXPECT_LT(gram.white_dim(), kRows);
+  const auto product = [](const Whitening& w, std::span<const float> a, std::span<const float> b) {
+    const auto wa = whitened(w, a), wb = whitened(w, b);
+    return dot(wa.data(), wb.data(), wa.size());
+  };
+  for (std::size_t i = 1; i < 5; ++i) {
+    EXPECT_NEAR(
+        product(full, std::span(rows).first(kWide), std::span(rows).subspan(i * kWide, kWide)),
+        product(gram, std::span(wider).first(kWide + 1),
+                std::span(wider).subspan(i * (kWide + 1), kWide + 1)),
+        1e-3f);
+  }
 }
 
 TEST(Whitening, WorksWithNoneOneAndIdenticalKeys) {
@@ -104,11 +166,8 @@ TEST(Whitening, LeavesRowsOutThatWouldBlindIt) {
     rows.insert(rows.begin() + 3 * kDim, kDim, bad);
     const auto got = Whitening::fit(rows, kDim, 1);
     ASSERT_EQ(got.reduced_dim(), want.reduced_dim()) << bad;
-    std::vector<float> a(want.reduced_dim()), b(want.reduced_dim());
     const auto query = keys_around(centre_of(4), 1, 0.3f, rng);
-    want.apply(query, a);
-    got.apply(query, b);
-    EXPECT_EQ(a, b) << bad;
+    EXPECT_EQ(whitened(want, query), whitened(got, query)) << bad;
   }
 }
 
@@ -121,9 +180,10 @@ TEST(Whitening, KeepsAnUnlikeQueryFarWhereKeysAreFew) {
   const Whitening w = Whitening::fit(keys, 64, 1);
   const auto like = keys_around({keys.begin(), keys.begin() + 64}, 1, 0.1f, rng);
   const auto unlike = keys_around(centre_of(2, 64), 1, 0.5f, rng);
-  const auto key = whitened(w, std::span(keys).first(64));
-  EXPECT_GT(dot(key.data(), whitened(w, like).data(), key.size()), 0.7f);
-  EXPECT_LT(length(whitened(w, unlike)), 0.5f);
+  const Whitened key = w.whiten(std::span(keys).first(64));
+  const Whitened near = w.whiten(like), far = w.whiten(unlike);
+  EXPECT_GT(dot(key.white.data(), near.white.data(), key.white.size()), 0.7f);
+  EXPECT_LT(dot(key.white.data(), far.white.data(), key.white.size()), 0.35f);
 }
 
 }  // namespace
