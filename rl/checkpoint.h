@@ -29,7 +29,7 @@ struct PolicyTask {
   std::string model;                 // digest of the model, hex; "": any of the whitening's size
   std::int32_t layer = -1;           // of the slot; -1: any
   std::uint32_t window_tokens = 32;  // that a query is the mean of
-  std::uint32_t long_window_tokens = 64;
+  std::uint32_t long_window_tokens = 48;
   std::uint32_t candidates = 32;  // K
   float swap_cost = 0;            // nats per token
   float generic_gain = 0;         // mean over the training steps, nats per token

@@ -27,7 +27,7 @@ inline constexpr std::int32_t kBaseAction = -1;  // elsewhere a memory's place i
 struct EnvOptions {
   std::size_t candidates = 32;  // K, 2 or more
   std::uint32_t window_tokens = 32;
-  std::uint32_t long_window_tokens = 64;
+  std::uint32_t long_window_tokens = 48;
   float swap_cost = 0.0f;  // nats per token
   float margin = 0.0f;     // nats per token that a memory must be worth to be preferred to base
 };

@@ -27,22 +27,24 @@
 
 namespace memslot {
 
-// The defaults take about a minute on one core. No warm start: on text that no memory covers the
-// lagged oracle follows the best of many noisy gains and hardly ever takes base, and what imitates
-// it has to find abstention again.
+// The defaults take two minutes on one core (docs/performance.md tells what they reach). No warm
+// start: on text that no memory covers the lagged oracle follows the best of many noisy gains and
+// hardly ever takes base, and what imitates it has to find abstention again. Many rollouts an
+// update: what is left to learn after the prior is worth a few hundredths of a nat, less than the
+// noise of a hundred episodes. Rank 1: a richer match learns its training sources by heart.
 struct TrainOptions {
   ReinforceOptions reinforce{.learning_rate = 3e-3f,
-                             .gamma = 0.2f,
-                             .entropy_bonus = 0.05f,
-                             .entropy_decay = 0.99f,
+                             .gamma = 0.1f,
+                             .entropy_bonus = 0.01f,
+                             .entropy_decay = 0.985f,
                              .prior = {.sharpness = 20.0f}};
   // The margin: on text that no memory covers a wrong one costs little and the noise of its gain is
   // larger, so that abstaining would hardly be learned.
-  EnvOptions env{.candidates = 32, .window_tokens = 32, .swap_cost = 0.0f, .margin = 0.04f};
-  std::uint32_t rank = 16, hidden = 32;  // of the scorer
-  std::uint32_t streams = 12, rollouts = 8;
-  std::uint32_t updates = 600, imitation = 0;
-  std::uint32_t look_every = 20, patience = 12;
+  EnvOptions env{.candidates = 32, .window_tokens = 32, .swap_cost = 0.0f, .margin = 0.08f};
+  std::uint32_t rank = 1, hidden = 24;  // of the scorer
+  std::uint32_t streams = 32, rollouts = 8;
+  std::uint32_t updates = 400, imitation = 0;
+  std::uint32_t look_every = 20, patience = 20;
 };
 
 // Every option within its bounds. kInvalidArgument names the first that is not.
