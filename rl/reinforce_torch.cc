@@ -68,14 +68,12 @@ class TorchLearner final : public ReinforceLearner {
       first_.emplace_back("adam.first." + name, torch::zeros_like(tensor));
       second_.emplace_back("adam.second." + name, torch::zeros_like(tensor));
     }
-    steps_.emplace_back("adam.steps", torch::zeros({1}));
   }
 
   Status restore(const Checkpoint& checkpoint) {
     MEMSLOT_TRY(load(checkpoint.tensors, "", all_));
     MEMSLOT_TRY(load(checkpoint.tensors, "", first_));
     MEMSLOT_TRY(load(checkpoint.tensors, "", second_));
-    MEMSLOT_TRY(load(checkpoint.tensors, "", steps_));
     go_on(checkpoint);
     return ok();
   }
@@ -123,7 +121,6 @@ class TorchLearner final : public ReinforceLearner {
   ScorerNet net_;
   ValueNet value_;
   NamedTensors all_, first_, second_;  // parameters; Adam's moments
-  NamedTensors steps_;                 // one number: steps that the moments are of
   std::uint64_t updates_ = 0;
   Checkpoint frame_;  // what a checkpoint says besides, without tensors
 };
@@ -220,8 +217,7 @@ double TorchLearner::step() {
   const double norm = std::sqrt(squares);
   const double cut = std::min(1.0, options_.clip_norm / (norm + 1e-12));
   ++updates_;
-  steps_[0].second.add_(1);
-  const double n = steps_[0].second.item<double>();
+  const double n = static_cast<double>(updates_);
   const double rate =
       options_.learning_rate * std::sqrt(1 - std::pow(kSecond, n)) / (1 - std::pow(kFirst, n));
   for (std::size_t i = 0; i < all_.size(); ++i) {
@@ -317,7 +313,6 @@ Checkpoint TorchLearner::checkpoint(bool with_optimizer) const {
   store(all_, "", out.tensors);
   store(first_, "", out.tensors);
   store(second_, "", out.tensors);
-  store(steps_, "", out.tensors);
   return out;
 }
 

@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "tests/rl/episodes.h"
@@ -173,24 +171,6 @@ TEST(Reinforce, LearningResumedFromACheckpointGivesTheSameBits) {
     }
     EXPECT_EQ(whole->checkpoint(true).bytes(), second.value()->checkpoint(true).bytes());
   }
-}
-
-// Adam's first step is as long as the learning rate, whatever was learned before by another one.
-TEST(Reinforce, WhatGoesOnFromAPublishedPolicyBeginsWithAFreshOptimizer) {
-  const auto before = make({.learning_rate = 1e-3f});
-  for (std::uint64_t i = 0; i < 30; ++i) ASSERT_TRUE(before->update(some_streams(i)));
-  const auto next =
-      ReinforceLearner::go_on_from(before->checkpoint(false), {.learning_rate = 1e-3f}).value();
-  EXPECT_EQ(next->updates(), 30u);
-  const std::vector<double> from = next->parameters();
-  ASSERT_TRUE(next->update(some_streams(40)));
-  EXPECT_EQ(next->updates(), 31u);
-  const std::vector<double> to = next->parameters();
-  double longest = 0;
-  for (std::size_t i = 0; i < from.size(); ++i) {
-    longest = std::max(longest, std::abs(to[i] - from[i]));
-  }
-  EXPECT_NEAR(longest, 1e-3, 2e-5);
 }
 
 TEST(Reinforce, ImitationLearnsTheActionsShown) {
