@@ -12,9 +12,9 @@
 
 namespace memslot::testing_support {
 
-// A policy that chooses well in `table`, and still draws what it has not settled on: without a prior
-// and with a high entropy bonus. What the defaults leave is nearly certain of itself; from that, 300
-// sessions learn little (decision 5).
+// A policy that chooses well in `table`, and still draws what it has not settled on: without a
+// prior and with a high entropy bonus. What the defaults leave is nearly certain of itself; from
+// that, 300 sessions learn little (decision 5).
 inline Checkpoint trained_policy(const GainTable& table, std::uint64_t seed = 1,
                                  std::uint32_t updates = 40) {
   TrainOptions options;
