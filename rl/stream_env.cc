@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "rl/whitened_keys.h"
+
 namespace memslot {
 namespace {
 
@@ -47,22 +49,14 @@ StreamEnv::StreamEnv(const GainTable& table, EnvOptions options, Whitening white
 
 void StreamEnv::whiten_keys() {
   const std::size_t w = whitening_.white_dim(), r = key_dim(), d = table_.dim();
-  const auto n = static_cast<std::size_t>(table_.keys.shape[0]);
-  keys_.assign(n * w, 0.0f);
-  std::vector<float> reduced(n * r);
-  for (std::size_t i = 0; i < n && w > 0; ++i) {
-    const std::span white(keys_.data() + i * w, w);
-    whitening_.apply({table_.keys.values.data() + i * d, d}, white);
-    whitening_.reduce(white, {reduced.data() + i * r, r});
-  }
+  keys_.assign(static_cast<std::size_t>(table_.keys.shape[0]) * w, 0.0f);
   means_.assign(table_.memories.size() * r, 0.0f);
   for (std::size_t i = 0; i < table_.memories.size(); ++i) {
     const TableMemory& m = table_.memories[i];
-    const std::span mean(means_.data() + i * r, r);
-    for (std::size_t k = m.first_key; k < std::size_t{m.first_key} + m.keys; ++k) {
-      for (std::size_t j = 0; j < r; ++j) mean[j] += reduced[k * r + j];
-    }
-    normalise(mean);
+    const WhitenedKeys own =
+        memslot::whiten_keys(whitening_, {table_.keys.values.data() + m.first_key * d, m.keys * d});
+    std::ranges::copy(own.white, keys_.begin() + signed_of(m.first_key * w));
+    std::ranges::copy(own.mean, means_.begin() + signed_of(i * r));
   }
 }
 
@@ -106,11 +100,7 @@ Whitened StreamEnv::query(std::size_t stream, std::size_t step, std::uint32_t wi
 float StreamEnv::nearest_key(std::size_t memory, const Whitened& query) const {
   const TableMemory& m = table_.memories[memory];
   const std::size_t w = whitening_.white_dim();
-  float most = m.keys == 0 ? 0.0f : -1.0f;
-  for (std::size_t k = m.first_key; k < std::size_t{m.first_key} + m.keys; ++k) {
-    most = std::max(most, dot(query.white.data(), keys_.data() + k * w, w));
-  }
-  return most;
+  return best_product({keys_.data() + m.first_key * w, m.keys * w}, query.white);
 }
 
 void StreamEnv::compare(std::size_t stream, std::size_t step) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "rl/whitened_keys.h"
 #include "shared/base/error.h"
 
 namespace memslot {
@@ -59,25 +60,17 @@ void CandidateIndex::index_keys(KeyShard::Owner owner, Space& space, std::span<c
     set_whitening(space, Whitening::fit(keys, dim, /*version=*/1), /*pinned=*/false);
   }
   space.keys += entry.keys;
-  const std::size_t w = space.whitening.white_dim(), r = space.whitening.reduced_dim();
-  std::vector<float> white(entry.keys * w), reduced(entry.keys * r);
-  entry.memory.mean_key.assign(r, 0.0f);
-  for (std::size_t row = 0; row < entry.keys; ++row) {
-    const std::span to_white(white.data() + row * w, w), to_reduced(reduced.data() + row * r, r);
-    space.whitening.apply(keys.subspan(row * dim, dim), to_white);
-    space.whitening.reduce(to_white, to_reduced);
-    for (std::size_t j = 0; j < r; ++j) entry.memory.mean_key[j] += to_reduced[j];
-  }
-  normalise(entry.memory.mean_key);
+  WhitenedKeys whitened = whiten_keys(space.whitening, keys);
+  entry.memory.mean_key = std::move(whitened.mean);
   if (entry.keys > kMaxIndexedKeys) {
-    white = even_choice(white, w);
-    reduced = even_choice(reduced, r);
+    whitened.white = even_choice(whitened.white, space.whitening.white_dim());
+    whitened.reduced = even_choice(whitened.reduced, space.whitening.reduced_dim());
   }
   const std::string& ns = entry.memory.version.ref.ns;
   const auto shard =
       space.shards.try_emplace(ns, space.whitening.white_dim(), space.whitening.reduced_dim())
           .first;
-  shard->second.set(owner, white, reduced);
+  shard->second.set(owner, whitened.white, whitened.reduced);
 }
 
 // False where the memory is new, or its keys or its space are others.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "rl/whitened_keys.h"
 #include "shared/base/log.h"
 
 namespace memslot {
@@ -12,36 +13,16 @@ const OwnKeys::Own& OwnKeys::get(const Whitening& whitening, const std::string& 
   const auto found = known_.find(key);
   if (found != known_.end()) return found->second;
   Own made;
-  const std::size_t w = whitening.white_dim(), r = whitening.reduced_dim();
   const auto keys =
       version.keys == 0 ? Result<MemoryKeys>(MemoryKeys{}) : bank_.load_keys(version, deadline);
   if (!keys) {
     log::warn("{}: compared without its keys: {}", version.ref.text(), keys.error().message);
   } else if (keys.value().dim == whitening.dim()) {
-    const std::size_t dim = whitening.dim();
-    made.rows.resize(keys.value().rows() * w);
-    made.mean.assign(r, 0.0f);
-    std::vector<float> reduced(r);
-    for (std::size_t row = 0; row < keys.value().rows(); ++row) {
-      const std::span out(made.rows.data() + row * w, w);
-      whitening.apply({keys.value().values.data() + row * dim, dim}, out);
-      whitening.reduce(out, reduced);
-      for (std::size_t j = 0; j < r; ++j) made.mean[j] += reduced[j];
-    }
-    normalise(made.mean);
+    WhitenedKeys whitened = whiten_keys(whitening, keys.value().values);
+    made = {std::move(whitened.white), std::move(whitened.mean)};
   }
   values_ += made.rows.size() + made.mean.size();
   return known_[key] = std::move(made);
-}
-
-float OwnKeys::Own::best_key(const Whitened& query) const {
-  const std::size_t w = query.white.size();
-  if (w == 0 || rows.size() % w != 0 || rows.empty()) return 0;
-  float best = -1;
-  for (std::size_t at = 0; at < rows.size(); at += w) {
-    best = std::max(best, dot(rows.data() + at, query.white.data(), w));
-  }
-  return best;
 }
 
 void OwnKeys::score(const Whitening& whitening, const std::string& digest, Queries queries,
@@ -55,8 +36,8 @@ void OwnKeys::score(const Whitening& whitening, const std::string& digest, Queri
     const std::vector<float>& reduced = queries.now.reduced;
     Candidate& candidate = list.candidates[i];
     candidate.key = own.mean;
-    candidate.best_key = own.best_key(queries.now);
-    candidate.long_key = own.best_key(queries.longer);
+    candidate.best_key = best_product(own.rows, queries.now.white);
+    candidate.long_key = best_product(own.rows, queries.longer.white);
     const bool comparable = !own.mean.empty() && own.mean.size() == reduced.size();
     candidate.mean_key = comparable ? dot(own.mean.data(), reduced.data(), reduced.size()) : 0.0f;
   }

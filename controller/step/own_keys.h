@@ -36,7 +36,6 @@ class OwnKeys {
  private:
   struct Own {
     std::vector<float> rows, mean;  // (n, W), (R) of length 1; both empty without keys
-    float best_key(const Whitened& query) const;  // 0 without keys or query
   };
   using Key = std::tuple<std::string, std::string, std::string>;  // whitening, memory, token
   const Own& get(const Whitening& whitening, const std::string& digest,

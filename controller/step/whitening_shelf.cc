@@ -67,9 +67,6 @@ void WhiteningShelf::save(const SpaceKey& space, const Whitening& whitening,
   if (saved == digest) return;
   const std::string name = name_of(space);
   const auto current = documents_.get(kType, kNamespace, name, deadline);
-  std::map<std::string, HostTensor> tensors;
-  whitening.store("", tensors);
-  const std::string bytes = safetensors_bytes(tensors, {});
   const std::string about = json{
       {"digest", digest},
       {"fitted_rows", whitening.fitted_rows()},
@@ -79,6 +76,9 @@ void WhiteningShelf::save(const SpaceKey& space, const Whitening& whitening,
     saved = digest;
     return;
   }
+  std::map<std::string, HostTensor> tensors;
+  whitening.store("", tensors);
+  const std::string bytes = safetensors_bytes(tensors, {});
   DocumentDraft draft;
   draft.expected = current ? current.value().token : "";
   draft.json = about;

@@ -22,7 +22,7 @@ class WhiteningShelf {
 
   // None: there is none, or it cannot be read (logged).
   std::optional<Whitening> load(const SpaceKey& space, TimePoint deadline);
-  // Does nothing where the last one saved or loaded has this digest. A failure is logged.
+  // Does nothing where the bank has it already. A failure is logged.
   void save(const SpaceKey& space, const Whitening& whitening, const std::string& digest,
             TimePoint deadline);
 

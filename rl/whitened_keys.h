@@ -1,0 +1,24 @@
+#pragma once
+// All keys of one memory in the whitened space, and their mean.
+//
+// Threads: pure functions.
+#include <span>
+#include <vector>
+
+#include "rl/whitening.h"
+
+namespace memslot {
+
+struct WhitenedKeys {
+  std::vector<float> white;    // (n, W)
+  std::vector<float> reduced;  // (n, R)
+  std::vector<float> mean;     // (R) of the reduced ones, length 1; empty without keys
+};
+
+// `keys` (n, D) raw. REQUIRES: D is whitening.dim(), where n is not 0.
+WhitenedKeys whiten_keys(const Whitening& whitening, std::span<const float> keys);
+
+// The largest product of `query` (W) with a row of `white` (n, W); 0 without rows or query.
+float best_product(std::span<const float> white, std::span<const float> query);
+
+}  // namespace memslot
