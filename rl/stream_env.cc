@@ -49,7 +49,7 @@ StreamEnv::StreamEnv(const GainTable& table, EnvOptions options, Whitening white
 
 void StreamEnv::whiten_keys() {
   const std::size_t w = whitening_.white_dim(), r = key_dim(), d = table_.dim();
-  keys_.assign(static_cast<std::size_t>(table_.keys.shape[0]) * w, 0.0f);
+  keys_.assign(static_cast<std::size_t>(table_.keys.shape[0]) * w, 0);
   means_.assign(table_.memories.size() * r, 0.0f);
   for (std::size_t i = 0; i < table_.memories.size(); ++i) {
     const TableMemory& m = table_.memories[i];

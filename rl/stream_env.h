@@ -106,7 +106,7 @@ class StreamEnv {
   const GainTable& table_;
   EnvOptions options_;
   Whitening whitening_;
-  std::vector<float> keys_;            // (n, W)
+  std::vector<std::uint16_t> keys_;    // (n, W) bf16
   std::vector<float> means_;           // (M, R), length 1
   std::vector<float> queries_;         // (S, R); all zero: none
   std::vector<char> known_;            // (S): there is a query

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "shared/base/error.h"
+#include "shared/tensor/dtype.h"
 
 namespace memslot {
 
@@ -15,18 +16,19 @@ WhitenedKeys whiten_keys(const Whitening& whitening, std::span<const float> keys
   out.white.resize(n * w);
   out.reduced.resize(n * r);
   out.mean.assign(r, 0.0f);
+  std::vector<float> white(w);
   for (std::size_t row = 0; row < n; ++row) {
-    const std::span white(out.white.data() + row * w, w);
     const std::span reduced(out.reduced.data() + row * r, r);
     whitening.apply(keys.subspan(row * d, d), white);
     whitening.reduce(white, reduced);
+    convert(white, std::span(out.white).subspan(row * w, w));
     for (std::size_t j = 0; j < r; ++j) out.mean[j] += reduced[j];
   }
   normalise(out.mean);
   return out;
 }
 
-float best_product(std::span<const float> white, std::span<const float> query) {
+float best_product(std::span<const std::uint16_t> white, std::span<const float> query) {
   if (white.empty() || query.empty()) return 0;
   MEMSLOT_CHECK(white.size() % query.size() == 0);
   float best = -1;

@@ -10,6 +10,7 @@
 #include "shared/base/error.h"
 #include "shared/base/target_clones.h"
 #include "shared/memory/record.h"
+#include "shared/tensor/dtype.h"
 
 namespace memslot {
 namespace {
@@ -125,32 +126,41 @@ Result<std::vector<float>> values_of(const std::map<std::string, HostTensor>& fr
   return found->second.values;
 }
 
+inline float value(float v) { return v; }
+inline float value(std::uint16_t bf16) { return bf16_to_f32(bf16); }
+
+// Partial sums let the compiler vectorise a reduction without being allowed to reorder it; four
+// vectors of them do not wait for each other.
+template <class T>
+[[gnu::always_inline]] inline float product(const T* a, const float* b, std::size_t n) {
+  float sums[64] = {};
+  std::size_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+    for (std::size_t lane = 0; lane < 64; ++lane) sums[lane] += value(a[i + lane]) * b[i + lane];
+  }
+  for (; i + 16 <= n; i += 16) {
+    for (std::size_t lane = 0; lane < 16; ++lane) sums[lane] += value(a[i + lane]) * b[i + lane];
+  }
+  float total = 0;
+  for (; i < n; ++i) total += value(a[i]) * b[i];
+  for (std::size_t width = 32; width > 0; width /= 2) {
+    for (std::size_t lane = 0; lane < width; ++lane) sums[lane] += sums[lane + width];
+  }
+  return total + sums[0];
+}
+
 }  // namespace
+
+// Cloned per instruction set: the loader picks one.
+MEMSLOT_TARGET_CLONES("avx512f", "avx2", "default")
+float dot(const float* a, const float* b, std::size_t n) { return product(a, b, n); }
+MEMSLOT_TARGET_CLONES("avx512f", "avx2", "default")
+float dot(const std::uint16_t* bf16, const float* b, std::size_t n) { return product(bf16, b, n); }
 
 void normalise(std::span<float> v) {
   const float norm2 = dot(v.data(), v.data(), v.size());
   const float inverse = norm2 > 0 ? 1.0f / std::sqrt(norm2) : 0.0f;
   for (float& x : v) x *= inverse;
-}
-
-// Cloned per instruction set: the loader picks one. Partial sums let the compiler vectorise a
-// reduction without being allowed to reorder it; four vectors of them do not wait for each other.
-MEMSLOT_TARGET_CLONES("avx512f", "avx2", "default")
-float dot(const float* a, const float* b, std::size_t n) {
-  float sums[64] = {};
-  std::size_t i = 0;
-  for (; i + 64 <= n; i += 64) {
-    for (std::size_t lane = 0; lane < 64; ++lane) sums[lane] += a[i + lane] * b[i + lane];
-  }
-  for (; i + 16 <= n; i += 16) {
-    for (std::size_t lane = 0; lane < 16; ++lane) sums[lane] += a[i + lane] * b[i + lane];
-  }
-  float total = 0;
-  for (; i < n; ++i) total += a[i] * b[i];
-  for (std::size_t width = 32; width > 0; width /= 2) {
-    for (std::size_t lane = 0; lane < width; ++lane) sums[lane] += sums[lane + width];
-  }
-  return total + sums[0];
 }
 
 Whitening Whitening::fit(std::span<const float> rows, std::uint32_t dim, std::uint64_t version,

@@ -13,9 +13,10 @@ std::pair<std::string, std::string> key_of(std::string_view ns, std::string_view
 }
 
 // kMaxIndexedKeys of the rows (n, columns), n larger, evenly apart.
-std::vector<float> even_choice(const std::vector<float>& rows, std::size_t columns) {
+template <class T>
+std::vector<T> even_choice(const std::vector<T>& rows, std::size_t columns) {
   const std::size_t n = columns == 0 ? 0 : rows.size() / columns;
-  std::vector<float> out;
+  std::vector<T> out;
   for (std::size_t i = 0; n > 0 && i < kMaxIndexedKeys; ++i) {
     const auto from = rows.begin() + static_cast<std::ptrdiff_t>(i * n / kMaxIndexedKeys * columns);
     out.insert(out.end(), from, from + static_cast<std::ptrdiff_t>(columns));

@@ -5,7 +5,7 @@
 //   code_j = round(127 x_j / s),  s = max_j |x_j|;  x . q ~ s s_q / 127^2 * sum_j code_j code_q_j
 //
 // The error of a product of unit vectors in 96 dimensions is about 1e-3: ask for a few times as
-// many as are wanted.
+// many as are wanted. The sums are of integers: the same with every instruction set.
 //
 // Threads: one at a time; scan() from any thread while nothing is added.
 #include <cstddef>
@@ -32,8 +32,8 @@ class KeyCodes {
 
  private:
   std::size_t dim_;
-  std::vector<std::int8_t> codes_;  // (rows, dim)
-  std::vector<float> scales_;       // (rows): s / 127; negative where dropped
+  std::vector<std::uint8_t> codes_;  // (rows, dim): code + 128
+  std::vector<float> scales_;        // (rows): s / 127; not a number where dropped
 };
 
 }  // namespace memslot

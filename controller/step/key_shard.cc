@@ -12,6 +12,7 @@ namespace {
 constexpr KeyShard::Owner kGone = ~KeyShard::Owner{0};
 constexpr std::size_t kLinks = 16;         // M of HNSW
 constexpr std::size_t kBuildBreadth = 64;  // ef_construction
+constexpr std::size_t kAhead = 4;          // rows
 constexpr std::size_t kLeastBreadth = 96;  // ef: proposals looked at by one search
 
 // hnswlib's distance for unit vectors, by our own dot product (its own is fixed at compile time).
@@ -47,7 +48,8 @@ KeyShard::~KeyShard() = default;
 KeyShard::KeyShard(KeyShard&&) noexcept = default;
 KeyShard& KeyShard::operator=(KeyShard&&) noexcept = default;
 
-void KeyShard::add_row(Owner owner, std::span<const float> white, std::span<const float> reduced) {
+void KeyShard::add_row(Owner owner, std::span<const std::uint16_t> white,
+                       std::span<const float> reduced) {
   rows_of_[owner].push_back(static_cast<std::uint32_t>(owners_.size()));
   white_.insert(white_.end(), white.begin(), white.end());
   reduced_.insert(reduced_.end(), reduced.begin(), reduced.end());
@@ -61,7 +63,8 @@ KeyShard::Method KeyShard::method() const {
   return owners_.size() <= kExactKeys ? Method::kExact : Method::kScan;
 }
 
-void KeyShard::set(Owner owner, std::span<const float> white, std::span<const float> reduced) {
+void KeyShard::set(Owner owner, std::span<const std::uint16_t> white,
+                   std::span<const float> reduced) {
   MEMSLOT_CHECK(owner != kGone);
   erase(owner);
   if (white_dim_ == 0 || white.empty()) return;
@@ -91,7 +94,8 @@ void KeyShard::erase(Owner owner) {
 }
 
 void KeyShard::compact() {
-  const std::vector<float> white = std::move(white_), reduced = std::move(reduced_);
+  const std::vector<std::uint16_t> white = std::move(white_);
+  const std::vector<float> reduced = std::move(reduced_);
   const std::vector<Owner> owners = std::move(owners_);
   white_.clear();
   reduced_.clear();
@@ -117,6 +121,13 @@ void KeyShard::update_graph() {
     if (owners_[graph_->added] == kGone) continue;
     graph_->nodes.addPoint(reduced_.data() + graph_->added * reduced_dim_, graph_->added);
   }
+}
+
+// Proposals lie all over the memory: theirs is asked for before it is needed.
+void KeyShard::prefetch(std::size_t row) const {
+  constexpr std::size_t kLine = 64 / sizeof(std::uint16_t);
+  const std::uint16_t* const begin = white_.data() + row * white_dim_;
+  for (std::size_t at = 0; at < white_dim_; at += kLine) __builtin_prefetch(begin + at);
 }
 
 float KeyShard::product(std::size_t row, std::span<const float> white) const {
@@ -145,9 +156,14 @@ std::vector<KeyShard::Hit> KeyShard::proposals(const Whitened& query, std::size_
         if (owners_[row] != kGone) propose(row);
       }
       return hits;
-    case Method::kScan:
-      for (const auto& [product, row] : codes_.scan(query.reduced, 2 * breadth)) propose(row);
+    case Method::kScan: {
+      const auto found = codes_.scan(query.reduced, 2 * breadth);
+      for (std::size_t i = 0; i < found.size(); ++i) {
+        if (i + kAhead < found.size()) prefetch(found[i + kAhead].second);
+        propose(found[i].second);
+      }
       return hits;
+    }
     case Method::kGraph: break;
   }
   graph_->nodes.setEf(2 * breadth);

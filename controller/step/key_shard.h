@@ -36,9 +36,9 @@ class KeyShard {
   KeyShard(KeyShard&&) noexcept;
   KeyShard& operator=(KeyShard&&) noexcept;
 
-  // Replaces the owner's keys by n ones: `white` (n, W) and `reduced` (n, R), rows of length 1 or
-  // less. n may be 0.
-  void set(Owner owner, std::span<const float> white, std::span<const float> reduced);
+  // Replaces the owner's keys by n ones: `white` (n, W) bf16 and `reduced` (n, R), rows of length 1
+  // or less. n may be 0.
+  void set(Owner owner, std::span<const std::uint16_t> white, std::span<const float> reduced);
   void erase(Owner owner);
 
   struct Hit {
@@ -56,18 +56,19 @@ class KeyShard {
 
  private:
   struct Graph;
-  void add_row(Owner owner, std::span<const float> white, std::span<const float> reduced);
+  void add_row(Owner owner, std::span<const std::uint16_t> white, std::span<const float> reduced);
   void compact();
   void update_graph();
+  void prefetch(std::size_t row) const;
   float product(std::size_t row, std::span<const float> white) const;
   std::vector<Hit> proposals(const Whitened& query, std::size_t k) const;
 
   std::uint32_t white_dim_, reduced_dim_;
   std::size_t scanned_;
   std::size_t live_ = 0;
-  std::vector<float> white_;                                       // (slots, W), gone ones included
-  std::vector<float> reduced_;                                     // (slots, R)
-  std::vector<Owner> owners_;                                      // per row; kGone where gone
+  std::vector<std::uint16_t> white_;  // (slots, W) bf16, gone ones included
+  std::vector<float> reduced_;        // (slots, R)
+  std::vector<Owner> owners_;         // per row; kGone where gone
   std::unordered_map<Owner, std::vector<std::uint32_t>> rows_of_;  // live rows of each owner
   KeyCodes codes_;                // of all rows, until there is a graph
   std::unique_ptr<Graph> graph_;  // null before

@@ -6,7 +6,7 @@
 //   best_key, mean_key, key as the index has them (candidate_index.h), of the version's own keys
 //
 // Errors:  keys that cannot be read are logged; the candidate is then like one without keys.
-// Limits:  kMostValues floats are remembered; then it begins anew.
+// Limits:  kMostValues numbers are remembered; then it begins anew.
 // Threads: one at a time.
 #include <map>
 #include <memory>
@@ -35,7 +35,8 @@ class OwnKeys {
 
  private:
   struct Own {
-    std::vector<float> rows, mean;  // (n, W), (R) of length 1; both empty without keys
+    std::vector<std::uint16_t> rows;  // (n, W) bf16
+    std::vector<float> mean;          // (R) of length 1; both empty without keys
   };
   using Key = std::tuple<std::string, std::string, std::string>;  // whitening, memory, token
   const Own& get(const Whitening& whitening, const std::string& digest,

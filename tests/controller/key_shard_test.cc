@@ -7,6 +7,7 @@
 
 #include "rl/whitening.h"
 #include "shared/base/rng.h"
+#include "shared/tensor/dtype.h"
 
 namespace memslot {
 namespace {
@@ -15,8 +16,19 @@ constexpr std::uint32_t kRow = 96;
 
 Whitened both(const std::vector<float>& row) { return {row, row}; }
 
+std::vector<std::uint16_t> bf16(std::span<const float> row) {
+  std::vector<std::uint16_t> out(row.size());
+  convert(row, out);
+  return out;
+}
+
+// As a shard compares it.
+float product(std::span<const float> key, std::span<const float> query) {
+  return dot(bf16(key).data(), query.data(), key.size());
+}
+
 void put(KeyShard& shard, std::size_t owner, const std::vector<float>& row) {
-  shard.set(static_cast<KeyShard::Owner>(owner), row, row);
+  shard.set(static_cast<KeyShard::Owner>(owner), bf16(row), row);
 }
 
 // Unit vectors of independent directions: the hardest case, no key lies near another.
@@ -36,7 +48,7 @@ std::vector<KeyShard::Owner> exhaustive(const std::vector<std::vector<float>>& k
   std::vector<std::pair<float, KeyShard::Owner>> all;
   for (std::size_t i = 0; i < keys.size(); ++i) {
     if (keys[i].empty()) continue;
-    all.emplace_back(-dot(keys[i].data(), query.data(), kRow), static_cast<KeyShard::Owner>(i));
+    all.emplace_back(-product(keys[i], query), static_cast<KeyShard::Owner>(i));
   }
   std::sort(all.begin(), all.end());
   std::vector<KeyShard::Owner> out;
@@ -64,7 +76,7 @@ TEST(KeyShard, ScanningCodesFindsWhatAnExhaustiveSearchDoes) {
     shard.search(both(query), 32, hits);
     ASSERT_EQ(hits.size(), 32u);
     for (const KeyShard::Hit& hit : hits) {
-      EXPECT_EQ(hit.best, dot(keys[hit.owner].data(), query.data(), kRow)) << "exact, not coded";
+      EXPECT_EQ(hit.best, product(keys[hit.owner], query)) << "exact, not coded";
       same += static_cast<std::size_t>(std::count(truth.begin(), truth.end(), hit.owner));
     }
     wanted += truth.size();
@@ -90,7 +102,7 @@ TEST(KeyShard, RanksByAllDimensionsWhatTheReducedOnesPropose) {
         white.insert(white.end(), row.begin(), row.end());
         reduced.insert(reduced.end(), row.begin(), row.begin() + kRow);
       }
-      shard.set(static_cast<KeyShard::Owner>(i), white, reduced);
+      shard.set(static_cast<KeyShard::Owner>(i), bf16(white), reduced);
     }
     ASSERT_EQ(shard.method(),
               scanned == kScannedKeys ? KeyShard::Method::kScan : KeyShard::Method::kGraph);
@@ -105,7 +117,7 @@ TEST(KeyShard, RanksByAllDimensionsWhatTheReducedOnesPropose) {
       shard.search({query, {query.begin(), query.begin() + kRow}}, 4, hits);
       ASSERT_EQ(hits.size(), 4u);
       EXPECT_EQ(hits[0].owner, i);
-      EXPECT_EQ(hits[0].best, dot(wide(i, 5).data(), query.data(), kWide));
+      EXPECT_EQ(hits[0].best, product(wide(i, 5), query));
       EXPECT_EQ(hits[1].owner, other);
       EXPECT_EQ(hits[1].best, shard.best_key(hits[1].owner, query)) << "over all of its keys";
     }
