@@ -37,12 +37,16 @@ void add_bench(CLI::App& app, Context& context);
 void add_bank(CLI::App& app, Context& context);
 void add_jobs(CLI::App& app, Context& context);
 void add_policy(CLI::App& app, Context& context);
+void add_trace(CLI::App& app, Context& context);
 void add_demo(CLI::App& app, Context& context);
 void add_keygen(CLI::App& app, Context& context);
 // train and eval: memslot-rl does them; gains and measure: memslot-gains.
 void add_offline(CLI::App& app, Context& context);
 void add_gains(CLI::App& app, Context& context);
 
+// A file that a reply brought, replaced as a whole; into a pipe or device as it is. kCorruption:
+// none came; kNoSpace, kIo.
+Status save_file(const Output& out, const std::string& path, const SharedBytes& file);
 // A whole file; "-" is standard input. kNotFound, kIo.
 Result<std::string> read_text_file(const std::string& path);
 

@@ -15,7 +15,7 @@ struct GenerateOptions {
   double temperature = 0, top_p = 1;
   std::uint64_t seed = 1;
   std::vector<std::string> stop;
-  bool explore = false, write_back = false, show_steps = false;
+  bool explore = false, write_back = false, show_steps = false, no_trace = false;
 };
 
 json arguments_of(const GenerateOptions& o, const Context& context, const std::string& prompt) {
@@ -35,7 +35,8 @@ json arguments_of(const GenerateOptions& o, const Context& context, const std::s
           {"stop", o.stop},
           {"explore", o.explore},
           {"deadline_ms", o.deadline_ms},
-          {"write_back", o.write_back}};
+          {"write_back", o.write_back},
+          {"trace", !o.no_trace}};
 }
 
 // One line per step: which memory wrote it, and what it wrote.
@@ -128,6 +129,7 @@ void add_generate(CLI::App& app, Context& context) {
   command->add_flag("--explore", o->explore, "Sample the choice instead of taking the best");
   command->add_flag("--write-back", o->write_back,
                     "Store a stateful memory's new state at the end");
+  command->add_flag("--no-trace", o->no_trace, "Keep no record of this generation");
   command->add_flag("--show-steps", o->show_steps,
                     "One line per step with the memory that wrote it");
   command->callback([o, &context] {

@@ -54,6 +54,7 @@ int run(int argc, char** argv) {
   add_bank(app, context);
   add_jobs(app, context);
   add_policy(app, context);
+  add_trace(app, context);
   add_demo(app, context);
   add_keygen(app, context);
   add_offline(app, context);

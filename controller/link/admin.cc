@@ -235,7 +235,14 @@ Result<Admin::Job> Admin::whole_bank_verb(const Access& access, const std::strin
   if (!directory.starts_with('/')) {
     return invalid("bank.backup directory", "an absolute path on the controller's host", directory);
   }
-  return Job([=, this] { return text_answer(bank_verbs::backup(p_.bank, directory, slow_end())); });
+  return Job([=, this]() -> Result<Answer> {
+    MEMSLOT_TRY(const std::string made, bank_verbs::backup(p_.bank, directory, slow_end()));
+    Json out = Json::parse(made);
+    if (p_.traces.keeps()) {
+      MEMSLOT_TRY(out["traces"], p_.traces.copy_to(directory + "/traces"));
+    }
+    return text_answer(dump(out));
+  });
 }
 
 Result<Admin::Job> Admin::memory_verb(const Access& access, const std::string& verb,
@@ -271,7 +278,12 @@ Result<Admin::Job> Admin::memory_verb(const Access& access, const std::string& v
   if (verb == "bank.rm") {
     // Before the bank compacts, so that no file holds the learned text afterwards.
     MEMSLOT_TRY(p_.learning.forget(ref, "the memory was removed"));
-    return Job([=, this] { return text_answer(bank_verbs::erase(p_.bank, ref, slow_end())); }, ref);
+    return Job(
+        [=, this] {
+          p_.traces.forget(ref);
+          return text_answer(bank_verbs::erase(p_.bank, ref, slow_end()));
+        },
+        ref);
   }
   return Job([=, this]() -> Result<Answer> {
     MEMSLOT_TRY(auto made, bank_verbs::export_file(p_.bank, ref, slow_end()));
@@ -307,10 +319,14 @@ void Admin::handle(const Peer& client, std::uint64_t request, const wire::AdminR
   const Asker asker(client.id, request);
   if (admin.verb.starts_with("jobs.")) return reply(key, asker, jobs_verb(client, admin));
   const bool policy = admin.verb.starts_with("policy.");
-  if (!policy && !admin.verb.starts_with("bank.")) return reply(key, asker, peers_verb(admin));
+  const bool traces = admin.verb.starts_with("trace.");
+  if (!policy && !traces && !admin.verb.starts_with("bank.")) {
+    return reply(key, asker, peers_verb(admin));
+  }
   SharedBytes file = parts.empty() ? nullptr : parts[0];
-  auto job = policy ? policy_verb(client, admin, std::move(file))
-                    : bank_verb(client, admin, std::move(file));
+  auto job = policy   ? policy_verb(client, admin, std::move(file))
+             : traces ? trace_verb(client, admin)
+                      : bank_verb(client, admin, std::move(file));
   if (!job) return reply(key, asker, job.error());
   run(is_slow(admin.verb) ? p_.slow : p_.quick, client, request, std::move(job).value());
 }

@@ -19,6 +19,7 @@
 #include "controller/session/session_table.h"
 #include "controller/step/payload_cache.h"
 #include "controller/step/step_handler.h"
+#include "controller/trace/decision_recorder.h"
 
 namespace memslot {
 
@@ -34,6 +35,8 @@ struct AdminParts {
   IndexKeeper& keeper;
   PayloadCache& payloads;
   SessionTable& sessions;
+  TraceStore& traces;
+  DecisionRecorder& decisions;
   Worker& quick;  // reads and single publishes
   Worker& slow;   // backup, purging, reading everything
   LearnedParts learned;
@@ -46,6 +49,8 @@ class Admin {
   void handle(const Peer& client, std::uint64_t request, const wire::AdminRequest& admin,
               const std::vector<SharedBytes>& parts);
   void verify(const Peer& client, std::uint64_t request, const wire::SubmitTask& task);
+  // A client's task "replay" as a generator takes it: with all that the trace says.
+  Result<wire::SubmitTask> replay_task(const Peer& client, const wire::SubmitTask& task) const;
   bool cancel(const Peer& client, std::uint64_t request);
   void client_lost(const PeerId& client);
   void rehome(const PeerId& from, const PeerId& to);
@@ -99,6 +104,11 @@ class Admin {
   Result<Job> load_policy(const Access& access, SharedBytes file);
   Result<Job> show_policy();
   Result<Job> give_feedback(const Access& access, std::uint64_t session, double value);
+  // trace_verbs.cc
+  Result<Job> trace_verb(const Peer& client, const wire::AdminRequest& admin);
+  Result<Job> list_traces(const Access& access, Arguments& arguments);
+  Result<std::set<std::string>> memories_of(const std::string& source, const Access& access);
+  Result<TraceSummary> visible_trace(const Access& access, const std::string& id) const;
   Status check_policy_fits(const Checkpoint& checkpoint) const;
   static Result<Answer> text_answer(Result<std::string> json);
   TimePoint quick_end() const;

@@ -127,6 +127,7 @@ Result<Admin::Job> Admin::give_feedback(const Access& access, std::uint64_t sess
   }
   MEMSLOT_TRY(const auto namespaces, desk->namespaces_of(session));
   if (!sees_all(access, namespaces)) return invisible("session " + std::to_string(session));
+  p_.decisions.feedback(session, static_cast<float>(value));
   return Job([this, desk, session, value]() -> Result<Answer> {
     MEMSLOT_TRY(WaitingEpisode waiting, desk->take(session));
     const std::size_t steps = waiting.episode.steps.size();

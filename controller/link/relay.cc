@@ -11,8 +11,8 @@
 namespace memslot {
 namespace {
 
-constexpr std::array<std::string_view, 7> kKinds = {"generate", "score", "tokenize", "attest",
-                                                    "status",   "bench", "gains"};
+constexpr std::array<std::string_view, 8> kKinds = {"generate", "score", "tokenize", "attest",
+                                                    "status",   "bench", "gains",    "replay"};
 // Of ended tasks: longer than any retry of theirs can still be under way.
 constexpr std::size_t kRememberedTasks = 512;
 constexpr std::size_t kRememberedBytes = std::size_t{16} << 20;

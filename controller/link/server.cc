@@ -14,7 +14,8 @@ namespace {
 
 constexpr auto kBankTime = std::chrono::seconds(10);  // for what one message asks of the bank
 constexpr auto kSlowTime = std::chrono::hours(2);
-constexpr int kLostAfter = 4;  // heartbeats
+constexpr int kLostAfter = 4;                // heartbeats
+constexpr std::size_t kMostRecorded = 8192;  // sessions whose newest trace events are remembered
 
 }  // namespace
 
@@ -36,6 +37,8 @@ Server::Server(Channel& channel, MemoryBank& bank, DocumentBank& documents, cons
                                                      [this] { channel_.wake(); })
                   : nullptr),
       jobs_(documents, bank, clock, settings_.jobs),
+      traces_(settings_.traces, settings_.trace_limits, clock),
+      decisions_(traces_, settings_.trace_features),
       steps_(bank, keeper_, payloads_, sessions_, settings_.steps,
              {&shelf_, online_.get(), online_ == nullptr ? nullptr : &desk_}),
       write_backs_(bank, keeper_, sessions_),
@@ -50,6 +53,8 @@ Server::Server(Channel& channel, MemoryBank& bank, DocumentBank& documents, cons
               .keeper = keeper_,
               .payloads = payloads_,
               .sessions = sessions_,
+              .traces = traces_,
+              .decisions = decisions_,
               .quick = quick_,
               .slow = slow_,
               .learned = {&shelf_, online_.get(), online_ == nullptr ? nullptr : &desk_}}),
@@ -88,6 +93,13 @@ Status Server::start() {
   MEMSLOT_TRY(keeper_.build());
   if (online_ != nullptr) online_->start();
   MEMSLOT_TRY(jobs_.load());
+  MEMSLOT_TRY(traces_.load());
+  if (traces_.keeps()) {
+    steps_.on_choice([this](const Session& session, const StepContext& context, std::uint32_t slot,
+                            const CandidateList& list, const Choice& choice) {
+      decisions_.decided(session, context, slot, list, choice);
+    });
+  }
   const TimePoint now = clock_.now();
   next_heartbeat_ = now + settings_.heartbeat;
   next_garbage_ = now + settings_.garbage_every;
@@ -120,6 +132,7 @@ void Server::receive_one() {
   }
   quick_.run_completions();
   slow_.run_completions();
+  decisions_.flush();
   follow_policy();
   keeper_.adopt();
   if (clock_.now() >= next_tick_) tick();
@@ -250,6 +263,10 @@ bool Server::route_generator(Peer& peer, wire::Message& message) {
     answer(peer, request, write_backs_.handle(peer.id, *write_back, payload, soon()));
   } else if (const auto* close = std::get_if<wire::CloseSession>(&body)) {
     answer(peer, request, steps_.close(peer.id, *close));
+    decisions_.flush();
+    decisions_.closed(close->session);
+  } else if (const auto* events = std::get_if<wire::TraceEvents>(&body)) {
+    record(peer, request, *events, message.parts[0]);
   } else if (const auto* progress = std::get_if<wire::LearnProgress>(&body)) {
     learning_.progress(peer, *progress);
   } else if (const auto* result = std::get_if<wire::LearnResult>(&body)) {
@@ -268,6 +285,26 @@ bool Server::route_generator(Peer& peer, wire::Message& message) {
   return true;
 }
 
+// A trace that cannot be kept is the record's loss, not the session's: the generator is told, and
+// goes on.
+void Server::record(Peer& peer, std::uint64_t request, const wire::TraceEvents& events,
+                    const SharedBytes& frames) {
+  std::uint64_t& newest = recorded_[events.session];
+  Status kept = ok();
+  if (events.sequence > newest) {
+    kept = traces_.append(events.session, trace::Writer::kGenerator, *frames,
+                          [&](const std::vector<std::string>& namespaces) {
+                            return peer.access.seen(namespaces).size() == namespaces.size();
+                          });
+    if (kept) newest = events.sequence;
+  }
+  if (!kept) log::warn("trace {}: {}", trace::trace_id(events.session), kept.error().message);
+  while (recorded_.size() > kMostRecorded) recorded_.erase(recorded_.begin());
+  if (!kept) return outbox_.error(peer.id, request, kept.error());
+  static_cast<void>(
+      outbox_.send(peer.id, request, wire::TraceEventsReply{events.session, events.sequence}));
+}
+
 bool Server::route_client(Peer& peer, wire::Message& message) {
   if (const auto* task = std::get_if<wire::SubmitTask>(&message.body)) {
     submit(peer, message.request, *task);
@@ -282,7 +319,15 @@ bool Server::route_client(Peer& peer, wire::Message& message) {
 }
 
 void Server::submit(const Peer& client, std::uint64_t request, const wire::SubmitTask& task) {
-  if (Relay::handles(task.kind)) {
+  if (task.kind == "replay") {
+    const auto full = admin_.replay_task(client, task);
+    if (!full) {
+      static_cast<void>(outbox_.failure(client.id, request, full.error()));
+      return;
+    }
+    relay_.submit(client, request, full.value(),
+                  [this](const Peer& p) { return sessions_.count(p.id); });
+  } else if (Relay::handles(task.kind)) {
     relay_.submit(client, request, task, [this](const Peer& p) { return sessions_.count(p.id); });
   } else if (task.kind == "learn" || task.kind == "watch") {
     learning_.submit(client, request, task);
@@ -341,6 +386,7 @@ void Server::housekeeping(TimePoint now) {
   }
   if (now >= next_garbage_) {
     next_garbage_ = now + settings_.garbage_every;
+    traces_.keep_limits();
     static_cast<void>(slow_.submit([this]() -> Worker::Completion {
       const auto report = collect_garbage(bank_.store(), clock_, settings_.garbage_grace,
                                           deadline_in(clock_, kSlowTime));

@@ -18,6 +18,7 @@
 #include "controller/link/relay.h"
 #include "controller/step/step_handler.h"
 #include "controller/step/write_back_handler.h"
+#include "controller/trace/decision_recorder.h"
 #include "storage/garbage.h"
 
 namespace memslot {
@@ -35,6 +36,9 @@ struct ServerSettings {
   std::string policy_file;  // a checkpoint that acts from the start, unless the bank knows it
   bool learn_online = false;
   OnlineOptions online;
+  std::string traces;  // folder; "": nothing is recorded
+  TraceLimits trace_limits;
+  bool trace_features = true;
 };
 
 struct ServerCounters {
@@ -71,6 +75,8 @@ class Server {
   void route(Peer& peer, wire::Message message);
   bool route_generator(Peer& peer, wire::Message& message);
   bool route_client(Peer& peer, wire::Message& message);
+  void record(Peer& peer, std::uint64_t request, const wire::TraceEvents& events,
+              const SharedBytes& frames);
   void submit(const Peer& client, std::uint64_t request, const wire::SubmitTask& task);
   void cancel(const Peer& client, std::uint64_t request);
   void lose(const PeerId& id, const std::string& why);
@@ -97,12 +103,15 @@ class Server {
   std::unique_ptr<OnlineLearning> online_;  // null: nothing is learned
   std::string pinned_;                      // digest of the whitening that the index was given
   JobQueue jobs_;
+  TraceStore traces_;
+  DecisionRecorder decisions_;
   StepHandler steps_;
   WriteBackHandler write_backs_;
   Relay relay_;
   LearnLink learning_;
   Admin admin_;
   ServerCounters counters_;
+  std::map<std::uint64_t, std::uint64_t> recorded_;  // by session: newest sequence of its trace
   TimePoint next_heartbeat_{}, next_tick_{}, next_garbage_{}, next_flush_{}, last_tick_{};
   std::atomic<bool> stop_ = false;
   Worker quick_, slow_;  // last: their work uses everything above, and is waited for first

@@ -57,6 +57,11 @@ class SignalWatch {
 int restore(const ControllerSettings& settings) {
   const auto restored = restore_store(settings.restore, settings.bank);
   if (!restored) return fail(restored.error(), exit_code(restored.error().code));
+  const std::string traces = trace_folder(settings);
+  if (!traces.empty()) {
+    const auto copied = restore_traces(settings.restore + "/traces", traces);
+    if (!copied) return fail(copied.error(), exit_code(copied.error().code));
+  }
   std::printf("memslot-controller restored bank=%s from=%s\n", settings.bank.c_str(),
               settings.restore.c_str());
   return 0;

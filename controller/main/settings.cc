@@ -9,6 +9,11 @@ std::size_t bytes_of_mib(std::int64_t mib) { return static_cast<std::size_t>(mib
 
 }  // namespace
 
+std::string trace_folder(const ControllerSettings& s) {
+  if (s.traces == "off" || (s.traces == "auto" && s.bank == "memory")) return "";
+  return s.traces == "auto" ? s.bank + ".traces" : s.traces;
+}
+
 ConfigTable settings_table(ControllerSettings& s) {
   ConfigTable t("memslot-controller", "MEMSLOT_CONTROLLER",
                 "Owns the bank of memories and chooses which one each generator loads.");
@@ -30,6 +35,25 @@ ConfigTable settings_table(ControllerSettings& s) {
   t.add({.name = "learn_online",
          .target = &s.learn_online,
          .help = "learn from live sessions: those of the learned policy draw their choices"});
+  t.add({.name = "traces",
+         .target = &s.traces,
+         .help = "folder of the record of every generation; auto: beside the bank, BANK.traces; "
+                 "off: none is kept"});
+  t.add({.name = "trace_mib",
+         .target = &s.trace_mib,
+         .help = "most that traces occupy; the oldest go",
+         .unit = "MiB",
+         .min = 1,
+         .max = 1 << 30});
+  t.add({.name = "trace_days",
+         .target = &s.trace_days,
+         .help = "how long traces are kept",
+         .unit = "days",
+         .min = 1,
+         .max = 36500});
+  t.add({.name = "trace_features",
+         .target = &s.trace_features,
+         .help = "record all candidates of each decision, their features and scores"});
   t.add({.name = "key_file",
          .target = &s.key_file,
          .help = "this controller's CURVE keys (memslot keygen); needed beyond loopback and ipc"});
@@ -114,6 +138,10 @@ Result<ServerSettings> server_settings(const ControllerSettings& s) {
   out.steps.candidates = static_cast<std::size_t>(s.candidates);
   out.steps.window_tokens = static_cast<std::uint32_t>(s.window_tokens);
   out.jobs.lease = std::chrono::seconds(s.lease_s);
+  out.traces = trace_folder(s);
+  out.trace_limits.bytes = static_cast<std::uint64_t>(s.trace_mib * kMiB);
+  out.trace_limits.age = std::chrono::hours(24 * s.trace_days);
+  out.trace_features = s.trace_features;
   return out;
 }
 

@@ -19,6 +19,10 @@ struct ControllerSettings {
   std::string policy = "auto";
   std::string policy_file{};
   bool learn_online = false;
+  std::string traces = "auto";
+  std::int64_t trace_mib = 1024;
+  std::int64_t trace_days = 30;
+  bool trace_features = true;
   std::string key_file{};
   std::vector<std::string> clients{};
   std::string log_level = "info";
@@ -32,6 +36,9 @@ struct ControllerSettings {
   std::int64_t garbage_s = 600;
   std::int64_t garbage_grace_s = 3600;
 };
+
+// Where the record of generations goes; "": nowhere.
+std::string trace_folder(const ControllerSettings& settings);
 
 ConfigTable settings_table(ControllerSettings& settings);
 

@@ -38,6 +38,7 @@ struct Session {
   wire::OpenSession open;  // namespaces: those that the generator may see as well
   PeerId peer;
   std::shared_ptr<const SelectionPolicy> policy;
+  std::string spec;                         // the policy in full
   SnapshotPtr learned;                      // what the policy came from; null: a rule
   std::optional<EpisodeRecorder> recorder;  // where the session is learned from
   std::optional<MemoryVersion> wanted;      // the memory of a fixed policy

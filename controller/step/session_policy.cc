@@ -122,6 +122,7 @@ StepHandler::Decision StepHandler::decide_learned(Session& session,
   const StepContext context = context_of(session, observation, slot, query.reduced);
   const Choice choice = session.policy->choose(context, list.candidates);
   if (session.recorder) record(session, context, list, choice);
+  if (on_choice_) on_choice_(session, context, static_cast<std::uint32_t>(slot), list, choice);
   return Decision::of(choice, list);
 }
 

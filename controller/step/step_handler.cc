@@ -80,6 +80,7 @@ Result<wire::OpenSessionReply> StepHandler::open(const PeerId& peer,
   Session& session = *opened.session;
   if (opened.made) {
     session.policy = std::move(policy.policy);
+    session.spec = policy.spec;
     session.learned = std::move(policy.learned);
     if (session.learned == nullptr) {
       session.window = KeyWindow(options_.window_tokens);
@@ -164,7 +165,9 @@ StepHandler::Decision StepHandler::decide(Session& session, const wire::Observat
                                         .current = active == nullptr ? MemoryRef{} : active->ref,
                                         .limit = options_.candidates});
   const StepContext context = context_of(session, observation, slot, query.whitened.reduced);
-  return Decision::of(session.policy->choose(context, list.candidates), list);
+  const Choice choice = session.policy->choose(context, list.candidates);
+  if (on_choice_) on_choice_(session, context, static_cast<std::uint32_t>(slot), list, choice);
+  return Decision::of(choice, list);
 }
 
 void StepHandler::add_action(Decision decision, std::size_t slot, Plan& plan, TimePoint deadline) {

@@ -21,6 +21,7 @@
 // memories were published or their statistics moved meanwhile, the new directive may be another.
 //
 // Threads: one at a time.
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -82,6 +83,12 @@ class StepHandler {
 
   const StepCounters& counters() const { return counters_; }
 
+  // Called with every choice that a policy makes, for the record; what it is given lives as long as
+  // the call.
+  using OnChoice = std::function<void(const Session&, const StepContext&, std::uint32_t slot,
+                                      const CandidateList&, const Choice&)>;
+  void on_choice(OnChoice on_choice) { on_choice_ = std::move(on_choice); }
+
  private:
   struct Query;
   struct Decision;
@@ -111,6 +118,7 @@ class StepHandler {
   OwnKeys own_keys_;
   std::map<SpaceKey, GenericGain> generic_;
   StepCounters counters_;
+  OnChoice on_choice_;
 };
 
 // The space of a session's slot.

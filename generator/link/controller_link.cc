@@ -60,11 +60,12 @@ Result<wire::Message> ControllerLink::call_if_connected(wire::Body body,
   return call(std::move(body), std::move(parts), deadline);
 }
 
-void ControllerLink::request(wire::Body body) {
+void ControllerLink::request(wire::Body body, std::vector<SharedBytes> parts) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
-  rpc_.call_async({0, std::move(body), {}}, deadline, [](const Result<wire::Message>& reply) {
-    if (!reply) log::debug("request without a waiter: {}", reply.error().message);
-  });
+  rpc_.call_async({0, std::move(body), std::move(parts)}, deadline,
+                  [](const Result<wire::Message>& reply) {
+                    if (!reply) log::debug("request without a waiter: {}", reply.error().message);
+                  });
 }
 
 Status ControllerLink::post(wire::Message message) { return rpc_.post(std::move(message)); }

@@ -39,7 +39,7 @@ class ControllerLink {
   Result<wire::Message> call_if_connected(wire::Body body, std::vector<SharedBytes> parts,
                                           TimePoint deadline);
   // A request whose answer nobody waits for; resent for a few seconds where none comes.
-  void request(wire::Body body);
+  void request(wire::Body body, std::vector<SharedBytes> parts = {});
   // One way. kUnavailable, kOverloaded.
   Status post(wire::Message message);
   // post(), again while the queue is full or the controller lost, for at most ten seconds. What is

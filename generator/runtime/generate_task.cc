@@ -7,6 +7,7 @@
 #include "generator/runtime/stop_matcher.h"
 #include "generator/runtime/task_events.h"
 #include "generator/runtime/tasks.h"
+#include "generator/runtime/trace_recorder.h"
 #include "generator/runtime/write_back.h"
 #include "shared/base/log.h"
 
@@ -71,13 +72,20 @@ class TextOut {
 
 class Generate {
  public:
-  Generate(const TaskContext& context, GenerateArguments arguments, TextOut text)
-      : context_(context), arguments_(std::move(arguments)), text_(std::move(text)) {}
+  // `asked`: the arguments as they came.
+  Generate(const TaskContext& context, GenerateArguments arguments, json asked, TextOut text)
+      : context_(context),
+        arguments_(std::move(arguments)),
+        asked_(std::move(asked)),
+        text_(std::move(text)) {}
 
   Result<std::string> run();
 
  private:
+  Result<std::string> attempt();
   Status open();
+  void begin_trace();
+  void end_trace(const Result<std::string>& done);
   Status start();
   Status write();
   Status apply_schedule();
@@ -87,8 +95,10 @@ class Generate {
 
   const TaskContext& context_;
   const GenerateArguments arguments_;
+  const json asked_;
   TextOut text_;
   std::unique_ptr<SessionRun> run_;
+  std::unique_ptr<TraceRecorder> recorder_;  // null: not recorded
   std::unique_ptr<WriteBacks> write_backs_;
   std::size_t prompt_tokens_ = 0;
   std::uint64_t step_ = 0;
@@ -101,8 +111,7 @@ int Generate::step_size() const {
 }
 
 Status Generate::open() {
-  MEMSLOT_TRY(std::vector<std::int32_t> ids,
-              ids_of(context_.engine.tokenizer, {arguments_.prompt, std::nullopt}));
+  MEMSLOT_TRY(std::vector<std::int32_t> ids, ids_of(context_.engine.tokenizer, arguments_.prompt));
   prompt_tokens_ = ids.size();
   if (static_cast<std::int64_t>(ids.size()) >= context_.engine.gpt.config().context) {
     return invalid("prompt",
@@ -132,6 +141,47 @@ Status Generate::open() {
   return ok();
 }
 
+void Generate::begin_trace() {
+  if (!arguments_.trace || !context_.engine.link.connected()) return;
+  const SessionArguments& session = arguments_.session;
+  json request = asked_;
+  request.erase("prompt");
+  request.erase("ids");
+  request["kind"] = "generate";
+  request["kv"] = session.kv == wire::KvMode::kRecompute ? "recompute" : "activated";
+  request["select"] = arguments_.select == wire::SelectMode::kAsync ? "async" : "sync";
+  request["slot"] = session.slot;
+  request["step_tokens"] = session.step_tokens;
+  request["max_tokens"] = arguments_.max_tokens;
+  request["temperature"] = arguments_.sampling.temperature;
+  request["top_k"] = arguments_.sampling.top_k;
+  request["top_p"] = arguments_.sampling.top_p;
+  request["seed"] = arguments_.sampling.seed;
+  request["stop"] = arguments_.stop;
+  trace::Start begun;
+  begun.origin = trace::Origin::kWritten;
+  begun.namespaces = session.namespaces;
+  begun.request = dump(request);
+  begun.prompt = run_->session().tokens();
+  if (auto text = context_.engine.tokenizer->decode(begun.prompt)) {
+    begun.prompt_text = std::move(text).value();
+  }
+  const bool advised = session.memory.kind == MemoryChoice::Kind::kAuto;
+  if (advised && run_->selector() != nullptr) begun.policy = run_->selector()->policy();
+  recorder_ = std::make_unique<TraceRecorder>(context_.engine, run_->number(), run_->session(),
+                                              std::move(begun));
+}
+
+void Generate::end_trace(const Result<std::string>& done) {
+  if (recorder_ == nullptr) return;
+  recorder_->end({.finish = done ? text_.finish() : std::string(),
+                  .error = done ? std::string() : done.error().message,
+                  .missed = run_->steps().missed(),
+                  .load_failures = run_->steps().load_failures(),
+                  .prefill_seconds = prefill_seconds_,
+                  .decode_seconds = decode_seconds_});
+}
+
 Status Generate::start() {
   json event = {{"type", "start"},
                 {"prompt_tokens", prompt_tokens_},
@@ -141,6 +191,7 @@ Status Generate::start() {
     event["session"] = selector->session();
     event["policy"] = selector->policy();
   }
+  if (recorder_ != nullptr) event["trace"] = recorder_->id();
   context_.emit(dump(event));
   const auto began = std::chrono::steady_clock::now();
   MEMSLOT_TRY(run_->prefill(context_.stop));
@@ -179,7 +230,9 @@ Status Generate::write() {
       text_.end(/*context_full=*/run_->session().room() == 0 && step_size() > 0);
     }
     json event = step_event(report, arguments_.session.slot);
-    event["text"] = text_.take();
+    std::string text = text_.take();
+    event["text"] = text;
+    if (recorder_ != nullptr) recorder_->step(report, run_->session(), std::move(text));
     context_.emit(dump(event));
     const int every = arguments_.write_back_every;
     if (every > 0 && step_ % static_cast<std::uint64_t>(every) == 0) {
@@ -212,6 +265,7 @@ std::string Generate::done(const std::vector<WriteBack::Outcome>& stored) {
     json& all = event["write_backs"] = json::array();
     for (const WriteBack::Outcome& one : stored) all.push_back(outcome_json(one));
   }
+  if (recorder_ != nullptr) event["trace"] = recorder_->id();
   if (run_->steps().missed() > 0) event["missed_deadlines"] = run_->steps().missed();
   if (run_->steps().load_failures() > 0) event["load_failures"] = run_->steps().load_failures();
   return dump(event);
@@ -220,6 +274,13 @@ std::string Generate::done(const std::vector<WriteBack::Outcome>& stored) {
 Result<std::string> Generate::run() {
   MEMSLOT_TRY(const Scheduler::Place place, context_.engine.scheduler.admit(context_.stop));
   MEMSLOT_TRY(open());
+  begin_trace();
+  auto done = attempt();
+  end_trace(done);
+  return done;
+}
+
+Result<std::string> Generate::attempt() {
   MEMSLOT_TRY(start());
   MEMSLOT_TRY(write());
   std::vector<WriteBack::Outcome> stored;
@@ -230,6 +291,10 @@ Result<std::string> Generate::run() {
   if (!sent) {
     if (stored.empty()) stored.emplace_back();
     stored.back().error = sent.error().message;
+  }
+  for (const WriteBack::Outcome& one : stored) {
+    if (recorder_ == nullptr) break;
+    recorder_->add(trace::WriteBack{step_, one.from, one.memory, one.conflict, one.error});
   }
   static_cast<void>(run_->close());
   return done(stored);
@@ -243,7 +308,8 @@ Result<std::string> generate_task(const TaskContext& context, std::string_view a
     return Error{ErrorCode::kNotFound, "tokenizer: expected one in the model file, found none"};
   }
   MEMSLOT_TRY(StopMatcher stops, StopMatcher::make(parsed.stop));
-  Generate generate(context, std::move(parsed),
+  json asked = arguments.empty() ? json::object() : json::parse(arguments);
+  Generate generate(context, std::move(parsed), std::move(asked),
                     TextOut(*context.engine.tokenizer, std::move(stops)));
   return generate.run();
 }

@@ -146,6 +146,7 @@ void GeneratorService::Impl::make_link(std::unique_ptr<Channel> channel) {
 
 TaskService::Handlers GeneratorService::Impl::handlers() {
   return {{"generate", generate_task},
+          {"replay", replay_task},
           {"score", score_task},
           {"tokenize", tokenize_task},
           {"attest", attest_task},

@@ -4,6 +4,7 @@
 #include "generator/runtime/session_run.h"
 #include "generator/runtime/task_events.h"
 #include "generator/runtime/tasks.h"
+#include "generator/runtime/trace_recorder.h"
 
 namespace memslot {
 namespace {
@@ -15,8 +16,9 @@ constexpr int kPiece = 64;                      // tokens at once where no step 
 
 class Score {
  public:
-  Score(const TaskContext& context, ScoreArguments arguments)
-      : context_(context), arguments_(std::move(arguments)) {}
+  // `asked`: the arguments as they came.
+  Score(const TaskContext& context, ScoreArguments arguments, json asked)
+      : context_(context), arguments_(std::move(arguments)), asked_(std::move(asked)) {}
   Result<std::string> run();
 
  private:
@@ -26,10 +28,14 @@ class Score {
   std::string text_of(const StepReport& report) const;
   json token_json(const TokenFigures& token) const;
   std::string scores() const;
+  void begin_trace();
+  Status read();
 
   const TaskContext& context_;
   const ScoreArguments arguments_;
+  const json asked_;
   std::unique_ptr<SessionRun> run_;
+  std::unique_ptr<TraceRecorder> recorder_;  // null: not recorded
   std::vector<TokenFigures> figures_;
   json gains_ = json::array();  // of the steps, where they matter
   wire::ActiveMemory active_;
@@ -79,7 +85,31 @@ std::string Score::scores() const {
               {"memory", memory_name(active_.ref)},
               {"logits_xxh3", run_->session().logits_xxh3().hex()}};
   if (stepwise()) out["gains"] = gains_;
+  if (recorder_ != nullptr) out["trace"] = recorder_->id();
   return dump(out);
+}
+
+// Of a reading whose steps matter. The text's first token is what a prompt is to a generation.
+void Score::begin_trace() {
+  if (!stepwise() || !arguments_.trace || !context_.engine.link.connected()) return;
+  json request = asked_;
+  request.erase("text");
+  request.erase("ids");
+  request["kind"] = "score";
+  request["kv"] = arguments_.session.kv == wire::KvMode::kRecompute ? "recompute" : "activated";
+  request["step_tokens"] = arguments_.session.step_tokens;
+  trace::Start begun;
+  begun.origin = trace::Origin::kRead;
+  begun.namespaces = arguments_.session.namespaces;
+  begun.request = dump(request);
+  begun.prompt = {run_->session().tokens().front()};
+  if (context_.engine.tokenizer != nullptr) {
+    auto text = context_.engine.tokenizer->decode(begun.prompt);
+    if (text) begun.prompt_text = std::move(text).value();
+  }
+  if (advised() && run_->selector() != nullptr) begun.policy = run_->selector()->policy();
+  recorder_ = std::make_unique<TraceRecorder>(context_.engine, run_->number(), run_->session(),
+                                              std::move(begun));
 }
 
 Result<std::string> Score::run() {
@@ -96,6 +126,20 @@ Result<std::string> Score::run() {
   const int piece = stepwise() ? arguments_.session.step_tokens : kPiece;
   MEMSLOT_TRY(run_, SessionRun::open(context_.engine, std::move(ids), std::move(options),
                                      [piece](Session& session) { return session.read(piece); }));
+  begin_trace();
+  const Status done = read();
+  if (recorder_ != nullptr) {
+    trace::End end{.finish = done ? "read" : "", .error = done ? "" : done.error().message};
+    end.missed = run_->steps().missed();
+    end.load_failures = run_->steps().load_failures();
+    recorder_->end(std::move(end));
+  }
+  MEMSLOT_TRY(done);
+  static_cast<void>(run_->close());
+  return scores();
+}
+
+Status Score::read() {
   StepEnd end = StepEnd::kMore;
   for (std::uint64_t step = 0; end == StepEnd::kMore; ++step) {
     if (context_.stop.stop_requested()) return Error{ErrorCode::kCancelled, "cancelled"};
@@ -105,21 +149,23 @@ Result<std::string> Score::run() {
     active_ = report.active[arguments_.session.slot];
     if (stepwise()) {
       json event = step_event(report, arguments_.session.slot);
-      event["text"] = text_of(report);
+      std::string text = text_of(report);
+      event["text"] = text;
+      if (recorder_ != nullptr) recorder_->step(report, run_->session(), std::move(text));
       context_.emit(dump(event));
       gains_.push_back(report.gain ? json(*report.gain) : json());
     }
     for (TokenFigures& token : report.output.tokens) figures_.push_back(std::move(token));
   }
-  static_cast<void>(run_->close());
-  return scores();
+  return ok();
 }
 
 }  // namespace
 
 Result<std::string> score_task(const TaskContext& context, std::string_view arguments) {
   MEMSLOT_TRY(ScoreArguments parsed, score_arguments(arguments));
-  return Score(context, std::move(parsed)).run();
+  json asked = arguments.empty() ? json::object() : json::parse(arguments);
+  return Score(context, std::move(parsed), std::move(asked)).run();
 }
 
 }  // namespace memslot

@@ -169,6 +169,8 @@ void Session::digest(std::span<const float> logits) {
   const Xxh128 row = xxh128(std::as_bytes(logits));
   const std::uint64_t joined[4] = {logits_digest_.low, logits_digest_.high, row.low, row.high};
   logits_digest_ = xxh128(std::as_bytes(std::span(joined)));
+  const std::uint64_t step[3] = {step_digest_, row.low, row.high};
+  step_digest_ = xxh3_64(std::as_bytes(std::span(step)));
 }
 
 void Session::set_aside(std::size_t slot) {
@@ -243,6 +245,7 @@ Result<std::span<const float>> Session::next_logits() {
 
 Result<StepOutput> Session::write(int count, const OnToken& on_token) {
   StepOutput out;
+  step_digest_ = 0;
   observer_.start(kv_.length(), kv_.length());
   MEMSLOT_CHECK(!tokens_.empty() && kv_.length() + 1 == static_cast<std::int64_t>(tokens_.size()));
   for (int i = 0; i < count && room() > 0; ++i) {
@@ -258,11 +261,13 @@ Result<StepOutput> Session::write(int count, const OnToken& on_token) {
   }
   if (room() == 0) out.end = StepEnd::kEnded;
   out.summary = observer_.summary();
+  out.logits_xxh3 = step_digest_;
   return out;
 }
 
 Result<StepOutput> Session::read(int count) {
   StepOutput out;
+  step_digest_ = 0;
   observer_.start(kv_.length(), kv_.length());
   const auto left = static_cast<std::int64_t>(tokens_.size()) - 1 - kv_.length();
   for (std::int64_t todo = std::min<std::int64_t>(count, left); todo > 0;) {
@@ -275,6 +280,7 @@ Result<StepOutput> Session::read(int count) {
   }
   if (kv_.length() + 1 >= static_cast<std::int64_t>(tokens_.size())) out.end = StepEnd::kEnded;
   out.summary = observer_.summary();
+  out.logits_xxh3 = step_digest_;
   return out;
 }
 

@@ -73,6 +73,9 @@ struct StepOutput {
   std::vector<TokenFigures> tokens;
   StepSummary summary;
   StepEnd end = StepEnd::kMore;
+  // Of the logits that the tokens came from, where digest_logits: h_i = xxh3_64(h_{i-1} ||
+  // xxh128(logits_i)), 8 and 16 bytes, from 0.
+  std::uint64_t logits_xxh3 = 0;
 };
 
 struct SlotChange {
@@ -148,6 +151,7 @@ class Session {
   StepSummary prompt_;
   std::vector<std::int32_t> tokens_;
   Xxh128 logits_digest_{};
+  std::uint64_t step_digest_ = 0;
   std::uint64_t sampled_ = 0;
   // States of stateful memories that were swapped out, oldest first; over the bound the oldest
   // goes.

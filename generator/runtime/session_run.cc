@@ -44,9 +44,12 @@ Result<std::unique_ptr<SessionRun>> SessionRun::open(Engine& engine,
   return run;
 }
 
+SessionRun::SessionRun(Engine& engine, RunOptions options)
+    : engine_(engine), options_(std::move(options)), number_(random_nonce()) {}
+
 Status SessionRun::open_selector() {
   wire::OpenSession open;
-  open.session = random_nonce();
+  open.session = number_;
   open.incarnation = engine_.link.incarnation();
   open.model = engine_.model_digest;
   open.slots = slot_infos(engine_.gpt);
@@ -89,8 +92,7 @@ Status SessionRun::prefill(const std::stop_token& stop) {
   return ok();
 }
 
-Status SessionRun::swap_to(const MemoryChoice& memory) {
-  const std::uint32_t slot = options_.session.slot;
+Status SessionRun::swap_slot(std::uint32_t slot, const MemoryChoice& memory) {
   if (memory.kind == MemoryChoice::Kind::kBase) {
     steps_->pin(slot, MemoryRef{"", "", 0}, nullptr);
     named_.reset();

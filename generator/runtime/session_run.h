@@ -39,6 +39,9 @@ class SessionRun {
   static Result<std::unique_ptr<SessionRun>> open(Engine& engine, std::vector<std::int32_t> tokens,
                                                   RunOptions options, StepLoop::Advance advance);
 
+  std::uint64_t number() const {
+    return number_;
+  }  // random; also the controller's, and the trace's
   Session& session() { return *session_; }
   StepLoop& steps() { return *steps_; }
   Selector* selector() { return selector_.get(); }  // null where no controller is needed
@@ -46,7 +49,8 @@ class SessionRun {
   // Reads the given tokens but the last, a piece at a time. kCancelled.
   Status prefill(const std::stop_token& stop);
   // From the next step on.
-  Status swap_to(const MemoryChoice& memory);
+  Status swap_to(const MemoryChoice& memory) { return swap_slot(options_.session.slot, memory); }
+  Status swap_slot(std::uint32_t slot, const MemoryChoice& memory);
   // What a task's schedule, always the same, asks for before step `step`.
   bool swap_due(const ForcedSwaps& schedule, std::uint64_t step) const {
     return next_forced_ < schedule.size() && schedule[next_forced_].step <= step;
@@ -65,12 +69,13 @@ class SessionRun {
   Status close();
 
  private:
-  SessionRun(Engine& engine, RunOptions options) : engine_(engine), options_(std::move(options)) {}
+  SessionRun(Engine& engine, RunOptions options);
   Status open_selector();
   void make_steps(StepLoop::Advance advance);
 
   Engine& engine_;
   RunOptions options_;
+  const std::uint64_t number_;
   std::unique_ptr<Session> session_, base_;
   std::unique_ptr<Selector> selector_;
   std::unique_ptr<StepLoop> steps_;

@@ -68,7 +68,7 @@ StepLoop::Reported StepLoop::reported() const {
 StepLoop::Plan StepLoop::resolve(Advice advice, const Reported& reported, TimePoint deadline) {
   const bool async = setup_.select == wire::SelectMode::kAsync;
   const ActiveReason followed = async ? ActiveReason::kLate : ActiveReason::kDirective;
-  Plan plan{{}, active_, advice.directive.candidates, advice.select_us};
+  Plan plan{{}, active_, advice.directive.candidates, advice.select_us, advice.directive.step};
   std::vector<bool> kept(plan.active.size(), true);
   for (wire::ActiveMemory& active : plan.active) active.reason = followed;
   for (const wire::SlotAction& action : advice.directive.actions) {
@@ -170,7 +170,10 @@ wire::Observation StepLoop::outcome() const {
 
 Status StepLoop::compute(const Plan& plan, StepReport* report) {
   MEMSLOT_TRY(report->swap, setup_.session->activate(plan.changes));
+  const TimePoint began = setup_.clock->now();
   MEMSLOT_TRY(report->output, advance_(*setup_.session));
+  report->compute_us =
+      std::chrono::duration<double, std::micro>(setup_.clock->now() - began).count();
   if (setup_.base == nullptr || report->output.tokens.empty()) return ok();
   MEMSLOT_TRY(const StepOutput base,
               setup_.base->read(static_cast<int>(report->output.tokens.size())));
@@ -221,6 +224,7 @@ Result<StepReport> StepLoop::run_one() {
   report.active = active_;
   report.candidates = plan.candidates;
   report.select_us = plan.select_us;
+  report.advised_step = plan.advised_step;
   summary_ = report.output.summary;
   last_tokens_ = static_cast<std::uint32_t>(report.output.tokens.size());
   last_gain_ = setup_.sampled ? std::nullopt : report.gain;

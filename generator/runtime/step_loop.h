@@ -34,7 +34,9 @@ struct StepReport {
   StepOutput output;
   SwapOutcome swap;
   std::uint32_t candidates = 0;
-  double select_us = 0;       // 0 where no directive came
+  double select_us = 0;                       // 0 where no directive came
+  double compute_us = 0;                      // forward and choice of the tokens
+  std::optional<std::uint64_t> advised_step;  // whose directive was applied; none: no advice came
   std::optional<float> gain;  // nats per token over base, where a base run goes along
 };
 
@@ -79,6 +81,7 @@ class StepLoop {
     std::vector<wire::ActiveMemory> active;
     std::uint32_t candidates = 0;
     double select_us = 0;
+    std::optional<std::uint64_t> advised_step{};
   };
   // What an observation said to be active: `keep` means this, also where async has gone on since.
   struct Reported {

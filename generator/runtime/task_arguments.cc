@@ -76,23 +76,16 @@ void read_schedule(ArgumentReader& in, SessionArguments* session, ForcedSwaps* o
   }
 }
 
-void read_sampling(ArgumentReader& in, SamplingSettings* out) {
-  in.number("temperature", &out->temperature);
-  in.integer("top_k", &out->top_k, 0, kMaxTokens);
-  in.number("top_p", &out->top_p);
-  out->seed = 1;
-  in.integer("seed", &out->seed, 0, std::numeric_limits<std::int64_t>::max());
-  if (const Status checked = check_sampling(*out); !checked) in.fail(checked.error());
-}
-
-void read_text(ArgumentReader& in, TextArguments* out) {
-  if (in.has("text") == in.has("ids")) {
-    in.fail("arguments", "either text or ids", in.has("text") ? "both" : "neither");
+// Exactly one of `name`, a text, and "ids".
+void read_text(ArgumentReader& in, const char* name, TextArguments* out) {
+  if (in.has(name) == in.has("ids")) {
+    in.fail("arguments", "either " + std::string(name) + " or ids",
+            in.has(name) ? "both" : "neither");
   }
-  if (in.has("text"))
-    in.text("text", &out->text.emplace());
+  if (in.has(name))
+    in.text(name, &out->text.emplace());
   else
-    in.take("text");
+    in.take(name);
   if (in.has("ids"))
     in.ids("ids", &out->ids.emplace());
   else
@@ -107,11 +100,19 @@ void read_deadline(ArgumentReader& in, Duration* out) {
 
 }  // namespace
 
+void read_sampling(ArgumentReader& in, SamplingSettings* out) {
+  in.number("temperature", &out->temperature);
+  in.integer("top_k", &out->top_k, 0, kMaxTokens);
+  in.number("top_p", &out->top_p);
+  out->seed = 1;
+  in.integer("seed", &out->seed, 0, std::numeric_limits<std::int64_t>::max());
+  if (const Status checked = check_sampling(*out); !checked) in.fail(checked.error());
+}
+
 Result<GenerateArguments> generate_arguments(std::string_view json) {
   ArgumentReader in(json);
   GenerateArguments out;
-  if (!in.has("prompt")) in.fail("argument prompt", "a text", "none");
-  in.text("prompt", &out.prompt);
+  read_text(in, "prompt", &out.prompt);
   read_session(in, "auto", &out.session);
   std::string select = "sync";
   in.text("select", &select);
@@ -128,6 +129,7 @@ Result<GenerateArguments> generate_arguments(std::string_view json) {
   in.flag("write_back", &out.write_back);
   in.integer("write_back_every", &out.write_back_every, 0, kMaxTokens);
   read_schedule(in, &out.session, &out.schedule);
+  in.flag("trace", &out.trace);
   MEMSLOT_TRY(in.finish());
   return out;
 }
@@ -135,11 +137,12 @@ Result<GenerateArguments> generate_arguments(std::string_view json) {
 Result<ScoreArguments> score_arguments(std::string_view json) {
   ArgumentReader in(json);
   ScoreArguments out;
-  read_text(in, &out.text);
+  read_text(in, "text", &out.text);
   read_session(in, "base", &out.session);
   in.integer("top_logits", &out.top_logits, 0, 64);
   read_deadline(in, &out.deadline);
   read_schedule(in, &out.session, &out.schedule);
+  in.flag("trace", &out.trace);
   MEMSLOT_TRY(in.finish());
   return out;
 }
@@ -148,7 +151,7 @@ Result<GainsArguments> gains_arguments(std::string_view json) {
   constexpr std::size_t kMaxCandidates = 65536;
   ArgumentReader in(json);
   GainsArguments out;
-  read_text(in, &out.text);
+  read_text(in, "text", &out.text);
   read_namespaces(in, &out.namespaces);
   std::vector<std::string> memories;
   in.texts("memories", &memories);
@@ -181,7 +184,7 @@ Result<GainsArguments> gains_arguments(std::string_view json) {
 Result<TextArguments> tokenize_arguments(std::string_view json) {
   ArgumentReader in(json);
   TextArguments out;
-  read_text(in, &out);
+  read_text(in, "text", &out);
   MEMSLOT_TRY(in.finish());
   return out;
 }

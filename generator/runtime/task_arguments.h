@@ -25,6 +25,10 @@ struct MemoryChoice {
   MemoryRef ref;  // for kNamed; version 0: the head
 };
 
+class ArgumentReader;
+// `temperature`, `top_k`, `top_p` and `seed` (1).
+void read_sampling(ArgumentReader& in, SamplingSettings* out);
+
 struct ForcedSwap {
   std::uint64_t step = 0;
   MemoryChoice memory;  // never kAuto
@@ -41,9 +45,15 @@ struct SessionArguments {
   int step_tokens = 16;
 };
 
+// A text or its ids; exactly one is given.
+struct TextArguments {
+  std::optional<std::string> text;
+  std::optional<std::vector<std::int32_t>> ids;
+};
+
 struct GenerateArguments {
   SessionArguments session;
-  std::string prompt;
+  TextArguments prompt;
   wire::SelectMode select = wire::SelectMode::kSync;
   int max_tokens = 128;
   SamplingSettings sampling;
@@ -53,14 +63,9 @@ struct GenerateArguments {
   bool write_back = false;
   int write_back_every = 0;  // steps; 0: at the end only
   ForcedSwaps schedule;      // with it "auto" starts from base
+  bool trace = true;         // recorded by the controller
 };
 Result<GenerateArguments> generate_arguments(std::string_view json);
-
-// A text or its ids; exactly one is given.
-struct TextArguments {
-  std::optional<std::string> text;
-  std::optional<std::vector<std::int32_t>> ids;
-};
 
 struct ScoreArguments {
   SessionArguments session;
@@ -68,6 +73,7 @@ struct ScoreArguments {
   int top_logits = 0;
   Duration deadline = std::chrono::seconds(1);
   ForcedSwaps schedule;  // as generate's
+  bool trace = true;
 };
 Result<ScoreArguments> score_arguments(std::string_view json);
 

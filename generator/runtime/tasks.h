@@ -16,6 +16,7 @@ namespace memslot {
 
 Result<std::string> generate_task(const TaskContext& context, std::string_view arguments);
 Result<std::string> score_task(const TaskContext& context, std::string_view arguments);
+Result<std::string> replay_task(const TaskContext& context, std::string_view arguments);
 Result<std::string> tokenize_task(const TaskContext& context, std::string_view arguments);
 Result<std::string> attest_task(const TaskContext& context, std::string_view arguments);
 // Takes `gate` as learning does, slice by slice behind decoding.

@@ -148,7 +148,9 @@ std::map<std::string, json> measured_before(const std::string& path) {
 }
 
 Result<json> measured(Pair& pair, const Line& line) {
-  auto scores = pair.task("score", line.arguments);
+  json arguments = line.arguments;
+  arguments["trace"] = false;  // thousands of readings that nobody looks at again
+  auto scores = pair.task("score", arguments);
   if (!scores) return scores.error().with_context("stream " + text_in(line.schedule, "stream"));
   std::vector<double> gains;
   if (!list_of(*scores.value(), "gains", &json::is_number, &gains) ||

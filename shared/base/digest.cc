@@ -99,6 +99,10 @@ Sha256 sha256(std::span<const std::byte> bytes) {
   return stream.finish();
 }
 
+std::uint64_t xxh3_64(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
 Xxh128 xxh128(std::span<const std::byte> bytes) {
   const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
   return {hash.low64, hash.high64};

@@ -34,6 +34,7 @@ struct Xxh128 {
 
 Sha256 sha256(std::span<const std::byte> bytes);
 Xxh128 xxh128(std::span<const std::byte> bytes);
+std::uint64_t xxh3_64(std::span<const std::byte> bytes);
 
 inline std::span<const std::byte> bytes_of(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));

@@ -54,6 +54,8 @@ Result<Body> unpack_body(Reader& r, const fbs::Envelope& e) {
     case fbs::Body::CancelTask: return read<fbs::CancelTask>(r, e);
     case fbs::Body::AdminRequest: return read<fbs::AdminRequest>(r, e);
     case fbs::Body::AdminReply: return read<fbs::AdminReply>(r, e);
+    case fbs::Body::TraceEvents: return read<fbs::TraceEvents>(r, e);
+    case fbs::Body::TraceEventsReply: return read<fbs::TraceEventsReply>(r, e);
     case fbs::Body::NONE: break;
   }
   return corrupt("message body", "one of " + std::to_string(std::variant_size_v<Body>),
@@ -159,7 +161,8 @@ bool is_reply(const Body& body) {
                std::is_same_v<T, OpenSessionReply> || std::is_same_v<T, Directive> ||
                std::is_same_v<T, MemoryReply> || std::is_same_v<T, WriteBackReply> ||
                std::is_same_v<T, CloseSessionReply> || std::is_same_v<T, LearnAck> ||
-               std::is_same_v<T, TaskEvent> || std::is_same_v<T, AdminReply>;
+               std::is_same_v<T, TaskEvent> || std::is_same_v<T, AdminReply> ||
+               std::is_same_v<T, TraceEventsReply>;
       },
       body);
 }

@@ -1,6 +1,6 @@
 #include "shared/wire/codec_parts.h"  // pack, unpack, Reader
 
-// Tasks and administration.
+// Tasks, traces and administration.
 namespace memslot::wire {
 
 Offset<fbs::SubmitTask> pack(Builder& b, const SubmitTask& m) {
@@ -57,5 +57,19 @@ Offset<fbs::AdminReply> pack(Builder& b, const AdminReply& m) {
 }
 
 AdminReply unpack(Reader& r, const fbs::AdminReply& m) { return {r.text(m.result())}; }
+
+Offset<fbs::TraceEvents> pack(Builder& b, const TraceEvents& m) {
+  return fbs::CreateTraceEvents(b, m.session, m.sequence);
+}
+
+TraceEvents unpack(Reader&, const fbs::TraceEvents& m) { return {m.session(), m.sequence()}; }
+
+Offset<fbs::TraceEventsReply> pack(Builder& b, const TraceEventsReply& m) {
+  return fbs::CreateTraceEventsReply(b, m.session, m.sequence);
+}
+
+TraceEventsReply unpack(Reader&, const fbs::TraceEventsReply& m) {
+  return {m.session(), m.sequence()};
+}
 
 }  // namespace memslot::wire

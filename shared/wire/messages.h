@@ -4,10 +4,12 @@
 //
 // Who sends what:
 //   generator -> controller   Hello, Heartbeat, OpenSession, Observation, FetchMemory, WriteBack,
-//                             CloseSession, LearnProgress, LearnResult, LearnFailed, TaskEvent
+//                             CloseSession, LearnProgress, LearnResult, LearnFailed, TaskEvent,
+//                             TraceEvents
 //   controller -> generator   HelloReply, Heartbeat, OpenSessionReply, Directive, MemoryReply,
 //                             WriteBackReply, CloseSessionReply, AssignLearn, LearnAck,
-//                             CancelLearn, AssignTask, CancelTask, ErrorReply
+//                             CancelLearn, AssignTask, CancelTask, TraceEventsReply,
+//                             ErrorReply
 //   client -> controller      Hello, Heartbeat, SubmitTask, CancelTask, AdminRequest
 //   controller -> client      HelloReply, Heartbeat, TaskEvent, AdminReply, ErrorReply
 //
@@ -29,11 +31,12 @@
 
 namespace memslot::wire {
 
-using Body = std::variant<Hello, HelloReply, Heartbeat, ErrorReply, OpenSession, OpenSessionReply,
-                          Observation, Directive, FetchMemory, MemoryReply, WriteBack,
-                          WriteBackReply, CloseSession, CloseSessionReply, AssignLearn,
-                          LearnProgress, LearnResult, LearnFailed, LearnAck, CancelLearn,
-                          SubmitTask, AssignTask, TaskEvent, CancelTask, AdminRequest, AdminReply>;
+using Body =
+    std::variant<Hello, HelloReply, Heartbeat, ErrorReply, OpenSession, OpenSessionReply,
+                 Observation, Directive, FetchMemory, MemoryReply, WriteBack, WriteBackReply,
+                 CloseSession, CloseSessionReply, AssignLearn, LearnProgress, LearnResult,
+                 LearnFailed, LearnAck, CancelLearn, SubmitTask, AssignTask, TaskEvent, CancelTask,
+                 AdminRequest, AdminReply, TraceEvents, TraceEventsReply>;
 
 struct Message {
   std::uint64_t request = 0;

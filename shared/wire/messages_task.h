@@ -35,6 +35,17 @@ struct CancelTask {
   std::uint64_t request = 0;  // from a client: the request id of its SubmitTask
   friend bool operator==(const CancelTask&, const CancelTask&) = default;
 };
+// What a generator did since the last one: parts[0] is frames of docs/formats/trace.md.
+struct TraceEvents {
+  std::uint64_t session = 0;
+  std::uint64_t sequence = 0;  // of the session, from 1; a repetition is not stored twice
+  friend bool operator==(const TraceEvents&, const TraceEvents&) = default;
+};
+struct TraceEventsReply {
+  std::uint64_t session = 0;
+  std::uint64_t sequence = 0;
+  friend bool operator==(const TraceEventsReply&, const TraceEventsReply&) = default;
+};
 struct AdminRequest {     // parts[0]: a file's bytes, for bank.import
   std::string verb;       // "bank.ls", "bank.show", ... : docs/formats/tasks.md
   std::string arguments;  // JSON object

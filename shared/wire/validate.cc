@@ -201,6 +201,8 @@ Status check(const TaskEvent& m) {
 Status check(const CancelTask&) { return ok(); }
 Status check(const AdminRequest& m) { return word("verb bytes", m.verb); }
 Status check(const AdminReply&) { return ok(); }
+Status check(const TraceEvents&) { return ok(); }
+Status check(const TraceEventsReply&) { return ok(); }
 
 // --- parts ---------------------------------------------------------------------------------------
 
@@ -216,6 +218,7 @@ PartCount part_count(const T&) {
 PartCount part_count(const MemoryReply&) { return {1, 1}; }
 PartCount part_count(const WriteBack&) { return {1, 1}; }
 PartCount part_count(const LearnResult&) { return {2, 2}; }
+PartCount part_count(const TraceEvents&) { return {1, 1}; }
 PartCount part_count(const AdminRequest&) { return {0, 1}; }
 PartCount part_count(const AdminReply&) { return {0, 1}; }
 // Every part is some action's payload: the highest index says how many there are.

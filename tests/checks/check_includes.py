@@ -11,6 +11,7 @@ ALLOWED = {
     "shared/memory": ["shared/base", "shared/tensor", "shared/memory"],
     "shared/wire": ["shared/base", "shared/tensor", "shared/memory", "shared/wire"],
     "shared/transport": ["shared/base", "shared/transport", "shared/wire", "shared/memory"],
+    "shared/trace": ["shared/base", "shared/memory", "shared/wire", "shared/trace"],
     "storage": ["shared", "storage"],
     "rl": ["shared", "rl"],
     "controller": ["shared", "storage", "rl", "controller"],

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import unittest
 
 from bad_input import BadInput  # noqa: F401: its tests run with these
@@ -103,6 +104,51 @@ class TheMainJob(PairCase):
                         ["bench", "decode", "--tokens", 4, "--repeats", 1], ["bank", "ls", "--limit", 1]):
             with self.subTest(command=command):
                 self.assertIsInstance(self.client.json(*command), dict)
+
+
+class Traces(PairCase):
+    def recorded(self, *options):
+        trace = self.client.json("generate", PROMPT, "--max-tokens", 12, "--step-tokens", 4, *options)["trace"]
+        while not self.client.json("trace", "show", trace)["ended"]:
+            time.sleep(0.02)
+        return trace
+
+    def test_a_generation_is_recorded_and_replays_bit_for_bit(self):
+        trace = self.recorded("-m", "corvandite-lora")
+        shown = self.client.json("trace", "show", trace)
+        self.assertEqual([len(step["tokens"]) for step in shown["shown"]], [4, 4, 4])
+        self.assertIn("corvandite-lora", self.client("trace", "show", trace).stdout)
+        listed = self.client.json("trace", "ls", "--memory", "corvandite-lora", "--since", "2026-01-01")
+        self.assertIn(trace, [one["trace"] for one in listed["traces"]])
+        replayed = self.client.json("trace", "replay", trace)
+        self.assertTrue(replayed["identical"], replayed)
+        self.assertEqual(replayed["decisions"]["others"], [])
+        self.assertIn("identical: 3 steps, 12 tokens", self.client("trace", "replay", trace).stdout)
+
+    def test_what_if_shows_both_texts_with_both_log_probabilities(self):
+        trace = self.recorded("-m", "corvandite-lora")
+        done = self.client.json("trace", "replay", trace, "--what-if", "step=1,memory=base")
+        self.assertEqual((done["memory"], done["instead_of"]), ("base", "default/corvandite-lora@1"))
+        self.assertGreater(done["original"]["log_prob"], done["original"]["log_prob_with_change"])
+        plain = self.client("trace", "replay", trace, "--what-if", "step=1,memory=base").stdout
+        for line in ("as recorded", "with the change", done["original"]["text"], done["what_if"]["text"]):
+            self.assertIn(line, plain)
+        for wrong in ("step=1", "memory=base", "step=x,memory=base", "step=99,memory=base", "stop=1,memory=base"):
+            self.assertEqual(self.client("trace", "replay", trace, "--what-if", wrong).returncode, INVALID, wrong)
+
+    def test_two_traces_differ_where_they_differ(self):
+        base, other = self.recorded("-m", "base"), self.recorded("-m", "corvandite-lora")
+        said = self.client("trace", "diff", base, other).stdout
+        self.assertIn("memory: base | default/corvandite-lora@1", said)
+        self.assertEqual(self.client("trace", "diff", base, base).stdout, "no difference\n")
+
+    def test_a_trace_is_exported_and_forgotten(self):
+        trace, file = self.recorded("-m", "base"), self.folder / "one.trace"
+        self.client("trace", "export", trace, file)
+        self.assertTrue(file.read_bytes().startswith(b"MSTRACE1"))
+        self.client("trace", "rm", trace)
+        self.assertEqual(self.client("trace", "show", trace).returncode, NOT_FOUND)
+        self.assertEqual(self.client("trace", "show", "nonsense").returncode, INVALID)
 
 
 class TheBank(PairCase):

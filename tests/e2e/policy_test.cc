@@ -100,6 +100,19 @@ struct PolicyTest : testing::Test {
                                 {"step_tokens", 8},
                                 {"deadline_ms", 20000}}));
   }
+  // From what its trace says, choice, log-probability and scores come out again.
+  void expect_decided_again(const std::string& trace) {
+    const auto end = std::chrono::steady_clock::now() + 10s;
+    const auto ended = [&] {
+      return must(client->admin("trace.show", {{"trace", trace}}))["ended"] == true;
+    };
+    while (!ended() && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(10ms);
+    const json checked = must(client->admin("trace.check", {{"trace", trace}}));
+    EXPECT_GE(checked["decisions"], 3) << checked;
+    EXPECT_EQ(checked["checked"], checked["decisions"]) << checked;
+    EXPECT_TRUE(checked["others"].empty()) << checked;
+    EXPECT_EQ(must(client->task("replay", {{"trace", trace}}))["identical"], true);
+  }
   void expect_refused(const Result<json>& reply, ErrorCode code) {
     ASSERT_FALSE(reply) << reply.value();
     EXPECT_EQ(error_code_name(reply.error().code), error_code_name(code)) << reply.error().message;
@@ -117,6 +130,7 @@ TEST_F(PolicyTest, IsLoadedUsedJudgedLearnedPublishedAndKept) {
   EXPECT_EQ(acting(), digest);
   const json started = generate();
   EXPECT_EQ(started["policy"], "learned:" + digest);
+  expect_decided_again(started["trace"]);
 
   // What does not fit is refused, and the old one stays.
   expect_refused(load(first.substr(0, first.size() - 100)), ErrorCode::kCorruption);
@@ -163,6 +177,7 @@ TEST_F(PolicyTest, IsLoadedUsedJudgedLearnedPublishedAndKept) {
     std::this_thread::sleep_for(10ms);
   }
   EXPECT_EQ(generate()["policy"], "learned:" + better);
+  expect_decided_again(started["trace"]);  // by another process
   // A session that began with the first one would go on with it.
   EXPECT_EQ(generate("learned:" + digest)["policy"], "learned:" + digest);
 }

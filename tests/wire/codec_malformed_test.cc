@@ -110,7 +110,7 @@ TEST(MalformedMessage, AnUnknownBodyIsRefused) {
   bool named = false;
   for (std::size_t at = 0; at < frames[0]->size(); ++at) {
     const auto got = decode({with_byte(frames[0], at, std::byte{200})});
-    named = named || (!got && got.error().message == "message body: expected one of 26, found 200");
+    named = named || (!got && got.error().message == "message body: expected one of 28, found 200");
   }
   EXPECT_TRUE(named);
 }

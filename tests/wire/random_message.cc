@@ -200,6 +200,8 @@ void fill(Random& r, TaskEvent& m) {
 void fill(Random& r, CancelTask& m) { m = {u64(r), u64(r)}; }
 void fill(Random& r, AdminRequest& m) { m = {name(r), text(r)}; }
 void fill(Random& r, AdminReply& m) { m = {text(r)}; }
+void fill(Random& r, TraceEvents& m) { m = {u64(r), u64(r)}; }
+void fill(Random& r, TraceEventsReply& m) { m = {u64(r), u64(r)}; }
 
 // --- parts ---------------------------------------------------------------------------------------
 
@@ -210,8 +212,10 @@ std::size_t parts_of(Random& r, const Body& body) {
     return static_cast<std::size_t>(highest + 1);
   }
   if (std::holds_alternative<LearnResult>(body)) return 2;
-  if (std::holds_alternative<MemoryReply>(body) || std::holds_alternative<WriteBack>(body))
+  if (std::holds_alternative<MemoryReply>(body) || std::holds_alternative<WriteBack>(body) ||
+      std::holds_alternative<TraceEvents>(body)) {
     return 1;
+  }
   const bool file =
       std::holds_alternative<AdminRequest>(body) || std::holds_alternative<AdminReply>(body);
   return file ? below(r, 2) : 0;

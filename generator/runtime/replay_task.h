@@ -1,0 +1,53 @@
+#pragma once
+// `replay`: a trace again, as it was recorded or with another choice at one step.
+//
+// As recorded: the same tokens are sampled (or read), with the same memories active in the same
+// steps, and each step's tokens and logits are compared with what the trace says. Every bit is the
+// same on the same build, instruction set and number of threads; where one differs, the first
+// divergence is named together with what differs between then and now.
+//
+// What if: the same up to one step, which another memory takes; later steps keep their memories.
+// What is written from there on is another text; each of both texts is then read with the other's
+// memories, so that all four log-probabilities are known. Of a text that was given there is one
+// text, and its gain difference.
+//
+// Threads: the task's own thread.
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "generator/runtime/task_arguments.h"
+
+namespace memslot {
+
+struct ReplayStep {
+  std::vector<MemoryChoice> active;  // by slot; never kAuto
+  std::vector<std::int32_t> tokens;
+  std::vector<float> log_probs;
+  std::uint64_t logits_xxh3 = 0;
+};
+
+struct ReplayChange {
+  std::uint64_t step = 0;
+  std::uint32_t slot = 0;
+  MemoryChoice memory;
+};
+
+struct ReplayArguments {
+  std::string trace;
+  bool written = true;  // else: read
+  std::vector<std::string> namespaces;
+  std::string build = "{}";  // JSON, of the run that was recorded
+  std::vector<std::int32_t> prompt;
+  wire::KvMode kv = wire::KvMode::kActivated;
+  SamplingSettings sampling;
+  std::vector<MemoryChoice> opening;  // by slot
+  std::vector<ReplayStep> steps;
+  std::optional<ReplayChange> change;
+};
+// kInvalidArgument, naming the argument.
+Result<ReplayArguments> replay_arguments(std::string_view json);
+
+}  // namespace memslot
