@@ -7,6 +7,7 @@
 #include <string>
 
 #include "generator/backend/thread_team.h"
+#include "generator/http/openai_api.h"
 #include "generator/main/settings.h"
 #include "generator/runtime/generator_service.h"
 #include "shared/base/clock.h"
@@ -37,6 +38,23 @@ Result<std::unique_ptr<Channel>> connect(const GeneratorSettings& settings) {
   return connect_channel(options);
 }
 
+// Null: off.
+Result<std::unique_ptr<http::Server>> serve_http(const GeneratorSettings& settings,
+                                                 OpenAiApi& api) {
+  if (settings.http == "off") return std::unique_ptr<http::Server>();
+  http::ServerOptions options;
+  MEMSLOT_TRY(const auto address, http::parse_address(settings.http));
+  options.address = address.first;
+  options.port = address.second;
+  if (!settings.http_tokens.empty()) {
+    MEMSLOT_TRY(options.tokens, http::read_tokens(settings.http_tokens));
+  }
+  // As many as may generate or wait for it; what is over that is refused at once by the scheduler.
+  options.workers = static_cast<int>(settings.max_sessions + settings.max_waiting + 8);
+  return http::Server::start(std::move(options),
+                             [&api](http::Exchange& exchange) { api.handle(exchange); });
+}
+
 Status serve(const GeneratorSettings& settings) {
   // Before any thread is made, so that all of them leave the signals to sigwait().
   sigset_t signals;
@@ -51,11 +69,15 @@ Status serve(const GeneratorSettings& settings) {
   const SystemClock clock;
   MEMSLOT_TRY(auto service, GeneratorService::open(std::move(options), clock));
   service->start(std::move(channel));
-  std::printf("%s\n", service->ready_line().c_str());
+  OpenAiApi api(service->engine());
+  MEMSLOT_TRY(const auto web, serve_http(settings, api));
+  const std::string where = web == nullptr ? "" : " http=" + web->endpoint();
+  std::printf("%s%s\n", service->ready_line().c_str(), where.c_str());
   std::fflush(stdout);
 
   int signal = 0;
   sigwait(&signals, &signal);
+  if (web != nullptr) web->stop();
   log::info("stopping: finishing the steps under way and sending what waits");
   service->stop();
   return ok();

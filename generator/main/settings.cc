@@ -93,6 +93,12 @@ ConfigTable settings_table(GeneratorSettings& s) {
              .unit = "ms",
              .min = 0,
              .max = 600'000});
+  table.add({.name = "http",
+             .target = &s.http,
+             .help = "serve OpenAI's API on ADDRESS:PORT, such as 127.0.0.1:7402; off"});
+  table.add({.name = "http_tokens",
+             .target = &s.http_tokens,
+             .help = "file of bearer tokens, one a line; needed beyond loopback"});
   table.add({.name = "log_level",
              .target = &s.log_level,
              .help = "how much is logged",

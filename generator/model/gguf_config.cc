@@ -53,6 +53,9 @@ Status read_special_ids(const GgufIndex& index, TokenizerSpec& spec) {
   MEMSLOT_TRY(spec.bos, small_or(index, "tokenizer.ggml.bos_token_id", -1));
   MEMSLOT_TRY(spec.eos, small_or(index, "tokenizer.ggml.eos_token_id", -1));
   if (const auto* add = index.find<bool>("tokenizer.ggml.add_bos_token")) spec.add_bos = *add;
+  if (const auto* chat = index.find<std::string>("tokenizer.chat_template")) {
+    spec.chat_template = *chat;
+  }
   return ok();
 }
 

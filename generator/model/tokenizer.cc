@@ -152,6 +152,7 @@ struct Tokenizer::Impl {
   // Tokens recognised as a whole, by first byte, longest first.
   std::array<Ids, 256> specials;
   bool add_bos = false;
+  std::string chat_template;
   int bos = -1, eos = -1;
   mutable WordCache cache;
 
@@ -159,6 +160,7 @@ struct Tokenizer::Impl {
       : splitter(spec.pre),
         types(spec.types),
         add_bos(spec.add_bos),
+        chat_template(spec.chat_template),
         bos(spec.bos),
         eos(spec.eos) {}
 
@@ -315,6 +317,7 @@ bool Tokenizer::is_control(std::int32_t id) const {
 int Tokenizer::bos() const { return impl_->bos; }
 int Tokenizer::eos() const { return impl_->eos; }
 bool Tokenizer::add_bos() const { return impl_->add_bos; }
+const std::string& Tokenizer::chat_template() const { return impl_->chat_template; }
 
 Result<std::string> StreamDecoder::push(std::int32_t id) {
   MEMSLOT_TRY(const auto piece, tokenizer_->decode(std::span(&id, 1)));

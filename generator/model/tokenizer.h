@@ -44,6 +44,7 @@ struct TokenizerSpec {
   bool add_bos = false;  // the model expects bos in front of a text
   int bos = -1;          // ids, -1 if there is none
   int eos = -1;
+  std::string chat_template;  // Jinja, as the file has it; "": none
 };
 
 struct EncodeOptions {
@@ -73,6 +74,7 @@ class Tokenizer {
   int bos() const;                         // -1 if none
   int eos() const;
   bool add_bos() const;
+  const std::string& chat_template() const;
 
  private:
   struct Impl;

@@ -70,6 +70,16 @@ class TextOut {
   std::string fresh_, text_, finish_ = "length";
 };
 
+// [[[id, nats], ...], ...]: of each token the likeliest, best first.
+json top_of(const StepOutput& output) {
+  json out = json::array();
+  for (const TokenFigures& token : output.tokens) {
+    json& one = out.emplace_back(json::array());
+    for (const auto& [id, log_prob] : token.top) one.push_back({id, log_prob});
+  }
+  return out;
+}
+
 class Generate {
  public:
   // `asked`: the arguments as they came.
@@ -127,6 +137,7 @@ Status Generate::open() {
   options.needs_controller = !arguments_.schedule.empty();
   options.settings.sampling = arguments_.sampling;
   options.settings.digest_logits = true;
+  options.settings.top_logits = arguments_.top_log_probs;
   options.sampling = json{{"temperature", arguments_.sampling.temperature},
                           {"top_k", arguments_.sampling.top_k},
                           {"top_p", arguments_.sampling.top_p},
@@ -232,6 +243,7 @@ Status Generate::write() {
     json event = step_event(report, arguments_.session.slot);
     std::string text = text_.take();
     event["text"] = text;
+    if (arguments_.top_log_probs > 0) event["top_log_probs"] = top_of(report.output);
     if (recorder_ != nullptr) recorder_->step(report, run_->session(), std::move(text));
     context_.emit(dump(event));
     const int every = arguments_.write_back_every;

@@ -254,6 +254,14 @@ Result<StepOutput> Session::write(int count, const OnToken& on_token) {
     tokens_.push_back(next.token);
     observer_.add_token(next.entropy, -next.log_prob);
     out.tokens.push_back({next.token, static_cast<float>(next.log_prob), false, {}});
+    if (settings_.top_logits > 0) {
+      auto& top = out.tokens.back().top;
+      top = best_of(logits, settings_.top_logits);
+      const auto chosen = static_cast<double>(logits[static_cast<std::size_t>(next.token)]);
+      for (auto& [id, value] : top) {
+        value = static_cast<float>(static_cast<double>(value) - chosen + next.log_prob);
+      }
+    }
     if (!on_token(next.token)) {
       out.end = StepEnd::kEnded;
       break;

@@ -64,7 +64,9 @@ struct TokenFigures {
   std::int32_t token = 0;
   float log_prob = 0;  // nats, under the full distribution
   bool is_argmax = false;
-  std::vector<std::pair<std::int32_t, float>> top;  // (id, logit), best first
+  // Best first: (id, logit) of a token that was read, (id, log-probability) of one that was
+  // written.
+  std::vector<std::pair<std::int32_t, float>> top;
 };
 
 enum class StepEnd { kMore, kEnded };  // kEnded: the callback stopped it, or no token is left

@@ -124,6 +124,7 @@ Result<GenerateArguments> generate_arguments(std::string_view json) {
   read_sampling(in, &out.sampling);
   in.texts("stop", &out.stop);
   if (auto stops = StopMatcher::make(out.stop); !stops) in.fail(stops.error());
+  in.integer("top_log_probs", &out.top_log_probs, 0, 20);
   in.flag("explore", &out.explore);
   read_deadline(in, &out.deadline);
   in.flag("write_back", &out.write_back);

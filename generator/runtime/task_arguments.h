@@ -58,6 +58,7 @@ struct GenerateArguments {
   int max_tokens = 128;
   SamplingSettings sampling;
   std::vector<std::string> stop;
+  int top_log_probs = 0;  // alternatives told of each token
   bool explore = false;
   Duration deadline = std::chrono::seconds(1);
   bool write_back = false;

@@ -25,13 +25,17 @@ std::string dump(const json& event) {
 }
 
 json step_event(const StepReport& report, std::uint32_t slot) {
-  json tokens = json::array();
-  for (const TokenFigures& token : report.output.tokens) tokens.push_back(token.token);
+  json tokens = json::array(), log_probs = json::array();
+  for (const TokenFigures& token : report.output.tokens) {
+    tokens.push_back(token.token);
+    log_probs.push_back(token.log_prob);
+  }
   json event = {{"type", "step"},
                 {"step", report.step},
                 {"memory", memory_name(report.active[slot].ref)},
                 {"reason", reason_name(report.active[slot].reason)},
                 {"tokens", std::move(tokens)},
+                {"log_probs", std::move(log_probs)},
                 {"entropy", report.output.summary.entropy},
                 {"surprise", report.output.summary.surprise},
                 {"candidates", report.candidates},

@@ -11,6 +11,7 @@ ALLOWED = {
     "shared/memory": ["shared/base", "shared/tensor", "shared/memory"],
     "shared/wire": ["shared/base", "shared/tensor", "shared/memory", "shared/wire"],
     "shared/transport": ["shared/base", "shared/transport", "shared/wire", "shared/memory"],
+    "shared/http": ["shared/base", "shared/http"],
     "shared/trace": ["shared/base", "shared/memory", "shared/wire", "shared/trace"],
     "storage": ["shared", "storage"],
     "rl": ["shared", "rl"],
@@ -25,6 +26,7 @@ ONLY = {
     r"zmq\.": r"shared/transport/|tests/transport/",
     r"\w+_generated\.h": r"shared/wire/|shared/trace/",
     r"generator/(cpu|cuda)/": r"generator/(backend/open_backend\.cc|cpu/|cuda/)|tests/",
+    r"boost/(asio|beast)": r"shared/http/|tests/http/",
     r"(dnnl|oneapi)": r"generator/cpu/|tests/",
 }
 
