@@ -13,6 +13,7 @@ using nlohmann::json;
 constexpr int kPage = 128;  // steps asked for at once
 
 struct TraceOptions {
+  std::string ns;  // of a memory without one
   std::string trace, other, file;
   std::string memory, source, policy, since, until;
   std::string what_if;
@@ -54,7 +55,10 @@ std::string one_line(std::string text, std::size_t most) {
 
 Status list(Client& client, const Output& out, const TraceOptions& o) {
   json arguments = {{"limit", o.limit}};
-  if (!o.memory.empty()) arguments["memory"] = o.memory;
+  if (!o.memory.empty()) {
+    arguments["memory"] =
+        o.memory.find('/') == std::string::npos ? o.ns + "/" + o.memory : o.memory;
+  }
   if (!o.source.empty()) arguments["source"] = o.source;
   if (!o.policy.empty()) arguments["policy"] = o.policy;
   if (!o.since.empty()) {
@@ -312,6 +316,7 @@ CLI::App* add(CLI::App* parent, Context& context, const char* name, const char* 
   auto* command = parent->add_subcommand(name, help);
   command->callback([o, &context, body] {
     context.run = [o, &context, body] {
+      o->ns = context.ns;
       return context.with_client(
           [&](Client& client, const Output& out) { return body(client, out, *o); });
     };

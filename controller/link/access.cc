@@ -39,6 +39,10 @@ bool Access::sees(std::string_view ns) const {
   return all_namespaces || std::find(namespaces.begin(), namespaces.end(), ns) != namespaces.end();
 }
 
+bool Access::sees_all(const std::vector<std::string>& all) const {
+  return std::all_of(all.begin(), all.end(), [&](const std::string& ns) { return sees(ns); });
+}
+
 std::vector<std::string> Access::seen(const std::vector<std::string>& wanted) const {
   std::vector<std::string> out;
   for (const std::string& ns : wanted) {

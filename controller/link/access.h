@@ -25,6 +25,7 @@ struct Access {
   std::vector<std::string> namespaces{};  // where not all
 
   bool sees(std::string_view ns) const;
+  bool sees_all(const std::vector<std::string>& all) const;
   // Those of `wanted` that it sees, in order, each once.
   std::vector<std::string> seen(const std::vector<std::string>& wanted) const;
 };

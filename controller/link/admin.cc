@@ -280,8 +280,9 @@ Result<Admin::Job> Admin::memory_verb(const Access& access, const std::string& v
     MEMSLOT_TRY(p_.learning.forget(ref, "the memory was removed"));
     return Job(
         [=, this] {
-          p_.traces.forget(ref);
-          return text_answer(bank_verbs::erase(p_.bank, ref, slow_end()));
+          auto erased = bank_verbs::erase(p_.bank, ref, slow_end());
+          if (erased) p_.traces.forget(ref);
+          return text_answer(std::move(erased));
         },
         ref);
   }

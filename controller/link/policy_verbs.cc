@@ -56,11 +56,6 @@ std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-bool sees_all(const Access& access, const std::vector<std::string>& namespaces) {
-  return std::all_of(namespaces.begin(), namespaces.end(),
-                     [&](const std::string& ns) { return access.sees(ns); });
-}
-
 }  // namespace
 
 // Against what the controller knows: the connected generators' lowest slots. None: nothing to say.
@@ -116,7 +111,7 @@ Result<Admin::Job> Admin::give_feedback(const Access& access, std::uint64_t sess
                  "that does not"};
   }
   Session* const open = p_.sessions.any(session);
-  if (open != nullptr && open->recorder && sees_all(access, open->open.namespaces)) {
+  if (open != nullptr && open->recorder && access.sees_all(open->open.namespaces)) {
     if (auto waiting = open->recorder->take_waiting()) {
       desk->put({.session = session,
                  .namespaces = open->open.namespaces,
@@ -126,7 +121,7 @@ Result<Admin::Job> Admin::give_feedback(const Access& access, std::uint64_t sess
     }
   }
   MEMSLOT_TRY(const auto namespaces, desk->namespaces_of(session));
-  if (!sees_all(access, namespaces)) return invisible("session " + std::to_string(session));
+  if (!access.sees_all(namespaces)) return invisible("session " + std::to_string(session));
   p_.decisions.feedback(session, static_cast<float>(value));
   return Job([this, desk, session, value]() -> Result<Answer> {
     MEMSLOT_TRY(WaitingEpisode waiting, desk->take(session));

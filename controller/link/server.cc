@@ -263,8 +263,6 @@ bool Server::route_generator(Peer& peer, wire::Message& message) {
     answer(peer, request, write_backs_.handle(peer.id, *write_back, payload, soon()));
   } else if (const auto* close = std::get_if<wire::CloseSession>(&body)) {
     answer(peer, request, steps_.close(peer.id, *close));
-    decisions_.flush();
-    decisions_.closed(close->session);
   } else if (const auto* events = std::get_if<wire::TraceEvents>(&body)) {
     record(peer, request, *events, message.parts[0]);
   } else if (const auto* progress = std::get_if<wire::LearnProgress>(&body)) {
@@ -289,17 +287,22 @@ bool Server::route_generator(Peer& peer, wire::Message& message) {
 // goes on.
 void Server::record(Peer& peer, std::uint64_t request, const wire::TraceEvents& events,
                     const SharedBytes& frames) {
-  std::uint64_t& newest = recorded_[events.session];
+  const auto [session, first] = recorded_.try_emplace(events.session, 0);
+  if (first) recorded_order_.push_back(events.session);
+  std::uint64_t& newest = session->second;
   Status kept = ok();
   if (events.sequence > newest) {
     kept = traces_.append(events.session, trace::Writer::kGenerator, *frames,
                           [&](const std::vector<std::string>& namespaces) {
-                            return peer.access.seen(namespaces).size() == namespaces.size();
+                            return peer.access.sees_all(namespaces);
                           });
     if (kept) newest = events.sequence;
   }
   if (!kept) log::warn("trace {}: {}", trace::trace_id(events.session), kept.error().message);
-  while (recorded_.size() > kMostRecorded) recorded_.erase(recorded_.begin());
+  while (recorded_order_.size() > kMostRecorded) {
+    recorded_.erase(recorded_order_.front());
+    recorded_order_.pop_front();
+  }
   if (!kept) return outbox_.error(peer.id, request, kept.error());
   static_cast<void>(
       outbox_.send(peer.id, request, wire::TraceEventsReply{events.session, events.sequence}));
@@ -377,6 +380,7 @@ void Server::heartbeats(TimePoint now) {
 void Server::housekeeping(TimePoint now) {
   if (now >= next_flush_) {
     next_flush_ = now + settings_.flush_every;
+    decisions_.keep_only(sessions_);
     // Full: the counts wait for the next time.
     static_cast<void>(quick_.submit([this]() -> Worker::Completion {
       const auto flushed = bank_.flush_statistics(soon());

@@ -36,7 +36,7 @@ std::string checked_json(const DecisionReport& report) {
 
 Result<TraceSummary> Admin::visible_trace(const Access& access, const std::string& id) const {
   MEMSLOT_TRY(TraceSummary summary, p_.traces.summary(id));
-  if (access.seen(summary.namespaces).size() != summary.namespaces.size()) {
+  if (!access.sees_all(summary.namespaces)) {
     return Error{ErrorCode::kNotFound, "trace " + id + ": expected one that is kept, found none"};
   }
   return summary;
@@ -64,7 +64,7 @@ Result<Admin::Job> Admin::list_traces(const Access& access, Arguments& arguments
   query.since_unix_ms = static_cast<std::int64_t>(std::min<std::uint64_t>(since, 1ULL << 62));
   query.until_unix_ms = static_cast<std::int64_t>(std::min<std::uint64_t>(until, 1ULL << 62));
   query.visible = [access](const std::vector<std::string>& namespaces) {
-    return access.seen(namespaces).size() == namespaces.size();
+    return access.sees_all(namespaces);
   };
   return Job([=, this]() mutable -> Result<Answer> {
     std::set<std::string> wanted;  // NS/ID
@@ -162,6 +162,10 @@ Result<wire::SubmitTask> Admin::replay_task(const Peer& client,
   MEMSLOT_TRY(const auto bytes, p_.traces.bytes(id));
   MEMSLOT_TRY(const trace::Trace whole, trace::read_trace(bytes));
   if (whole.damage) return whole.damage->with_context("trace " + id);
+  for (std::size_t i = 0; i < whole.steps.size(); ++i) {
+    if (whole.steps[i].step == i) continue;
+    return corrupt("trace " + id + ": steps without a gap", i, whole.steps[i].step);
+  }
   return wire::SubmitTask{"replay", trace_json::replay_arguments(summary, whole, what_if)};
 }
 

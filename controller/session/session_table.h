@@ -70,6 +70,7 @@ class SessionTable {
 
   std::size_t drop_peer(const PeerId& peer);  // how many
   void rehome(const PeerId& from, const PeerId& to);
+  bool holds(std::uint64_t session) const { return sessions_.contains(session); }
   std::size_t size() const { return sessions_.size(); }
   std::size_t count(const PeerId& peer) const;
 

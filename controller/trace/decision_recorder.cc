@@ -69,9 +69,15 @@ void DecisionRecorder::flush() {
     if (encoder == encoders_.end()) continue;
     const Status kept = store_.append(session, trace::Writer::kController, encoder->second.take(),
                                       [](const auto&) { return true; });
-    if (!kept) log::warn("trace {}: {}", trace::trace_id(session), kept.error().message);
+    if (kept) continue;
+    log::warn("trace {}: {}", trace::trace_id(session), kept.error().message);
+    encoders_.erase(encoder);  // memories that the file lacks will be spelled again
   }
   dirty_.clear();
+}
+
+void DecisionRecorder::keep_only(const SessionTable& open) {
+  std::erase_if(encoders_, [&](const auto& item) { return !open.holds(item.first); });
 }
 
 }  // namespace memslot

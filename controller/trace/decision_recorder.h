@@ -21,7 +21,8 @@ class DecisionRecorder {
                const CandidateList& list, const Choice& choice);
   void feedback(std::uint64_t session, float value);
   void flush();
-  void closed(std::uint64_t session) { encoders_.erase(session); }
+  // Forgets what memories are called in traces of sessions that are open no more.
+  void keep_only(const SessionTable& open);
 
  private:
   TraceStore& store_;

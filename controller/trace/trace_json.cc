@@ -8,6 +8,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr std::size_t kPageBytes = std::size_t{2} << 20;  // of steps; an envelope holds 4 MiB
+
 std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -129,9 +131,10 @@ std::string show(const TraceSummary& summary, const trace::Trace& trace, std::ui
   out["opening"] = std::move(opening);
   Json steps = Json::array();
   Json next;
+  std::size_t bytes = 0;
   for (const trace::Step& step : trace.steps) {
     if (step.step < from) continue;
-    if (steps.size() == count) {
+    if (steps.size() == count || bytes > kPageBytes) {
       next = step.step;
       break;
     }
@@ -141,6 +144,7 @@ std::string show(const TraceSummary& summary, const trace::Trace& trace, std::ui
       if (d.step == step.step) decisions.push_back(json_of(d, candidates));
     }
     if (!decisions.empty()) one["decisions"] = std::move(decisions);
+    bytes += dump(one).size();
     steps.push_back(std::move(one));
   }
   out["shown"] = std::move(steps);

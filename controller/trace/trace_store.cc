@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "shared/base/log.h"
 #include "shared/files/mapped_file.h"
@@ -17,6 +18,7 @@ namespace memslot {
 namespace {
 
 constexpr std::string_view kEnding = ".trace";
+constexpr unsigned kOwnerOnly = 0600;
 
 Error file_error(const std::string& path, int number) {
   const ErrorCode code = number == ENOSPC || number == EDQUOT  ? ErrorCode::kNoSpace
@@ -48,6 +50,16 @@ Status write_all(int fd, std::span<const std::byte> bytes, const std::string& pa
     bytes = bytes.subspan(static_cast<std::size_t>(n));
   }
   return ok();
+}
+
+// Prompts stand in it: for this user only.
+Status make_folder(const std::string& folder) {
+  std::error_code failed;
+  const bool made = std::filesystem::create_directories(folder, failed);
+  if (!failed && made) {
+    std::filesystem::permissions(folder, std::filesystem::perms::owner_all, failed);
+  }
+  return failed ? Status(file_error(folder, failed.value())) : ok();
 }
 
 // Of a UTF-8 text, at most `most` bytes, no character cut.
@@ -141,6 +153,7 @@ Status TraceStore::load_one(std::uint64_t session, const std::string& path) {
     return memslot::mismatch(path + " holds trace", trace::trace_id(session), entry.summary.id);
   }
   entry.summary.bytes = at;
+  if (entry.summary.ended) entry.reader = {};
   total_ += at;
   order_.insert({entry.summary.created_unix_ms, session});
   entries_[session] = std::move(entry);
@@ -150,8 +163,7 @@ Status TraceStore::load_one(std::uint64_t session, const std::string& path) {
 Status TraceStore::load() {
   if (!keeps()) return ok();
   std::error_code failed;
-  std::filesystem::create_directories(folder_, failed);
-  if (failed) return file_error(folder_, failed.value());
+  MEMSLOT_TRY(make_folder(folder_));
   {
     const std::lock_guard lock(mutex_);
     for (const auto& file : std::filesystem::directory_iterator(folder_, failed)) {
@@ -181,8 +193,8 @@ Status TraceStore::append(std::uint64_t session, trace::Writer writer,
   const bool made = found == entries_.end();
   Entry fresh;
   Entry& entry = made ? fresh : found->second;
-  // On copies: frames that do not decode change nothing but what memories are called, which later
-  // frames say again.
+  // On copies: frames that do not decode, or are not written, change nothing but what memories are
+  // called, which their writer says again in the next ones.
   TraceSummary summary = entry.summary;
   std::optional<std::uint64_t> last_step = entry.last_step;
   Summing summing{summary, last_step};
@@ -205,11 +217,18 @@ Status TraceStore::append(std::uint64_t session, trace::Writer writer,
     return Error{ErrorCode::kNotFound, "trace " + id + ": expected one that began, found none"};
   }
   if (summary.id != id) return memslot::mismatch("trace events of session", id, summary.id);
+  // No later than now, so that it gets old.
+  if (made) summary.created_unix_ms = std::min(summary.created_unix_ms, clock_.unix_ms());
+  if (was_removed(summary)) {
+    if (!made) remove(found);
+    return Error{ErrorCode::kNotFound, "trace " + id + ": a memory that spoke in it was removed"};
+  }
   if (!allowed(summary.namespaces)) {
     return Error{ErrorCode::kPermission, "trace " + id + ": expected namespaces that are seen"};
   }
   const std::string path = path_of(session);
-  const File file(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  const int anew = made ? O_TRUNC : 0;  // what is there was no trace
+  const File file(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | anew, 0600));
   if (file.get() < 0) return file_error(path, errno);
   const auto before = static_cast<::off_t>(summary.bytes);
   if (!entry.checked && ::ftruncate(file.get(), before) != 0) return file_error(path, errno);
@@ -233,6 +252,7 @@ Status TraceStore::append(std::uint64_t session, trace::Writer writer,
   order_.insert({summary.created_unix_ms, session});
   entry.summary = std::move(summary);
   entry.last_step = last_step;
+  if (entry.summary.ended) entry.reader = {};  // nothing names a memory any more
   if (made) entries_.emplace(session, std::move(fresh));
   return ok();
 }
@@ -272,12 +292,27 @@ Result<TraceSummary> TraceStore::summary(const std::string& id) const {
 
 Result<std::vector<std::byte>> TraceStore::bytes(const std::string& id) const {
   MEMSLOT_TRY(const std::uint64_t session, trace::parse_trace_id(id));
-  if (!has(session)) {
-    return Error{ErrorCode::kNotFound, "trace " + id + ": expected one that is kept, found none"};
+  std::uint64_t whole = 0;  // bytes of whole frames
+  bool checked = true;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = entries_.find(session);
+    if (found == entries_.end()) {
+      return Error{ErrorCode::kNotFound, "trace " + id + ": expected one that is kept, found none"};
+    }
+    whole = found->second.summary.bytes;
+    checked = found->second.checked;
   }
-  MEMSLOT_TRY(const MappedFile file, MappedFile::open(path_of(session)));
-  const auto view = file.bytes();
-  return std::vector<std::byte>(view.begin(), view.end());
+  // Read, not mapped: more may be appended meanwhile, and cut away again. What is damaged is shown
+  // as it is.
+  const std::string path = path_of(session);
+  std::error_code failed;
+  if (!checked) whole = std::filesystem::file_size(path, failed);
+  std::ifstream file(path, std::ios::binary);
+  std::vector<std::byte> out(failed ? 0 : whole);
+  file.read(reinterpret_cast<char*>(out.data()), static_cast<std::streamsize>(out.size()));
+  if (!file || failed) return Error{ErrorCode::kIo, path + ": cannot be read"};
+  return out;
 }
 
 Result<std::size_t> TraceStore::copy_to(const std::string& folder) const {
@@ -286,9 +321,7 @@ Result<std::size_t> TraceStore::copy_to(const std::string& folder) const {
     const std::lock_guard lock(mutex_);
     for (const auto& [session, entry] : entries_) bytes[session] = entry.summary.bytes;
   }
-  std::error_code failed;
-  std::filesystem::create_directories(folder, failed);
-  if (failed) return file_error(folder, failed.value());
+  MEMSLOT_TRY(make_folder(folder));
   std::size_t copied = 0;
   for (const auto& [session, size] : bytes) {
     const auto file = MappedFile::open(path_of(session));
@@ -299,7 +332,8 @@ Result<std::size_t> TraceStore::copy_to(const std::string& folder) const {
     const auto view = file.value().bytes().first(
         std::min<std::size_t>(file.value().bytes().size(), static_cast<std::size_t>(size)));
     const std::string to = folder + "/" + trace::trace_id(session) + std::string(kEnding);
-    MEMSLOT_TRY(write_file(to, {reinterpret_cast<const char*>(view.data()), view.size()}));
+    MEMSLOT_TRY(
+        write_file(to, {reinterpret_cast<const char*>(view.data()), view.size()}, kOwnerOnly));
     ++copied;
   }
   return copied;
@@ -308,16 +342,15 @@ Result<std::size_t> TraceStore::copy_to(const std::string& folder) const {
 Result<std::size_t> restore_traces(const std::string& from, const std::string& to) {
   std::error_code failed;
   if (!std::filesystem::exists(from, failed)) return std::size_t{0};
-  std::filesystem::create_directories(to, failed);
-  if (failed) return file_error(to, failed.value());
+  MEMSLOT_TRY(make_folder(to));
   std::size_t copied = 0;
   for (const auto& file : std::filesystem::directory_iterator(from, failed)) {
     const std::filesystem::path target = std::filesystem::path(to) / file.path().filename();
     if (file.path().extension() != kEnding || std::filesystem::exists(target, failed)) continue;
     MEMSLOT_TRY(const MappedFile bytes, MappedFile::open(file.path().string()));
     const auto view = bytes.bytes();
-    MEMSLOT_TRY(
-        write_file(target.string(), {reinterpret_cast<const char*>(view.data()), view.size()}));
+    MEMSLOT_TRY(write_file(target.string(),
+                           {reinterpret_cast<const char*>(view.data()), view.size()}, kOwnerOnly));
     ++copied;
   }
   if (failed) return file_error(from, failed.value());
@@ -345,9 +378,18 @@ Status TraceStore::erase(const std::string& id) {
   return ok();
 }
 
+// A step may come after the memory that spoke in it went.
+bool TraceStore::was_removed(const TraceSummary& trace) const {
+  return std::ranges::any_of(trace.memories, [&](const std::string& name) {
+    const auto gone = removed_.find(name);
+    return gone != removed_.end() && trace.created_unix_ms <= gone->second;
+  });
+}
+
 std::size_t TraceStore::forget(const MemoryRef& memory) {
   const std::lock_guard lock(mutex_);
   const std::string name = memory_of(memory);
+  removed_[name] = clock_.unix_ms();
   std::size_t gone = 0;
   for (auto it = entries_.begin(); it != entries_.end();) {
     const auto at = it++;
@@ -366,10 +408,10 @@ void TraceStore::keep_limits() {
   const auto sweep = [&](bool under_way) {
     for (auto it = order_.begin(); it != order_.end();) {
       const auto [created, session] = *it++;
-      const bool due = created < oldest || total_ > limits_.bytes;
-      if (!due) return;
+      const bool old = created < oldest;
+      if (!old && total_ <= limits_.bytes) return;
       const auto entry = entries_.find(session);
-      if (!under_way && !entry->second.summary.ended) continue;
+      if (!old && !under_way && !entry->second.summary.ended) continue;
       remove(entry);
       ++gone;
     }

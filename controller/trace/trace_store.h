@@ -5,7 +5,7 @@
 // Operation:   load() reads what is there; what a crash cut off behind the last whole frame is cut
 //              away before more is appended. Bytes reach the file before append() returns, but are
 //              not synced: kill -9 loses none, a power cut may lose the last.
-// Retention:   over `bytes` in all, or `age`, the oldest go, those under way last.
+// Retention:   over `age`, or `bytes` in all, the oldest go; for their bytes those under way last.
 // Errors:      kCorruption (frames that do not decode: nothing is kept of them), kNotFound,
 //              kNoSpace, kIo.
 // Threads:     any.
@@ -92,6 +92,7 @@ class TraceStore {
   std::string path_of(std::uint64_t session) const;
   Status load_one(std::uint64_t session, const std::string& path);
   void remove(Entries::iterator entry);
+  bool was_removed(const TraceSummary& trace) const;
 
   const std::string folder_;
   const TraceLimits limits_;
@@ -99,6 +100,7 @@ class TraceStore {
   mutable std::mutex mutex_;
   Entries entries_;                                         // guarded by mutex_
   std::set<std::pair<std::int64_t, std::uint64_t>> order_;  // (created, session); guarded by mutex_
+  std::map<std::string, std::int64_t> removed_;             // memories, and when; guarded by mutex_
   std::uint64_t total_ = 0;                                 // bytes; guarded by mutex_
 };
 

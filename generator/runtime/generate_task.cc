@@ -154,6 +154,7 @@ Status Generate::open() {
 
 void Generate::begin_trace() {
   if (!arguments_.trace || !context_.engine.link.connected()) return;
+  if (arguments_.session.namespaces.empty()) return;  // nobody could see it
   const SessionArguments& session = arguments_.session;
   json request = asked_;
   request.erase("prompt");

@@ -92,6 +92,7 @@ std::string Score::scores() const {
 // Of a reading whose steps matter. The text's first token is what a prompt is to a generation.
 void Score::begin_trace() {
   if (!stepwise() || !arguments_.trace || !context_.engine.link.connected()) return;
+  if (arguments_.session.namespaces.empty()) return;  // nobody could see it
   json request = asked_;
   request.erase("text");
   request.erase("ids");

@@ -88,7 +88,8 @@ void TraceRecorder::end(trace::End end) {
 void TraceRecorder::flush() {
   flushed_ = engine_.clock.now();
   steps_ = 0;
-  engine_.link.request(wire::TraceEvents{session_, ++sequence_}, {share_bytes(encoder_.take())});
+  engine_.link.request(wire::TraceEvents{session_, ++sequence_},
+                       {share_bytes(encoder_.take_and_forget())});
 }
 
 }  // namespace memslot

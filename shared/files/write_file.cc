@@ -21,7 +21,8 @@ Error failed(const std::string& path, const char* doing) {
 
 class Descriptor {
  public:
-  Descriptor(const std::string& path, int flags) : fd_(::open(path.c_str(), flags, 0644)) {}
+  Descriptor(const std::string& path, int flags, unsigned mode = 0)
+      : fd_(::open(path.c_str(), flags, mode)) {}
   ~Descriptor() {
     if (fd_ >= 0) ::close(fd_);
   }
@@ -33,8 +34,8 @@ class Descriptor {
   int fd_;
 };
 
-Status write_and_sync(const std::string& path, std::string_view bytes) {
-  const Descriptor file(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
+Status write_and_sync(const std::string& path, std::string_view bytes, unsigned mode) {
+  const Descriptor file(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
   if (file.get() < 0) return failed(path, "create");
   while (!bytes.empty()) {
     const ssize_t written = ::write(file.get(), bytes.data(), bytes.size());
@@ -48,9 +49,9 @@ Status write_and_sync(const std::string& path, std::string_view bytes) {
 
 }  // namespace
 
-Status write_file(const std::string& path, std::string_view bytes) {
+Status write_file(const std::string& path, std::string_view bytes, unsigned mode) {
   const std::string part = path + ".part";
-  if (const Status written = write_and_sync(part, bytes); !written) {
+  if (const Status written = write_and_sync(part, bytes, mode); !written) {
     ::unlink(part.c_str());
     return written;
   }

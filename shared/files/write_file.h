@@ -11,6 +11,7 @@
 
 namespace memslot {
 
-Status write_file(const std::string& path, std::string_view bytes);
+// `mode`: who may read and write it.
+Status write_file(const std::string& path, std::string_view bytes, unsigned mode = 0644);
 
 }  // namespace memslot

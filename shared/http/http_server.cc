@@ -36,6 +36,7 @@ using tcp = asio::ip::tcp;
 namespace {
 
 constexpr std::size_t kMaxHeader = 16384;
+constexpr std::size_t kMostDrained = std::size_t{4} << 20;  // of a request that was refused
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -99,8 +100,7 @@ std::string header(const Request& request, const char* name) {
 unsigned status_of(ErrorCode code) {
   switch (code) {
     case ErrorCode::kInvalidArgument:
-    case ErrorCode::kMismatch:
-    case ErrorCode::kCorruption: return 400;
+    case ErrorCode::kMismatch: return 400;
     case ErrorCode::kPermission: return 403;
     case ErrorCode::kNotFound: return 404;
     case ErrorCode::kConflict: return 409;
@@ -111,6 +111,7 @@ unsigned status_of(ErrorCode code) {
     case ErrorCode::kBusy: return 503;
     case ErrorCode::kTimeout: return 504;
     case ErrorCode::kNoSpace: return 507;
+    case ErrorCode::kCorruption:
     case ErrorCode::kIndeterminate:
     case ErrorCode::kIo:
     case ErrorCode::kInternal: return 500;
@@ -223,7 +224,7 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
       : options(std::move(chosen)),
         handler(std::move(handle)),
         acceptor(io),
-        workers(static_cast<std::size_t>(options.workers)) {}
+        workers(static_cast<std::size_t>(std::min(options.workers, options.max_connections))) {}
 
   using Stream = beast::tcp_stream;
   using Message = bhttp::request<bhttp::string_body>;
@@ -322,7 +323,8 @@ asio::awaitable<bool> Server::Impl::send(std::shared_ptr<Stream> stream,
     if (next.begun && !next.streaming) {
       co_return co_await send_whole(stream, next.head, message, message.keep_alive() && !stopping);
     }
-    if (next.begun && !headed) {
+    const bool heads = next.begun && !headed;
+    if (heads) {
       headed = true;
       bhttp::response<bhttp::empty_body> head(bhttp::status::ok, 11);
       dress(head, next.head);
@@ -346,7 +348,7 @@ asio::awaitable<bool> Server::Impl::send(std::shared_ptr<Stream> stream,
     }
     if (failed) out->vanish();
     if (failed || next.done) co_return !failed && message.keep_alive() && !stopping;
-    if (!next.pieces.empty()) continue;
+    if (heads || !next.pieces.empty()) continue;  // what came meanwhile woke nobody
     stream->expires_never();
     error_code woken;
     out->wake().expires_at(asio::steady_timer::time_point::max());
@@ -355,6 +357,9 @@ asio::awaitable<bool> Server::Impl::send(std::shared_ptr<Stream> stream,
 }
 
 asio::awaitable<bool> Server::Impl::answer(std::shared_ptr<Stream> stream, const Message& message) {
+  if (stopping) {
+    co_return co_await send_whole(stream, failure(503, "stopping", "unavailable"), message, false);
+  }
   Request request = request_of(message);
   if (auto refused = refusal(request)) {
     co_return co_await send_whole(stream, *refused, message, false);
@@ -420,14 +425,21 @@ asio::awaitable<void> Server::Impl::serve(std::shared_ptr<Stream> stream) {
       co_await bhttp::async_read(*stream, buffer, parser,
                                  asio::redirect_error(asio::use_awaitable, failed));
     }
-    if (failed == bhttp::error::end_of_stream) break;
+    if (failed == bhttp::error::end_of_stream || failed == beast::error::timeout) break;
     if (failed) {
       const unsigned status = failed == bhttp::error::body_limit     ? 413
                               : failed == bhttp::error::header_limit ? 431
-                              : failed == beast::error::timeout      ? 408
                                                                      : 400;
       const Response refused = failure(status, "request: " + failed.message(), "");
       co_await send_whole(stream, refused, parser.get(), false);
+      // Closed with bytes unread, the connection would be reset and the answer lost.
+      stream->socket().shutdown(tcp::socket::shutdown_send, failed);
+      stream->expires_after(std::chrono::seconds(1));
+      char rest[4096];
+      for (std::size_t left = kMostDrained; left > sizeof rest && !failed; left -= sizeof rest) {
+        co_await stream->async_read_some(asio::buffer(rest),
+                                         asio::redirect_error(asio::use_awaitable, failed));
+      }
       break;
     }
     stream->expires_never();
@@ -463,7 +475,13 @@ Result<std::unique_ptr<Server>> Server::start(ServerOptions options, Handler han
   if (!address.is_loopback() && options.tokens.empty()) {
     return invalid("http address", "a loopback address, or tokens beside it", options.address);
   }
-  auto impl = std::make_shared<Impl>(std::move(options), std::move(handler));
+  std::shared_ptr<Impl> impl;
+  try {
+    impl = std::make_shared<Impl>(std::move(options), std::move(handler));
+  } catch (const std::system_error& error) {
+    return Error{ErrorCode::kOverloaded,
+                 std::string("http: cannot make its threads: ") + error.what()};
+  }
   impl->loopback = address.is_loopback();
   const tcp::endpoint endpoint(address, impl->options.port);
   impl->acceptor.open(endpoint.protocol(), failed);

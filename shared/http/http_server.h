@@ -7,7 +7,7 @@
 //              `write_time`, it is dropped. One that leaves is told to the handler (gone()).
 // Bad input:   malformed 400; header over 16 KiB 431; body over `max_body` 413; a header or body
 // that
-//              does not come in time is dropped, with 408 where it began; more than
+//              does not come in time is dropped; more than
 //              `max_connections` are closed at once.
 // Rights:      on a loopback address Host must be one (DNS rebinding), and elsewhere there must be
 //              tokens. Origin, where a browser sends it, must be this server's own; without tokens

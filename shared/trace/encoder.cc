@@ -161,4 +161,9 @@ void Encoder::add(const Event& event) {
 
 std::vector<std::byte> Encoder::take() { return std::exchange(out_, {}); }
 
+std::vector<std::byte> Encoder::take_and_forget() {
+  known_.clear();
+  return take();
+}
+
 }  // namespace memslot::trace

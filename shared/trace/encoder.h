@@ -27,6 +27,9 @@ class Encoder {
   void add(const Event& event);
   std::size_t bytes() const { return out_.size(); }
   std::vector<std::byte> take();  // the frames since the last call
+  // The same, and memories will be spelled anew: what comes later stands on its own, should these
+  // frames be lost.
+  std::vector<std::byte> take_and_forget();
 
  private:
   friend struct Packing;

@@ -76,8 +76,8 @@ struct TraceStoreTest : testing::Test {
   void fill(std::uint64_t count) {
     for (std::uint64_t i = 1; i <= count; ++i) {
       clock.advance(std::chrono::minutes(1));
-      ASSERT_TRUE(append(i, {start(i), step(0, "m" + std::to_string(i % 2)),
-                             trace::End{"length", "", 0, 0, 0, 0}}));
+      ASSERT_TRUE(append(
+          i, {start(i), step(0, i % 2 == 0 ? "m0" : "m1"), trace::End{"length", "", 0, 0, 0, 0}}));
     }
   }
 };
@@ -126,6 +126,43 @@ TEST_F(TraceStoreTest, FramesThatDoNotDecodeChangeNothing) {
   EXPECT_EQ(refused.error().code, ErrorCode::kCorruption);
   EXPECT_EQ(bytes_at(path(7)), before);
   EXPECT_EQ(store->summary(trace::trace_id(7)).value().steps, 1u);
+}
+
+// A generator spells its memories in every message, so that a lost one costs only itself.
+TEST_F(TraceStoreTest, WhatWasLostCostsOnlyItself) {
+  trace::Encoder encoder(trace::Writer::kGenerator);
+  const auto batch = [&](const std::vector<trace::Event>& events) {
+    for (const trace::Event& event : events) encoder.add(event);
+    return encoder.take_and_forget();
+  };
+  const auto keep = [&](const std::vector<std::byte>& bytes) {
+    return store->append(7, trace::Writer::kGenerator, bytes, kAll).has_value();
+  };
+  EXPECT_TRUE(keep(batch({start(7)})));
+  batch({step(0, "ferry")});  // lost
+  EXPECT_TRUE(keep(batch({step(1, "ferry"), step(2, "baker")})));
+  store = open();
+  EXPECT_TRUE(keep(batch({step(3, "ferry")})));
+  const auto trace = trace::read_trace(store->bytes(trace::trace_id(7)).value());
+  ASSERT_TRUE(trace.has_value());
+  EXPECT_FALSE(trace.value().damage.has_value());
+  EXPECT_EQ(trace.value().steps.size(), 3u);
+}
+
+TEST_F(TraceStoreTest, FilesAreForThisUserOnly) {
+  fill(1);
+  const std::string copy = folder.path() + "/copy", again = folder.path() + "/again";
+  EXPECT_EQ(store->copy_to(copy).value(), 1u);
+  EXPECT_EQ(restore_traces(copy, again).value(), 1u);
+  for (const std::string& where : {folder.path() + "/traces", copy, again}) {
+    const auto mode = [](const std::string& of) {
+      return std::filesystem::status(of).permissions();
+    };
+    using std::filesystem::perms;
+    EXPECT_EQ(mode(where), perms::owner_all);
+    EXPECT_EQ(mode(where + "/" + trace::trace_id(1) + ".trace"),
+              perms::owner_read | perms::owner_write);
+  }
 }
 
 TEST_F(TraceStoreTest, NobodyWritesForAnother) {
@@ -181,6 +218,13 @@ TEST_F(TraceStoreTest, ARemovedMemorysTracesAreGone) {
   EXPECT_EQ(store->forget({"default", "m1", 0}), 3u);
   EXPECT_EQ(ids(all()), (std::vector{trace::trace_id(4), trace::trace_id(2)}));
   EXPECT_FALSE(std::filesystem::exists(path(1)));
+  // What was on its way when the memory went does not bring it back.
+  ASSERT_TRUE(append(20, {start(20)}));
+  EXPECT_EQ(append(20, {step(0, "m1")}).error().code, ErrorCode::kNotFound);
+  EXPECT_FALSE(std::filesystem::exists(path(20)));
+  clock.advance(std::chrono::minutes(1));
+  ASSERT_TRUE(append(21, {start(21), step(0, "m1")}));  // learned anew
+  ASSERT_TRUE(store->erase(trace::trace_id(21)));
   ASSERT_TRUE(store->erase(trace::trace_id(2)));
   EXPECT_EQ(store->erase(trace::trace_id(2)).error().code, ErrorCode::kNotFound);
   EXPECT_EQ(store->bytes(trace::trace_id(2)).error().code, ErrorCode::kNotFound);
@@ -194,10 +238,9 @@ TEST_F(TraceStoreTest, TheOldestGoByAgeAndBySizeThoseUnderWayLast) {
   store = open({.bytes = 3 * each + open_one, .age = std::chrono::hours(1)});
   EXPECT_EQ(ids(all()), (std::vector{trace::trace_id(5), trace::trace_id(4), trace::trace_id(3),
                                      trace::trace_id(100)}));
-  clock.advance(std::chrono::minutes(59));
+  clock.advance(std::chrono::minutes(59));  // the one under way and the third are over an hour old
   store->keep_limits();
-  EXPECT_EQ(ids(all()),
-            (std::vector{trace::trace_id(5), trace::trace_id(4), trace::trace_id(100)}));
+  EXPECT_EQ(ids(all()), (std::vector{trace::trace_id(5), trace::trace_id(4)}));
 }
 
 TEST_F(TraceStoreTest, WhatIsNoTraceIsLeftAlone) {

@@ -194,6 +194,23 @@ TEST(TraceOfTheDefaultModel, ReplaysBitForBit) {
   }
 }
 
+// A memory that changes while it writes begins where its session began.
+TEST_F(TraceTest, AStatefulMemoryReplaysFromItsOwnState) {
+  must(client->task("learn", {{"text", kSources[0].second},
+                              {"source", "state"},
+                              {"id", "state"},
+                              {"config", {{"kind", "delta"}}}}));
+  for (const char* kv : {"activated", "recompute"}) {
+    const std::string plain = generate({{"memory", "state"}, {"kv", kv}, {"write_back", true}});
+    EXPECT_EQ(shown(plain)["write_backs"].size(), 1u);
+    expect_identical(plain);
+    const json swaps = {{{"step", 1}, {"memory", "ferry"}},
+                        {{"step", 2}, {"memory", "state@1"}},
+                        {{"step", 3}, {"memory", "base"}}};
+    expect_identical(generate({{"memory", "state@1"}, {"kv", kv}, {"schedule", swaps}}));
+  }
+}
+
 TEST_F(TraceTest, TellsWhatWasDoneAndWhy) {
   const json trace = shown(generate({{"policy", "nearest:-1"}, {"prompt", kSources[0].second}}));
   EXPECT_EQ(trace["policy"], "nearest:-1");
