@@ -37,6 +37,7 @@ namespace {
 
 constexpr std::size_t kMaxHeader = 16384;
 constexpr std::size_t kMostDrained = std::size_t{4} << 20;  // of a request that was refused
+constexpr std::chrono::seconds kDrainTime{5};
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -434,7 +435,7 @@ asio::awaitable<void> Server::Impl::serve(std::shared_ptr<Stream> stream) {
       co_await send_whole(stream, refused, parser.get(), false);
       // Closed with bytes unread, the connection would be reset and the answer lost.
       stream->socket().shutdown(tcp::socket::shutdown_send, failed);
-      stream->expires_after(std::chrono::seconds(1));
+      stream->expires_after(kDrainTime);
       char rest[4096];
       for (std::size_t left = kMostDrained; left > sizeof rest && !failed; left -= sizeof rest) {
         co_await stream->async_read_some(asio::buffer(rest),
