@@ -34,6 +34,8 @@ class HttpCase(PairCase):
             PairCase.pair.daemons[1].stop()
             daemon = PairCase.pair.generator(PairCase.pair.endpoint, model_path(), "--http", "127.0.0.1:0",
                                              "--max-sessions", 16)
+            # The one that was stopped is missed after four heartbeats; until then it may be asked.
+            wait_for(lambda: len(json.loads(PairCase.pair.client("--json", "status").stdout)["generators"]) == 1)
             HttpCase.port = int(daemon.text().split("http=127.0.0.1:")[1].split()[0])
 
     def ask(self, method, path, body=None, headers=None, port=None):
