@@ -21,10 +21,6 @@ struct BankOptions {
   int limit = 1000;
 };
 
-std::string qualified(const Context& context, const std::string& memory) {
-  return memory.find('/') == std::string::npos ? context.ns + "/" + memory : memory;
-}
-
 // NS/ID@VERSION of a version's JSON (docs/formats/memory.md).
 std::string name_of(const json& v) {
   return v.value("namespace", "") + "/" + v.value("id", "") + "@" +
@@ -77,7 +73,7 @@ Status print_reply(Client& client, const Output& out, const std::string& verb,
 
 Status history(Client& client, const Output& out, const Context& context, const BankOptions& o) {
   json all = json::array();
-  json arguments = {{"memory", qualified(context, o.memory)}, {"after", 0}};
+  json arguments = {{"memory", context.qualified(o.memory)}, {"after", 0}};
   do {
     MEMSLOT_TRY(const auto page, client.ask("bank.history", arguments, nullptr));
     for (const auto& version : (*page.result)["versions"]) {
@@ -93,7 +89,7 @@ Status history(Client& client, const Output& out, const Context& context, const 
 Status export_memory(Client& client, const Output& out, const Context& context,
                      const BankOptions& o) {
   MEMSLOT_TRY(const auto reply,
-              client.ask("bank.export", {{"memory", qualified(context, o.memory)}}, nullptr));
+              client.ask("bank.export", {{"memory", context.qualified(o.memory)}}, nullptr));
   MEMSLOT_TRY(save_file(out, o.file, reply.part));
   out.result(*reply.result);
   return ok();
@@ -232,19 +228,19 @@ void add_bank(CLI::App& app, Context& context) {
   auto* show =
       add_verb(*bank, context, o, "show", "One memory: head, branches, use, source text",
                [](Client& c, const Output& out, const Context& x, const BankOptions& b) {
-                 return print_reply(c, out, "bank.show", {{"memory", qualified(x, b.memory)}});
+                 return print_reply(c, out, "bank.show", {{"memory", x.qualified(b.memory)}});
                });
   auto* versions = add_verb(*bank, context, o, "history", "All versions, oldest first", history);
   auto* rollback =
       add_verb(*bank, context, o, "rollback", "Publish an old version's bytes as the new head",
                [](Client& c, const Output& out, const Context& x, const BankOptions& b) {
                  return print_reply(c, out, "bank.rollback",
-                                    {{"memory", qualified(x, b.memory)}, {"to", b.to}});
+                                    {{"memory", x.qualified(b.memory)}, {"to", b.to}});
                });
   rollback->add_option("--to", o->to, "The version's number")->required();
   auto* rm = add_verb(*bank, context, o, "rm", "Erase a memory, its versions and its source text",
                       [](Client& c, const Output& out, const Context& x, const BankOptions& b) {
-                        return print_reply(c, out, "bank.rm", {{"memory", qualified(x, b.memory)}});
+                        return print_reply(c, out, "bank.rm", {{"memory", x.qualified(b.memory)}});
                       });
   auto* out = add_verb(*bank, context, o, "export", "Write one memory to a file", export_memory);
   for (auto* command : {show, out})

@@ -23,6 +23,10 @@ struct Context {
   std::function<int()> run;
 
   Output output() const { return {json, stream}; }
+  // `memory` with its namespace: this one where it names none.
+  std::string qualified(const std::string& memory) const {
+    return memory.find('/') == std::string::npos ? ns + "/" + memory : memory;
+  }
   // Connects, runs `body`, prints its error; the exit code.
   int with_client(const std::function<Status(Client&, const Output&)>& body) const;
 };

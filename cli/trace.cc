@@ -13,7 +13,6 @@ using nlohmann::json;
 constexpr int kPage = 128;  // steps asked for at once
 
 struct TraceOptions {
-  std::string ns;  // of a memory without one
   std::string trace, other, file;
   std::string memory, source, policy, since, until;
   std::string what_if;
@@ -53,12 +52,9 @@ std::string one_line(std::string text, std::size_t most) {
   return text.substr(0, end) + "...";
 }
 
-Status list(Client& client, const Output& out, const TraceOptions& o) {
+Status list(Client& client, const Output& out, const Context& context, const TraceOptions& o) {
   json arguments = {{"limit", o.limit}};
-  if (!o.memory.empty()) {
-    arguments["memory"] =
-        o.memory.find('/') == std::string::npos ? o.ns + "/" + o.memory : o.memory;
-  }
+  if (!o.memory.empty()) arguments["memory"] = context.qualified(o.memory);
   if (!o.source.empty()) arguments["source"] = o.source;
   if (!o.policy.empty()) arguments["policy"] = o.policy;
   if (!o.since.empty()) {
@@ -309,14 +305,13 @@ Status save(Client& client, const Output& out, const TraceOptions& o) {
   return ok();
 }
 
-using Body = Status (*)(Client&, const Output&, const TraceOptions&);
+using Body = std::function<Status(Client&, const Output&, const TraceOptions&)>;
 
 CLI::App* add(CLI::App* parent, Context& context, const char* name, const char* help,
-              const std::shared_ptr<TraceOptions>& o, Body body) {
+              const std::shared_ptr<TraceOptions>& o, const Body& body) {
   auto* command = parent->add_subcommand(name, help);
   command->callback([o, &context, body] {
     context.run = [o, &context, body] {
-      o->ns = context.ns;
       return context.with_client(
           [&](Client& client, const Output& out) { return body(client, out, *o); });
     };
@@ -332,7 +327,10 @@ void add_trace(CLI::App& app, Context& context) {
   trace->require_subcommand(1);
   trace->fallthrough();
   auto o = std::make_shared<TraceOptions>();
-  auto* listing = add(trace, context, "ls", "Traces, newest first", o, list);
+  auto* listing = add(trace, context, "ls", "Traces, newest first", o,
+                      [&context](Client& c, const Output& out, const TraceOptions& t) {
+                        return list(c, out, context, t);
+                      });
   listing->add_option("--memory", o->memory,
                       "In which this memory was active (of any namespace: NS/ID)");
   listing->add_option("--source", o->source, "In which a memory of this source was active");

@@ -14,8 +14,7 @@ namespace {
 
 constexpr auto kBankTime = std::chrono::seconds(10);  // for what one message asks of the bank
 constexpr auto kSlowTime = std::chrono::hours(2);
-constexpr int kLostAfter = 4;                // heartbeats
-constexpr std::size_t kMostRecorded = 8192;  // sessions whose newest trace events are remembered
+constexpr int kLostAfter = 4;  // heartbeats
 
 }  // namespace
 
@@ -287,22 +286,10 @@ bool Server::route_generator(Peer& peer, wire::Message& message) {
 // goes on.
 void Server::record(Peer& peer, std::uint64_t request, const wire::TraceEvents& events,
                     const SharedBytes& frames) {
-  const auto [session, first] = recorded_.try_emplace(events.session, 0);
-  if (first) recorded_order_.push_back(events.session);
-  std::uint64_t& newest = session->second;
-  Status kept = ok();
-  if (events.sequence > newest) {
-    kept = traces_.append(events.session, trace::Writer::kGenerator, *frames,
-                          [&](const std::vector<std::string>& namespaces) {
-                            return peer.access.sees_all(namespaces);
-                          });
-    if (kept) newest = events.sequence;
-  }
+  const Status kept = traces_.take(
+      events.session, events.sequence, *frames,
+      [&](const std::vector<std::string>& namespaces) { return peer.access.sees_all(namespaces); });
   if (!kept) log::warn("trace {}: {}", trace::trace_id(events.session), kept.error().message);
-  while (recorded_order_.size() > kMostRecorded) {
-    recorded_.erase(recorded_order_.front());
-    recorded_order_.pop_front();
-  }
   if (!kept) return outbox_.error(peer.id, request, kept.error());
   static_cast<void>(
       outbox_.send(peer.id, request, wire::TraceEventsReply{events.session, events.sequence}));

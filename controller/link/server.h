@@ -111,8 +111,6 @@ class Server {
   LearnLink learning_;
   Admin admin_;
   ServerCounters counters_;
-  std::map<std::uint64_t, std::uint64_t> recorded_;  // by session: newest sequence of its trace
-  std::deque<std::uint64_t> recorded_order_;         // those sessions, oldest first
   TimePoint next_heartbeat_{}, next_tick_{}, next_garbage_{}, next_flush_{}, last_tick_{};
   std::atomic<bool> stop_ = false;
   Worker quick_, slow_;  // last: their work uses everything above, and is waited for first

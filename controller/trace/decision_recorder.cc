@@ -1,5 +1,7 @@
 #include "controller/trace/decision_recorder.h"
 
+#include <utility>
+
 #include "shared/base/log.h"
 
 namespace memslot {
@@ -51,29 +53,23 @@ void DecisionRecorder::decided(const Session& session, const StepContext& contex
   } else {
     out.candidates.push_back(row_of(list.candidates[choice.index], score(choice.index)));
   }
-  const auto encoder = encoders_.try_emplace(number, trace::Writer::kController).first;
-  encoder->second.add(out);
-  dirty_.insert(number);
+  noted_[number].push_back(std::move(out));
 }
 
 void DecisionRecorder::feedback(std::uint64_t session, float value) {
   if (!store_.has(session)) return;
-  encoders_.try_emplace(session, trace::Writer::kController)
-      .first->second.add(trace::Feedback{value});
-  dirty_.insert(session);
+  noted_[session].push_back(trace::Feedback{value});
 }
 
 void DecisionRecorder::flush() {
-  for (const std::uint64_t session : dirty_) {
-    const auto encoder = encoders_.find(session);
-    if (encoder == encoders_.end()) continue;
-    const Status kept = store_.append(session, trace::Writer::kController, encoder->second.take(),
-                                      [](const auto&) { return true; });
+  for (const auto& [session, events] : std::exchange(noted_, {})) {
+    const auto encoder = encoders_.try_emplace(session, trace::Writer::kController).first;
+    for (const trace::Event& event : events) encoder->second.add(event);
+    const Status kept = store_.add(session, encoder->second.take());
     if (kept) continue;
     log::warn("trace {}: {}", trace::trace_id(session), kept.error().message);
     encoders_.erase(encoder);  // memories that the file lacks will be spelled again
   }
-  dirty_.clear();
 }
 
 void DecisionRecorder::keep_only(const SessionTable& open) {

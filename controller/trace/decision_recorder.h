@@ -1,6 +1,6 @@
 #pragma once
 // What the controller itself tells of a trace: each decision with what it rests on, and feedback.
-// Encoded when it is made, written by flush(), after the directive is on its way.
+// Noted when it is made; encoded and written by flush(), after the directive is on its way.
 //
 // Threads: one at a time (the link's).
 #include <map>
@@ -27,8 +27,8 @@ class DecisionRecorder {
  private:
   TraceStore& store_;
   const bool features_;
-  std::map<std::uint64_t, trace::Encoder> encoders_;  // by session
-  std::set<std::uint64_t> dirty_;
+  std::map<std::uint64_t, trace::Encoder> encoders_;          // by session
+  std::map<std::uint64_t, std::vector<trace::Event>> noted_;  // by session, until the next flush()
 };
 
 }  // namespace memslot

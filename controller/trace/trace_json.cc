@@ -1,7 +1,8 @@
 #include "controller/trace/trace_json.h"
 
-#include <cmath>
 #include <nlohmann/json.hpp>
+
+#include "shared/wire/names.h"
 
 namespace memslot::trace_json {
 namespace {
@@ -12,20 +13,6 @@ constexpr std::size_t kPageBytes = std::size_t{2} << 20;  // of steps; an envelo
 
 std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
-std::string name_of(const MemoryRef& ref) { return ref.id.empty() ? "base" : ref.text(); }
-
-const char* reason_name(wire::ActiveReason reason) {
-  switch (reason) {
-    case wire::ActiveReason::kOpening: return "opening";
-    case wire::ActiveReason::kDirective: return "directive";
-    case wire::ActiveReason::kMissedDeadline: return "missed_deadline";
-    case wire::ActiveReason::kPinned: return "pinned";
-    case wire::ActiveReason::kLoadFailed: return "load_failed";
-    case wire::ActiveReason::kLate: return "late";
-  }
-  return "unknown";
 }
 
 const char* origin_name(trace::Origin origin) {
@@ -50,18 +37,23 @@ Json json_of(const TraceSummary& s) {
 
 // Base has no similarity, and what was not recorded none either.
 Json json_of(const trace::Candidate& c) {
-  return {{"memory", name_of(c.ref)}, {"score", c.score},
-          {"current", c.current},     {"resident", c.resident},
-          {"best_key", c.best_key},   {"mean_key", c.mean_key},
-          {"long_key", c.long_key},   {"past_net_gain", c.past_net_gain},
-          {"uses", c.uses},           {"age", c.age},
+  return {{"memory", memory_name(c.ref)},
+          {"score", c.score},
+          {"current", c.current},
+          {"resident", c.resident},
+          {"best_key", c.best_key},
+          {"mean_key", c.mean_key},
+          {"long_key", c.long_key},
+          {"past_net_gain", c.past_net_gain},
+          {"uses", c.uses},
+          {"age", c.age},
           {"swap_cost", c.swap_cost}};
 }
 
 Json json_of(const trace::Decision& d, bool candidates) {
   Json out = {{"slot", d.slot},
               {"policy", d.policy},
-              {"chosen", name_of(d.candidates[d.chosen].ref)},
+              {"chosen", memory_name(d.candidates[d.chosen].ref)},
               {"log_prob", d.log_prob},
               {"entropy", d.entropy},
               {"surprise", d.surprise},
@@ -78,7 +70,7 @@ std::string hex(std::uint64_t value) { return trace::trace_id(value); }
 Json json_of(const trace::Step& s) {
   Json active = Json::array();
   for (const trace::Active& a : s.active) {
-    Json one = {{"slot", a.slot}, {"memory", name_of(a.memory.ref)}};
+    Json one = {{"slot", a.slot}, {"memory", memory_name(a.memory.ref)}};
     if (!a.memory.is_base()) one["sha256"] = a.memory.sha256.hex();
     one["reason"] = reason_name(a.reason);
     active.push_back(std::move(one));
@@ -126,7 +118,7 @@ std::string show(const TraceSummary& summary, const trace::Trace& trace, std::ui
   out["request"] = parsed(trace.start.request);
   Json opening = Json::array();
   for (const trace::NamedMemory& memory : trace.start.opening) {
-    opening.push_back(name_of(memory.ref));
+    opening.push_back(memory_name(memory.ref));
   }
   out["opening"] = std::move(opening);
   Json steps = Json::array();
@@ -184,13 +176,13 @@ std::string replay_arguments(const TraceSummary& summary, const trace::Trace& tr
   }
   Json opening = Json::array();
   for (const trace::NamedMemory& memory : trace.start.opening) {
-    opening.push_back(name_of(memory.ref));
+    opening.push_back(memory_name(memory.ref));
   }
   out["opening"] = std::move(opening);
   Json steps = Json::array();
   for (const trace::Step& step : trace.steps) {
     Json active = Json::array();
-    for (const trace::Active& a : step.active) active.push_back(name_of(a.memory.ref));
+    for (const trace::Active& a : step.active) active.push_back(memory_name(a.memory.ref));
     steps.push_back({{"active", std::move(active)},
                      {"tokens", step.tokens},
                      {"log_probs", step.log_probs},

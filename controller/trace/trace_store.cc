@@ -70,6 +70,11 @@ std::string head_of(const std::string& text, std::size_t most) {
   return text.substr(0, end);
 }
 
+Error not_begun(std::uint64_t session) {
+  return {ErrorCode::kNotFound,
+          "trace " + trace::trace_id(session) + ": expected one that began, found none"};
+}
+
 std::string memory_of(const MemoryRef& ref) { return ref.ns + "/" + ref.id; }
 
 // What a listing tells of the events as they come.
@@ -116,8 +121,8 @@ struct Summing {
 struct TraceStore::Entry {
   TraceSummary summary;
   std::optional<std::uint64_t> last_step;
-  trace::FrameReader reader;  // what its memories are called
-  bool checked = true;        // false: bytes behind summary.bytes are to be cut away
+  std::uint64_t sequence = 0;  // of the generator's newest frames, since this process has it
+  bool checked = true;         // false: bytes behind summary.bytes are to be cut away
 };
 
 TraceStore::TraceStore(std::string folder, TraceLimits limits, const Clock& clock)
@@ -136,10 +141,11 @@ Status TraceStore::load_one(std::uint64_t session, const std::string& path) {
       bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
   if (!begins) return corrupt(path, "a file that begins with " + std::string(magic), "another");
   Entry entry;
+  trace::FrameReader reader;
   Summing summing{entry.summary, entry.last_step};
   std::size_t at = magic.size();
   for (;;) {
-    auto event = entry.reader.next(bytes, at);
+    auto event = reader.next(bytes, at);
     if (!event) {
       log::warn("{}: kept up to byte {}: {}", path, at, event.error().message);
       entry.checked = false;
@@ -153,7 +159,6 @@ Status TraceStore::load_one(std::uint64_t session, const std::string& path) {
     return memslot::mismatch(path + " holds trace", trace::trace_id(session), entry.summary.id);
   }
   entry.summary.bytes = at;
-  if (entry.summary.ended) entry.reader = {};
   total_ += at;
   order_.insert({entry.summary.created_unix_ms, session});
   entries_[session] = std::move(entry);
@@ -184,38 +189,33 @@ bool TraceStore::has(std::uint64_t session) const {
   return entries_.contains(session);
 }
 
-Status TraceStore::append(std::uint64_t session, trace::Writer writer,
-                          std::span<const std::byte> frames,
-                          const std::function<bool(const std::vector<std::string>&)>& allowed) {
+Status TraceStore::take(std::uint64_t session, std::uint64_t sequence,
+                        std::span<const std::byte> frames,
+                        const std::function<bool(const std::vector<std::string>&)>& allowed) {
   if (!keeps()) return ok();
   const std::lock_guard lock(mutex_);
   const auto found = entries_.find(session);
   const bool made = found == entries_.end();
   Entry fresh;
   Entry& entry = made ? fresh : found->second;
-  // On copies: frames that do not decode, or are not written, change nothing but what memories are
-  // called, which their writer says again in the next ones.
+  if (sequence <= entry.sequence) return ok();  // sent again
+  // On copies: frames that do not decode, or are not written, change nothing.
   TraceSummary summary = entry.summary;
   std::optional<std::uint64_t> last_step = entry.last_step;
   Summing summing{summary, last_step};
+  trace::FrameReader reader;
   for (std::size_t at = 0; at < frames.size();) {
-    MEMSLOT_TRY(const auto event, entry.reader.next(frames, at));
+    MEMSLOT_TRY(const auto event, reader.next(frames, at));
     if (!event) break;
-    if (entry.reader.writer() != writer) {
-      return corrupt("trace events' writer", static_cast<int>(writer),
-                     static_cast<int>(entry.reader.writer()));
-    }
     const bool decided = std::holds_alternative<trace::Decision>(*event) ||
                          std::holds_alternative<trace::Feedback>(*event);
-    if (decided != (writer == trace::Writer::kController)) {
-      return corrupt("trace events", "those that their writer makes", "another's");
+    if (decided || reader.writer() != trace::Writer::kGenerator) {
+      return corrupt("trace events", "those of a generator", "the controller's");
     }
     std::visit(summing, *event);
   }
   const std::string id = trace::trace_id(session);
-  if (summary.id.empty()) {
-    return Error{ErrorCode::kNotFound, "trace " + id + ": expected one that began, found none"};
-  }
+  if (summary.id.empty()) return not_begun(session);
   if (summary.id != id) return memslot::mismatch("trace events of session", id, summary.id);
   // No later than now, so that it gets old.
   if (made) summary.created_unix_ms = std::min(summary.created_unix_ms, clock_.unix_ms());
@@ -226,6 +226,24 @@ Status TraceStore::append(std::uint64_t session, trace::Writer writer,
   if (!allowed(summary.namespaces)) {
     return Error{ErrorCode::kPermission, "trace " + id + ": expected namespaces that are seen"};
   }
+  MEMSLOT_TRY(write(session, entry, std::move(summary), frames, made));
+  entry.last_step = last_step;
+  entry.sequence = sequence;
+  if (made) entries_.emplace(session, std::move(fresh));
+  return ok();
+}
+
+Status TraceStore::add(std::uint64_t session, std::span<const std::byte> frames) {
+  if (!keeps()) return ok();
+  const std::lock_guard lock(mutex_);
+  const auto found = entries_.find(session);
+  if (found == entries_.end()) return not_begun(session);
+  return write(session, found->second, found->second.summary, frames, /*made=*/false);
+}
+
+// Puts the frames behind what is there, and `summary` in the place of the entry's.
+Status TraceStore::write(std::uint64_t session, Entry& entry, TraceSummary summary,
+                         std::span<const std::byte> frames, bool made) {
   const std::string path = path_of(session);
   const int anew = made ? O_TRUNC : 0;  // what is there was no trace
   const File file(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | anew, 0600));
@@ -251,9 +269,6 @@ Status TraceStore::append(std::uint64_t session, trace::Writer writer,
   total_ += summary.bytes - entry.summary.bytes;
   order_.insert({summary.created_unix_ms, session});
   entry.summary = std::move(summary);
-  entry.last_step = last_step;
-  if (entry.summary.ended) entry.reader = {};  // nothing names a memory any more
-  if (made) entries_.emplace(session, std::move(fresh));
   return ok();
 }
 

@@ -3,8 +3,8 @@
 // (docs/formats/trace.md), and what is needed of each to list and search them, in memory.
 //
 // Operation:   load() reads what is there; what a crash cut off behind the last whole frame is cut
-//              away before more is appended. Bytes reach the file before append() returns, but are
-//              not synced: kill -9 loses none, a power cut may lose the last.
+//              away before more is appended. Bytes reach the file before take() and add() return,
+//              but are not synced: kill -9 loses none, a power cut may lose the last.
 // Retention:   over `age`, or `bytes` in all, the oldest go; for their bytes those under way last.
 // Errors:      kCorruption (frames that do not decode: nothing is kept of them), kNotFound,
 //              kNoSpace, kIo.
@@ -71,10 +71,13 @@ class TraceStore {
   bool keeps() const { return !folder_.empty(); }
   bool has(std::uint64_t session) const;
 
-  // Whole frames of `writer`. The first of a trace hold its Start, with namespaces that `allowed`
-  // accepts (kPermission). kNotFound: no such trace, and no Start.
-  Status append(std::uint64_t session, trace::Writer writer, std::span<const std::byte> frames,
-                const std::function<bool(const std::vector<std::string>&)>& allowed);
+  // Whole frames of a generator, which spell their memories themselves; a `sequence` that is not
+  // above the newest was sent again, and is left. The first of a trace hold its Start, with
+  // namespaces that `allowed` accepts (kPermission). kNotFound: no such trace, and no Start.
+  Status take(std::uint64_t session, std::uint64_t sequence, std::span<const std::byte> frames,
+              const std::function<bool(const std::vector<std::string>&)>& allowed);
+  // Whole frames of this controller. kNotFound: no such trace.
+  Status add(std::uint64_t session, std::span<const std::byte> frames);
 
   std::vector<TraceSummary> list(const TraceQuery& query) const;  // newest first
   Result<TraceSummary> summary(const std::string& id) const;
@@ -90,6 +93,8 @@ class TraceStore {
   struct Entry;
   using Entries = std::map<std::uint64_t, Entry>;
   std::string path_of(std::uint64_t session) const;
+  Status write(std::uint64_t session, Entry& entry, TraceSummary summary,
+               std::span<const std::byte> frames, bool made);
   Status load_one(std::uint64_t session, const std::string& path);
   void remove(Entries::iterator entry);
   bool was_removed(const TraceSummary& trace) const;

@@ -153,8 +153,7 @@ Status Generate::open() {
 }
 
 void Generate::begin_trace() {
-  if (!arguments_.trace || !context_.engine.link.connected()) return;
-  if (arguments_.session.namespaces.empty()) return;  // nobody could see it
+  if (!arguments_.trace) return;
   const SessionArguments& session = arguments_.session;
   json request = asked_;
   request.erase("prompt");
@@ -170,18 +169,8 @@ void Generate::begin_trace() {
   request["top_p"] = arguments_.sampling.top_p;
   request["seed"] = arguments_.sampling.seed;
   request["stop"] = arguments_.stop;
-  trace::Start begun;
-  begun.origin = trace::Origin::kWritten;
-  begun.namespaces = session.namespaces;
-  begun.request = dump(request);
-  begun.prompt = run_->session().tokens();
-  if (auto text = context_.engine.tokenizer->decode(begun.prompt)) {
-    begun.prompt_text = std::move(text).value();
-  }
-  const bool advised = session.memory.kind == MemoryChoice::Kind::kAuto;
-  if (advised && run_->selector() != nullptr) begun.policy = run_->selector()->policy();
-  recorder_ = std::make_unique<TraceRecorder>(context_.engine, run_->number(), run_->session(),
-                                              std::move(begun));
+  recorder_ = memslot::begin_trace(context_.engine, *run_, session, trace::Origin::kWritten,
+                                   run_->session().tokens(), dump(request));
 }
 
 void Generate::end_trace(const Result<std::string>& done) {

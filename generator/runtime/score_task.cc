@@ -91,26 +91,15 @@ std::string Score::scores() const {
 
 // Of a reading whose steps matter. The text's first token is what a prompt is to a generation.
 void Score::begin_trace() {
-  if (!stepwise() || !arguments_.trace || !context_.engine.link.connected()) return;
-  if (arguments_.session.namespaces.empty()) return;  // nobody could see it
+  if (!stepwise() || !arguments_.trace) return;
   json request = asked_;
   request.erase("text");
   request.erase("ids");
   request["kind"] = "score";
   request["kv"] = arguments_.session.kv == wire::KvMode::kRecompute ? "recompute" : "activated";
   request["step_tokens"] = arguments_.session.step_tokens;
-  trace::Start begun;
-  begun.origin = trace::Origin::kRead;
-  begun.namespaces = arguments_.session.namespaces;
-  begun.request = dump(request);
-  begun.prompt = {run_->session().tokens().front()};
-  if (context_.engine.tokenizer != nullptr) {
-    auto text = context_.engine.tokenizer->decode(begun.prompt);
-    if (text) begun.prompt_text = std::move(text).value();
-  }
-  if (advised() && run_->selector() != nullptr) begun.policy = run_->selector()->policy();
-  recorder_ = std::make_unique<TraceRecorder>(context_.engine, run_->number(), run_->session(),
-                                              std::move(begun));
+  recorder_ = memslot::begin_trace(context_.engine, *run_, arguments_.session, trace::Origin::kRead,
+                                   {run_->session().tokens().front()}, dump(request));
 }
 
 Result<std::string> Score::run() {

@@ -6,20 +6,6 @@ namespace memslot {
 
 using nlohmann::json;
 
-const char* reason_name(wire::ActiveReason reason) {
-  switch (reason) {
-    case wire::ActiveReason::kOpening: return "opening";
-    case wire::ActiveReason::kDirective: return "directive";
-    case wire::ActiveReason::kMissedDeadline: return "missed_deadline";
-    case wire::ActiveReason::kPinned: return "pinned";
-    case wire::ActiveReason::kLoadFailed: return "load_failed";
-    case wire::ActiveReason::kLate: return "late";
-  }
-  return "unknown";
-}
-
-std::string memory_name(const MemoryRef& ref) { return ref.id.empty() ? "base" : ref.text(); }
-
 std::string dump(const json& event) {
   return event.dump(-1, ' ', false, json::error_handler_t::replace);
 }

@@ -7,12 +7,10 @@
 
 #include "generator/runtime/step_loop.h"
 #include "generator/runtime/task_arguments.h"
+#include "shared/wire/names.h"  // reason_name, memory_name
 
 namespace memslot {
 
-const char* reason_name(wire::ActiveReason reason);
-// "base" or "NS/ID@VERSION".
-std::string memory_name(const MemoryRef& ref);
 // One line; bytes that are no UTF-8 become U+FFFD.
 std::string dump(const nlohmann::json& event);
 // The fields of a `step` event but for `text`.

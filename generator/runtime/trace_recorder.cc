@@ -92,4 +92,22 @@ void TraceRecorder::flush() {
                        {share_bytes(encoder_.take_and_forget())});
 }
 
+std::unique_ptr<TraceRecorder> begin_trace(Engine& engine, SessionRun& run,
+                                           const SessionArguments& session, trace::Origin origin,
+                                           std::vector<std::int32_t> prompt, std::string request) {
+  if (!engine.link.connected() || session.namespaces.empty()) return nullptr;
+  trace::Start begun;
+  begun.origin = origin;
+  begun.namespaces = session.namespaces;
+  begun.request = std::move(request);
+  begun.prompt = std::move(prompt);
+  if (engine.tokenizer != nullptr) {
+    auto text = engine.tokenizer->decode(begun.prompt);
+    if (text) begun.prompt_text = std::move(text).value();
+  }
+  const bool advised = session.memory.kind == MemoryChoice::Kind::kAuto;
+  if (advised && run.selector() != nullptr) begun.policy = run.selector()->policy();
+  return std::make_unique<TraceRecorder>(engine, run.number(), run.session(), std::move(begun));
+}
+
 }  // namespace memslot

@@ -11,7 +11,7 @@
 #include <string>
 
 #include "generator/runtime/engine.h"
-#include "generator/runtime/step_loop.h"
+#include "generator/runtime/session_run.h"
 #include "shared/trace/encoder.h"
 
 namespace memslot {
@@ -43,5 +43,12 @@ class TraceRecorder {
   std::uint32_t steps_ = 0;  // gathered
   TimePoint flushed_{};
 };
+
+// Begins the record of a session that was opened for a task; null where there is no controller to
+// keep it, or nobody who could see it. `request`: as Start has it; `prompt`: what was read before
+// the first step.
+std::unique_ptr<TraceRecorder> begin_trace(Engine& engine, SessionRun& run,
+                                           const SessionArguments& session, trace::Origin origin,
+                                           std::vector<std::int32_t> prompt, std::string request);
 
 }  // namespace memslot

@@ -248,7 +248,6 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   asio::thread_pool workers;
   std::thread thread;
   bool loopback = true;
-  std::string own_port;
   int connections = 0;
   std::map<Outgoing*, std::weak_ptr<Outgoing>> under_way;  // on the thread of input and output
   std::atomic<bool> stopping{false};

@@ -22,6 +22,7 @@ std::string bytes_at(const std::string& path) {
 struct TraceStoreTest : testing::Test {
   const testing_support::TemporaryFolder folder;
   ManualClock clock;
+  std::uint64_t sequence = 0;
   std::unique_ptr<TraceStore> store = open();
 
   TraceStoreTest() { clock.advance(std::chrono::hours(1000)); }
@@ -59,8 +60,7 @@ struct TraceStoreTest : testing::Test {
     return encoder.take();
   }
   Status append(std::uint64_t session, const std::vector<trace::Event>& events) {
-    return store->append(session, trace::Writer::kGenerator,
-                         frames(trace::Writer::kGenerator, events), kAll);
+    return store->take(session, ++sequence, frames(trace::Writer::kGenerator, events), kAll);
   }
   std::vector<std::string> ids(const TraceQuery& query) const {
     std::vector<std::string> out;
@@ -121,7 +121,7 @@ TEST_F(TraceStoreTest, FramesThatDoNotDecodeChangeNothing) {
   const auto before = bytes_at(path(7));
   auto bad = frames(trace::Writer::kGenerator, {step(1, "ferry"), step(2, "ferry")});
   bad[bad.size() - 5] ^= std::byte{1};
-  const auto refused = store->append(7, trace::Writer::kGenerator, bad, kAll);
+  const auto refused = store->take(7, ++sequence, bad, kAll);
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, ErrorCode::kCorruption);
   EXPECT_EQ(bytes_at(path(7)), before);
@@ -136,7 +136,7 @@ TEST_F(TraceStoreTest, WhatWasLostCostsOnlyItself) {
     return encoder.take_and_forget();
   };
   const auto keep = [&](const std::vector<std::byte>& bytes) {
-    return store->append(7, trace::Writer::kGenerator, bytes, kAll).has_value();
+    return store->take(7, ++sequence, bytes, kAll).has_value();
   };
   EXPECT_TRUE(keep(batch({start(7)})));
   batch({step(0, "ferry")});  // lost
@@ -147,6 +147,14 @@ TEST_F(TraceStoreTest, WhatWasLostCostsOnlyItself) {
   ASSERT_TRUE(trace.has_value());
   EXPECT_FALSE(trace.value().damage.has_value());
   EXPECT_EQ(trace.value().steps.size(), 3u);
+}
+
+TEST_F(TraceStoreTest, WhatIsSentAgainIsNotStoredTwice) {
+  const auto first = frames(trace::Writer::kGenerator, {start(7), step(0, "ferry")});
+  ASSERT_TRUE(store->take(7, 1, first, kAll));
+  const auto before = bytes_at(path(7));
+  ASSERT_TRUE(store->take(7, 1, first, kAll));
+  EXPECT_EQ(bytes_at(path(7)), before);
 }
 
 TEST_F(TraceStoreTest, FilesAreForThisUserOnly) {
@@ -171,23 +179,19 @@ TEST_F(TraceStoreTest, NobodyWritesForAnother) {
   trace::Decision decision;
   decision.candidates.resize(1);
   EXPECT_EQ(append(7, {decision}).error().code, ErrorCode::kCorruption);
-  EXPECT_EQ(store
-                ->append(7, trace::Writer::kGenerator,
-                         frames(trace::Writer::kController, {decision}), kAll)
-                .error()
-                .code,
-            ErrorCode::kCorruption);
+  EXPECT_EQ(
+      store->take(7, ++sequence, frames(trace::Writer::kController, {decision}), kAll).error().code,
+      ErrorCode::kCorruption);
   // Another session's trace, and one that never began.
   EXPECT_EQ(append(8, {start(9)}).error().code, ErrorCode::kMismatch);
   EXPECT_EQ(append(8, {step(0, "ferry")}).error().code, ErrorCode::kNotFound);
   // Into a namespace that its generator does not see.
   const auto none = [](const std::vector<std::string>&) { return false; };
-  EXPECT_EQ(store
-                ->append(8, trace::Writer::kGenerator,
-                         frames(trace::Writer::kGenerator, {start(8, {"secret"})}), none)
-                .error()
-                .code,
-            ErrorCode::kPermission);
+  EXPECT_EQ(
+      store->take(8, ++sequence, frames(trace::Writer::kGenerator, {start(8, {"secret"})}), none)
+          .error()
+          .code,
+      ErrorCode::kPermission);
   EXPECT_FALSE(std::filesystem::exists(path(8)));
   EXPECT_EQ(ids(all()), (std::vector<std::string>{trace::trace_id(7)}));
 }
