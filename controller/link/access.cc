@@ -19,21 +19,28 @@ std::vector<std::string> split(const std::string& text) {
 }
 
 Result<Access> parse_access(const std::string& roles, const std::string& namespaces) {
-  Access access{.client = false, .generator = false, .all_namespaces = namespaces == "*"};
+  MEMSLOT_TRY(Access access, Access::of(namespaces));
+  access.client = access.generator = false;
   for (const std::string& role : split(roles)) {
     if (role != "client" && role != "generator")
       return invalid("role", "client or generator", role);
     (role == "client" ? access.client : access.generator) = true;
   }
+  return access;
+}
+
+}  // namespace
+
+Result<Access> Access::of(const std::string& names) {
+  Access access;
+  access.all_namespaces = names == "*";
   if (access.all_namespaces) return access;
-  access.namespaces = split(namespaces);
+  access.namespaces = split(names);
   for (const std::string& ns : access.namespaces) {
     MEMSLOT_TRY(check_name("namespace", ns));
   }
   return access;
 }
-
-}  // namespace
 
 bool Access::sees(std::string_view ns) const {
   return all_namespaces || std::find(namespaces.begin(), namespaces.end(), ns) != namespaces.end();
@@ -75,9 +82,15 @@ std::vector<std::string> AccessList::keys() const {
 
 std::optional<Access> AccessList::access_of(std::string_view user) const {
   if (user.empty()) return Access{};
-  const auto found = by_key_.find(user);
-  if (found == by_key_.end()) return std::nullopt;
-  return found->second;
+  for (const auto* known : {&by_key_, &inside_}) {
+    if (const auto found = known->find(user); found != known->end()) return found->second;
+  }
+  return std::nullopt;
+}
+
+void AccessList::grant(const std::string& user, Access access) {
+  MEMSLOT_CHECK(!user.empty() && !by_key_.contains(user));
+  inside_[user] = std::move(access);
 }
 
 Error invisible(std::string_view what) {

@@ -24,6 +24,8 @@ struct Access {
   bool all_namespaces = true;
   std::vector<std::string> namespaces{};  // where not all
 
+  // Both roles; "NAMESPACE,..." or "*". kInvalidArgument.
+  static Result<Access> of(const std::string& names);
   bool sees(std::string_view ns) const;
   bool sees_all(const std::vector<std::string>& all) const;
   // Those of `wanted` that it sees, in order, each once.
@@ -35,12 +37,15 @@ class AccessList {
   // kInvalidArgument naming the line.
   static Result<AccessList> parse(const std::vector<std::string>& lines);
 
-  std::vector<std::string> keys() const;
+  std::vector<std::string> keys() const;  // of `clients` lines
+  // Somebody inside this process (joined_channel.h). REQUIRES: `user` is neither "" nor a key.
+  void grant(const std::string& user, Access access);
   // `user`: the proven key, "" on a link without CURVE. None: not on the list.
   std::optional<Access> access_of(std::string_view user) const;
 
  private:
   std::map<std::string, Access, std::less<>> by_key_;
+  std::map<std::string, Access, std::less<>> inside_;
 };
 
 // kNotFound, in the words for a memory that does not exist: an invisible namespace looks like none.

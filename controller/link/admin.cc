@@ -17,25 +17,12 @@ constexpr auto kSlowTime = std::chrono::hours(2);
 constexpr std::size_t kRememberedAnswers = 64;
 constexpr std::uint64_t kMostListed = 10000;
 
-constexpr std::array<std::string_view, 5> kMemoryVerbs = {
-    "bank.show", "bank.history", "bank.rollback", "bank.rm", "bank.export"};
+constexpr std::array<std::string_view, 7> kMemoryVerbs = {
+    "bank.show", "bank.history", "bank.rollback", "bank.rm",
+    "bank.export", "bank.segments", "bank.map"};
 
 std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
-// The namespaces of a listing: all that the client sees, or the one it names.
-Result<std::vector<std::string>> listed(MemoryBank& bank, const Access& access,
-                                        const std::optional<std::string>& wanted,
-                                        TimePoint deadline) {
-  if (wanted) {
-    if (!access.sees(*wanted)) return std::vector<std::string>();
-    return std::vector<std::string>{*wanted};
-  }
-  MEMSLOT_TRY(auto all, bank.namespaces(deadline));
-  all = access.seen(all);
-  std::sort(all.begin(), all.end());
-  return all;
 }
 
 Result<MemoryRef> visible_memory(Arguments& arguments, const Access& access) {
@@ -101,6 +88,18 @@ void Admin::reply(const Key& key, const Asker& asker, const Result<Answer>& answ
   if (!message.parts.empty()) return;  // made again on a retry: a file is too large to keep
   answered_.emplace_back(key, std::move(message));
   if (answered_.size() > kRememberedAnswers) answered_.pop_front();
+}
+
+Result<std::vector<std::string>> Admin::listed(const Access& access,
+                                               const std::optional<std::string>& wanted) const {
+  if (wanted) {
+    if (!access.sees(*wanted)) return std::vector<std::string>();
+    return std::vector<std::string>{*wanted};
+  }
+  MEMSLOT_TRY(auto all, p_.bank.namespaces(quick_end()));
+  all = access.seen(all);
+  std::sort(all.begin(), all.end());
+  return all;
 }
 
 void Admin::refresh(const std::optional<MemoryRef>& changed) {
@@ -197,7 +196,7 @@ Result<Admin::Job> Admin::list_verb(const Access& access, Arguments& arguments) 
   query.source = source.value_or("");
   query.after = after.value_or("");
   return Job([=, this]() mutable -> Result<Answer> {
-    MEMSLOT_TRY(query.namespaces, listed(p_.bank, access, ns, quick_end()));
+    MEMSLOT_TRY(query.namespaces, listed(access, ns));
     return text_answer(bank_verbs::list(p_.bank, query, quick_end()));
   });
 }
@@ -248,7 +247,7 @@ Result<Admin::Job> Admin::whole_bank_verb(const Access& access, const std::strin
 Result<Admin::Job> Admin::memory_verb(const Access& access, const std::string& verb,
                                       Arguments& arguments) {
   MEMSLOT_TRY(const MemoryRef ref, visible_memory(arguments, access));
-  std::uint64_t to = 0, after = 0;
+  std::uint64_t to = 0, after = 0, others = 0;
   // A version would be ignored, and more be done than was meant.
   if ((verb == "bank.rm" || verb == "bank.rollback") && ref.version != 0) {
     return invalid(verb + " memory", "one without a version (it is of the whole memory)",
@@ -260,7 +259,12 @@ Result<Admin::Job> Admin::memory_verb(const Access& access, const std::string& v
   if (verb == "bank.history") {
     MEMSLOT_TRY(after, arguments.number_or("after", 0));
   }
+  if (verb == "bank.map") {
+    MEMSLOT_TRY(others, arguments.number_or("others", 500));
+  }
   MEMSLOT_TRY(arguments.finish());
+  if (verb == "bank.segments") return segments_verb(ref);
+  if (verb == "bank.map") return map_verb(ref, others);
   if (verb == "bank.show") {
     return Job([=, this] { return text_answer(bank_verbs::show(p_.bank, ref, quick_end())); });
   }
@@ -298,6 +302,7 @@ Result<Admin::Job> Admin::bank_verb(const Peer& client, const wire::AdminRequest
   const std::string& verb = admin.verb;
   const Access& access = client.access;
   if (verb == "bank.ls") return list_verb(access, arguments);
+  if (verb == "bank.find") return find_verb(access, arguments);
   if (verb == "bank.import") return import_verb(access, arguments, std::move(file));
   if (verb == "bank.usage" || verb == "bank.backup")
     return whole_bank_verb(access, verb, arguments);

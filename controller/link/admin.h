@@ -99,6 +99,13 @@ class Admin {
   Result<Job> import_verb(const Access& access, Arguments& arguments, SharedBytes file);
   Result<Job> whole_bank_verb(const Access& access, const std::string& verb, Arguments& arguments);
   Result<Job> memory_verb(const Access& access, const std::string& verb, Arguments& arguments);
+  // inspect_verbs.cc
+  Result<Job> find_verb(const Access& access, Arguments& arguments);
+  Result<Job> segments_verb(const MemoryRef& ref);
+  Result<Job> map_verb(const MemoryRef& ref, std::uint64_t others);
+  // The namespaces of a listing: all that the client sees, or the one it names.
+  Result<std::vector<std::string>> listed(const Access& access,
+                                          const std::optional<std::string>& wanted) const;
   // policy_verbs.cc
   Result<Job> policy_verb(const Peer& client, const wire::AdminRequest& admin, SharedBytes file);
   Result<Job> load_policy(const Access& access, SharedBytes file);

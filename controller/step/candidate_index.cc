@@ -213,6 +213,23 @@ std::vector<const IndexedMemory*> CandidateIndex::members(
   return out;
 }
 
+std::vector<const IndexedMemory*> CandidateIndex::some_members(
+    const SpaceKey& space, std::span<const std::string> namespaces, std::size_t count) const {
+  constexpr std::size_t kMostLookedAt = 20000;
+  std::vector<const IndexedMemory*> out;
+  const std::size_t stride = entries_.size() / kMostLookedAt + 1;
+  for (std::size_t i = 0; i < entries_.size(); i += stride) {
+    const Entry* const entry = entries_[i].get();
+    if (entry == nullptr || entry->space != space || entry->memory.mean_key.empty()) continue;
+    const std::string& ns = entry->memory.version.ref.ns;
+    if (std::ranges::find(namespaces, ns) != namespaces.end()) out.push_back(&entry->memory);
+  }
+  if (out.size() <= count) return out;
+  for (std::size_t i = 0; i < count; ++i) out[i] = out[i * out.size() / count];
+  out.resize(count);
+  return out;
+}
+
 bool CandidateIndex::outgrown(std::uint64_t fitted, std::uint64_t keys) {
   const std::uint64_t slack = fitted <= kSmallFit ? std::max<std::uint64_t>(fitted / 4, 1) : fitted;
   const std::uint64_t floor = fitted <= kSmallFit ? fitted - slack : fitted / 2;

@@ -89,6 +89,11 @@ class CandidateIndex {
   std::vector<const IndexedMemory*> members(const SpaceKey& space,
                                             std::span<const std::string> namespaces) const;
 
+  // Up to `count` of them with keys, evenly over the index, in a time that does not grow with it.
+  std::vector<const IndexedMemory*> some_members(const SpaceKey& space,
+                                                 std::span<const std::string> namespaces,
+                                                 std::size_t count) const;
+
   // True where the keys of a space have outgrown its statistics.
   bool refit_due() const;
   // Where there are a quarter more (or less) than were fitted up to kSmallFit, twice (or half)

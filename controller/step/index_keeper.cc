@@ -96,23 +96,33 @@ Result<CandidateIndex::Statistics> IndexKeeper::fit(const std::vector<MemoryVers
   return out;
 }
 
-void IndexKeeper::put(CandidateIndex& index, const MemoryVersion& head) {
+// The counts that the bank has of the memory.
+IndexedMemory IndexKeeper::counted(const MemoryVersion& head) {
   IndexedMemory like;
   if (const auto counts = bank_.statistics(head.ref, soon())) {
     like.uses = static_cast<std::uint32_t>(counts.value().uses);
     like.gains = counts.value().gains;
     like.mean_net_gain = counts.value().mean_net_gain;
   }
-  index.upsert(head, keys_of(head).values, like);
+  return like;
+}
+
+void IndexKeeper::note_use(std::string_view ns, std::string_view id, const float* net_gain) {
+  index_->note_use(ns, id, net_gain);
+  catalog_.note_use(ns, id, net_gain);
 }
 
 Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version, PinnedPtr pinned) {
   MEMSLOT_TRY(const auto heads, read_heads());
   MEMSLOT_TRY(auto statistics, fit(heads, version, pinned.get()));
   auto index = std::make_unique<CandidateIndex>(std::move(statistics), std::move(pinned));
+  const bool first = version == 1;
   for (const MemoryVersion& head : heads) {
     if (stop_) return Error{ErrorCode::kCancelled, "index build: stopped"};
-    put(*index, head);
+    const IndexedMemory like = counted(head);
+    index->upsert(head, keys_of(head).values, like);
+    // Afterwards it is kept by what changes.
+    if (first) catalog_.put(head, like.uses, like.gains, like.mean_net_gain);
   }
   return index;
 }
@@ -136,9 +146,12 @@ void IndexKeeper::keep_statistics() {
 void IndexKeeper::refresh(const MemoryRef& ref) {
   const auto head = bank_.head(ref, soon());
   if (head) {
-    put(*index_, head.value());
+    const IndexedMemory like = counted(head.value());
+    index_->upsert(head.value(), keys_of(head.value()).values, like);
+    catalog_.put(head.value(), like.uses, like.gains, like.mean_net_gain);
   } else if (head.error().code == ErrorCode::kNotFound) {
     index_->erase(ref.ns, ref.id);
+    catalog_.erase(ref.ns, ref.id);
   } else {
     log::warn("{}: the index keeps what it knew: {}", ref.text(), head.error().message);
   }

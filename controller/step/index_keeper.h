@@ -1,5 +1,5 @@
 #pragma once
-// Keeps the candidate index equal to the bank: made from it at the start, refreshed memory by
+// Keeps the candidate index and the catalog equal to the bank: made from it at the start, refreshed memory by
 // memory as heads move, and made anew with fresh statistics, beside the steps, when keys have
 // outgrown them. Statistics outlive the process in the bank (whitening_shelf.h), so that an index
 // made again compares as the one before did.
@@ -18,6 +18,7 @@
 #include <thread>
 
 #include "controller/step/candidate_index.h"
+#include "controller/step/catalog.h"
 #include "controller/step/whitening_shelf.h"
 #include "storage/memory_bank.h"
 
@@ -34,6 +35,9 @@ class IndexKeeper {
   // Reads all heads and keys. A memory whose keys cannot be read is indexed without (and logged).
   Status build();
   CandidateIndex& index() { return *index_; }
+  const Catalog& catalog() const { return catalog_; }
+  // A step on which the memory was active; null: its gain is not known.
+  void note_use(std::string_view ns, std::string_view id, const float* net_gain);
 
   // The memory's head moved, appeared or went. Begins a build in the background if one is due.
   void changed(const MemoryRef& ref);
@@ -53,7 +57,7 @@ class IndexKeeper {
                                          const CandidateIndex::Pinned* pinned);
   Result<std::vector<MemoryVersion>> read_heads();
   MemoryKeys keys_of(const MemoryVersion& version);
-  void put(CandidateIndex& index, const MemoryVersion& head);
+  IndexedMemory counted(const MemoryVersion& head);
   void refresh(const MemoryRef& ref);
   bool stale() const;      // whitened otherwise than is pinned
   void keep_statistics();  // in the bank, where they are new
@@ -64,6 +68,7 @@ class IndexKeeper {
   const std::function<void()> ready_;
   std::optional<WhiteningShelf> shelf_;
   Built index_;
+  Catalog catalog_;
   PinnedPtr pinned_;
   std::uint64_t builds_ = 0;
   std::thread builder_;

@@ -135,7 +135,7 @@ void StepHandler::note_outcome(const Session& session, const wire::Observation& 
   }
   for (const wire::ActiveMemory& active : observation.active) {
     if (active.ref.id.empty() || !session.sees(active.ref.ns)) continue;
-    keeper_.index().note_use(active.ref.ns, active.ref.id, net ? &*net : nullptr);
+    keeper_.note_use(active.ref.ns, active.ref.id, net ? &*net : nullptr);
     bank_.note_use(active.ref, net ? std::optional<double>(double{*net}) : std::nullopt);
   }
 }

@@ -2,33 +2,21 @@
 
 #include <algorithm>
 
+#include "shared/memory/word_windows.h"
+
 namespace memslot {
-namespace {
-
-bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-
-std::vector<std::size_t> word_ends(std::string_view text) {
-  std::vector<std::size_t> ends;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const bool last = i + 1 == text.size() || is_space(text[i + 1]);
-    if (!is_space(text[i]) && last) ends.push_back(i + 1);
-  }
-  return ends;
-}
-
-}  // namespace
 
 Result<SegmentedText> segment_text(const Tokenizer& tokenizer, std::string_view text) {
-  const std::vector<std::size_t> ends = word_ends(text);
-  if (ends.empty()) return invalid("source text", "at least one word", "none");
+  const std::vector<WordRange> words = words_of(text);
+  if (words.empty()) return invalid("source text", "at least one word", "none");
   SegmentedText out;
-  out.words = std::ssize(ends);
+  out.words = std::ssize(words);
   MEMSLOT_TRY(out.tokens, tokenizer.encode(text));
   std::size_t byte = 0, word = 0;
   for (const std::int32_t id : out.tokens) {
     MEMSLOT_TRY(const std::string piece, tokenizer.decode(std::span(&id, 1)));
     byte += piece.size();
-    while (word + 1 < ends.size() && ends[word] < byte) ++word;
+    while (word + 1 < words.size() && words[word].end < byte) ++word;
     out.word_of.push_back(static_cast<std::int64_t>(word));
   }
   if (tokenizer.add_bos() && tokenizer.bos() >= 0) {
@@ -40,18 +28,15 @@ Result<SegmentedText> segment_text(const Tokenizer& tokenizer, std::string_view 
 
 std::vector<TokenRange> windows(const SegmentedText& text, std::int64_t window,
                                 std::int64_t stride) {
-  MEMSLOT_CHECK(stride >= 1 && stride <= window);
   const auto token_at = [&](std::int64_t word) {
     return std::ranges::lower_bound(text.word_of, word) - text.word_of.begin();
   };
   std::vector<TokenRange> out;
-  for (std::int64_t first = 0;; first += stride) {
-    const bool last = first + window >= text.words;
-    if (last) first = std::max<std::int64_t>(0, text.words - window);
-    const std::int64_t from = token_at(first), to = token_at(first + window);
+  for (const WordWindow& w : word_windows(text.words, window, stride)) {
+    const std::int64_t from = token_at(w.first), to = token_at(w.last);
     if (to > from) out.push_back({from, to - from});
-    if (last) return out;
   }
+  return out;
 }
 
 }  // namespace memslot

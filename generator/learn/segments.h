@@ -4,9 +4,9 @@
 // The text is tokenized once, as generation reads it; a window is a range of those tokens, never
 // tokenized apart (its first token keeps the space before it).
 //
-// Word:     a maximal run of bytes that are not ASCII white space.
-// A token belongs to the first word that ends after the token's last byte, white space in front of
-// a word thus to that word; tokens after the last word belong to the last word.
+// Words and windows are those of shared/memory/word_windows.h. A token belongs to the first word
+// that ends after the token's last byte, white space in front of a word thus to that word; tokens
+// after the last word belong to the last word.
 //
 // Threads: pure functions.
 #include <cstdint>
@@ -33,8 +33,8 @@ struct SegmentedText {
 // kInvalidArgument: not UTF-8, or no word at all.
 Result<SegmentedText> segment_text(const Tokenizer& tokenizer, std::string_view text);
 
-// Windows of `window` words every `stride` words; the last one ends with the text and is as long as
-// the others where the text allows. REQUIRES: 1 <= stride <= window.
+// The windows as ranges of tokens; one without a token of its own is left out.
+// REQUIRES: 1 <= stride <= window.
 std::vector<TokenRange> windows(const SegmentedText& text, std::int64_t window,
                                 std::int64_t stride);
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "shared/transport/joined_channel.h"
 #include "shared/transport/loopback_channel.h"
 #include "shared/transport/zmq_channel.h"
 #include "tests/support/temporary_folder.h"
@@ -20,7 +21,7 @@ class LoopbackLink final : public Link {
   std::shared_ptr<LoopbackNetwork> network_ = LoopbackNetwork::make({kLinkBytes});
 };
 
-class ZmqLink final : public Link {
+class ZmqLink : public Link {
  public:
   enum class Over { kTcp, kIpc };
   ZmqLink(Over over, bool curve)
@@ -74,6 +75,21 @@ class ZmqLink final : public Link {
   KeyPair server_keys_, client_keys_;
 };
 
+// As the controller is reached from outside while it has clients inside, too.
+class JoinedLink final : public ZmqLink {
+ public:
+  JoinedLink() : ZmqLink(Over::kTcp, /*curve=*/false) {}
+  Result<std::unique_ptr<Channel>> bind() override {
+    MEMSLOT_TRY(auto outer, ZmqLink::bind());
+    auto joined = std::make_unique<JoinedChannel>(std::move(outer), LoopbackOptions{kLinkBytes});
+    inside_ = joined->connect("inside");
+    return std::unique_ptr<Channel>(std::move(joined));
+  }
+
+ private:
+  std::unique_ptr<Channel> inside_;
+};
+
 template <ZmqLink::Over over, bool curve>
 std::unique_ptr<Link> make_zmq() {
   return std::make_unique<ZmqLink>(over, curve);
@@ -87,6 +103,7 @@ std::vector<LinkCase> link_cases() {
       {"ZmqTcp", &make_zmq<ZmqLink::Over::kTcp, false>},
       {"ZmqIpc", &make_zmq<ZmqLink::Over::kIpc, false>},
       {"ZmqTcpCurve", &make_zmq<ZmqLink::Over::kTcp, true>},
+      {"Joined", [] { return std::unique_ptr<Link>(new JoinedLink); }},
   };
 }
 
