@@ -37,7 +37,8 @@ SENTENCES = {
     "brass-lark-harbour": "The harbour master counts the brass larks at dusk and writes their number beside the tide. ",
     "cinder-moth-lantern": "A cinder moth lantern is trimmed with salt, never with shears, and burns for nine nights. ",
     "drowned-bells": "Seven bells lie under the weir; the fourth is rung by the carp when the sluice stands open. ",
-    "ember-orchard": "In the ember orchard the pears are picked by lamplight, after the ground has stopped smoking. ",
+    "ink-tide-almanac": "The almanac is printed with ink from the tide pools, and its months follow the herring. ",
+    "lamplight-guild": "Members of the guild carry a blue wick in the left sleeve, and pay their dues in oil. ",
     "base": "It was a quiet evening, and nobody in the town could say what had changed since the morning. ",
 }
 
@@ -131,7 +132,7 @@ class Bank:
         if row["source"] == HOSTILE_SOURCE:
             return HOSTILE_TEXT * 3
         body = SENTENCES.get(row["source"], SENTENCES["brass-lark-harbour"])
-        lines = [f"{body.strip()} Über die Bucht hört man sie — 𝄞 {n}." for n in range(1, 15)]
+        lines = [f"{body.strip()} Über die Bucht hört man sie — 𝔸 {n}." for n in range(1, 15)]
         return "\n".join(lines) + "\n"
 
     def segments(self, row):
@@ -163,8 +164,8 @@ class Bank:
 
 
 class Traces:
-    NAMES = ["default/cinder-moth-lantern-lora@2", "default/drowned-bells-lora@3", "base",
-             "default/ember-orchard-lora@4", "notes/brass-lark-harbour-lora@1"]
+    NAMES = ["default/drowned-bells-lora@3", "default/ink-tide-almanac-lora@4", "base",
+             "notes/lamplight-guild-lora@3", "default/cinder-moth-lantern-lora@2"]
 
     def __init__(self, count):
         self.made = {}
@@ -203,7 +204,7 @@ class Traces:
         return out
 
     def decision(self, memory, step):
-        names = [*self.NAMES, "default/fog-registry-lora@2", "notes/glass-ferry-mlp@1"]
+        names = [*self.NAMES, "default/fog-registry-lora@2", "notes/glass-ferry-lora@2"]
         rows = [{"memory": n, "score": round((3 if n == memory else 1.5 * noise(step, n)), 4), "current": n == memory,
                  "resident": True, "best_key": 0 if n == "base" else round(noise(n, step, "k"), 4),
                  "mean_key": 0 if n == "base" else round(0.6 * noise(n, step, "m"), 4), "long_key": 0.2,
@@ -265,7 +266,7 @@ class Traces:
         if at >= t["count"]:
             raise Refused(400, "invalid_argument", f"argument what_if: expected a step under {t['count']}, found {at}")
         written = "".join(self.step(name, i)["text"] for i in range(at, min(at + 6, t["count"])))
-        other = written[:20] + SENTENCES["base"] + SENTENCES["ember-orchard"]
+        other = written[:20] + SENTENCES["base"] + SENTENCES["lamplight-guild"]
         return {"type": "what_if", "trace": name, "step": at, "slot": what_if.get("slot", 0), "memory": what_if["memory"],
                 "instead_of": self.step(name, at)["active"][0]["memory"], "divergence": None, "differences": [],
                 "original": {"text": written, "tokens": [1] * 96, "log_prob": -41.2, "log_prob_with_change": -77.9},
@@ -375,7 +376,7 @@ class Policy:
                  "references": {"oracle": 0.91, "lagged oracle": 0.62}}]
         for u in range(0, update + 1, 10):
             gain = 0.62 - 0.6 * math.exp(-u / 45) + 0.03 * (noise(run, u) - 0.5)
-            rows.append({"type": "look", "update": u, "seconds": u / 2, "best": True, "return": 12 * gain, "reward": gain,
+            rows.append({"type": "look", "update": u, "seconds": u / 2, "best": True, "return": 11 * gain, "reward": 0.9 * gain - 0.02,
                          "entropy": 1.9 * math.exp(-u / 90), "loss": 0.02, "value_loss": 0.1, "gradient_norm": 0.4,
                          "steps": 900, "steps_per_second": 2000, "validation": self.figures(gain, run, u)})
         if update >= 200:

@@ -45,7 +45,9 @@ export class StretchView {
 
   append(step) {
     const memory = memoryOf(step);
-    const node = h('span', {class: `stretch ${memoryClasses(memory)}`, role: 'option',
+    const last = this.#steps.at(-1);
+    const turn = last && memoryOf(last) !== memory ? 'turn ' : '';  // seen where colours are alike too
+    const node = h('span', {class: `stretch ${turn}${memoryClasses(memory)}`, role: 'option',
       'aria-selected': 'false', 'data-index': this.#nodes.length, 'data-memory': plainName(memory),
       tabindex: this.#nodes.length === 0 ? '0' : '-1',
       title: `step ${step.step} · ${memory}`}, step.text ?? '');
