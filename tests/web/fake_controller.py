@@ -15,6 +15,7 @@ import math
 import pathlib
 import random
 import socket
+import sys
 import threading
 import time
 import urllib.parse
@@ -245,11 +246,12 @@ class Traces:
         steps = []
         for i in range(first, min(first + count, t["count"])):
             step = dict(self.step(name, i))
-            decision = self.decision(step["active"][0]["memory"], i)
-            if q.get("candidates", "true") != "true":
-                del decision["candidates"]
-            step["decisions"] = [decision]
             steps.append(step)
+            if step["active"][0]["reason"] == "pinned":
+                continue  # the user chose: there was nothing to decide
+            step["decisions"] = [self.decision(step["active"][0]["memory"], i)]
+            if q.get("candidates", "true") != "true":
+                del step["decisions"][0]["candidates"]
         out.update(prompt=t["prompt"], prompt_tokens=9, shown=steps, opening=["base"],
                    next=first + count if first + count < t["count"] else None, write_backs=[], feedback=t["feedback"],
                    build={"build": "v0.6", "backend": "cpu", "isa": "avx512", "threads": 2},
@@ -668,8 +670,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.sockets.discard(request)
         super().shutdown_request(request)
 
-    def handle_error(self, *_):
-        pass  # a browser that leaves
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a browser may leave; the fake may not fail
+            super().handle_error(request, client_address)
 
 
 class FakeController:

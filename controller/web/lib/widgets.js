@@ -114,6 +114,7 @@ export function pager({offset, limit, total, go, label = 'Pages'}) {
     disabled: !on, on: {click: () => go(to)}}, text);
   const page = h('input', {type: 'number', min: 1, max: last / limit + 1, class: 'page-number',
     'aria-label': 'Page', value: Math.floor(offset / limit) + 1, on: {change: (event) => {
+      if (!event.target.value) return;
       const wanted = Math.round(Number(event.target.value) || 1) - 1;
       go(Math.max(0, Math.min(wanted * limit, last)));
     }}});

@@ -96,7 +96,9 @@ function sourceView(text, layout, onSegment) {
   });
   const step = (by) => () => choose(chosen < 0 ? 0 : chosen + by);
   const number = numberField('', {min: 1, max: ranges.length, class: 'segment-number',
-    'aria-label': 'Segment', on: {change: () => choose(Number(number.value) - 1)}});
+    'aria-label': 'Segment', on: {change: () => {
+      if (number.value) choose(Number(number.value) - 1);
+    }}});
   show();
   const words = layout.window_words
     ? `${layout.layout}, windows of ${layout.window_words} words every ${layout.stride_words}`
