@@ -75,7 +75,17 @@ class Bank:
         if count:
             self.rows.append(self.row("default", HOSTILE_ID, HOSTILE_SOURCE, "lora", count, 1, 0.1, 2.7, 0.4, 0.99))
         self.index = {(r["namespace"], r["id"]): r for r in self.rows}
-        self.rolled = {}
+        self.rolled, self.pages = {}, {}
+
+    def add(self, row):
+        self.rows.append(row)
+        self.index[(row["namespace"], row["id"])] = row
+        self.pages.clear()
+
+    def remove(self, row):
+        self.rows.remove(row)
+        del self.index[(row["namespace"], row["id"])]
+        self.pages.clear()
 
     @staticmethod
     def row(namespace, name, source, kind, i, uses, gain, before, after, recall):
@@ -96,6 +106,10 @@ class Bank:
         if not 1 <= limit <= 500:
             raise Refused(400, "invalid_argument", f"limit: expected 1 to 500, found {limit}", "limit")
         text, rows = q.get("q", "").lower(), self.rows
+        asked = tuple(q.get(name, "") for name in ("q", "namespace", "kind", "sort", "order"))
+        if asked in self.pages:
+            rows = self.pages[asked]
+            return {"total": len(rows), "offset": offset, "memories": rows[offset:offset + limit]}
         if q.get("namespace"):
             rows = [r for r in rows if r["namespace"] == q["namespace"]]
         if q.get("kind"):
@@ -107,6 +121,7 @@ class Bank:
         if self.rows and field not in self.rows[0]:
             raise Refused(400, "invalid_argument", f"sort: expected a column, found {field}", "sort")
         rows = sorted(rows, key=lambda r: (r[field] is not None, r[field], r["id"]), reverse=q.get("order") == "desc")
+        self.pages[asked] = rows
         return {"total": len(rows), "offset": offset, "memories": rows[offset:offset + limit]}
 
     def version(self, row, number):
@@ -316,8 +331,7 @@ class Jobs:
                     row = Bank.row(job["namespace"], job["id"], job["source"], json.loads(job["config"])["kind"], 0, 0,
                                    0.0, 2.7, 0.4, 0.98)
                     row["version"], row["created_unix_ms"] = 1, NOW
-                    self.fake.bank.rows.append(row)
-                    self.fake.bank.index[(row["namespace"], row["id"])] = row
+                    self.fake.bank.add(row)
                 return min(share, 1)
             return 1
 
@@ -396,7 +410,7 @@ class Policy:
     def now(self):
         for run in self.runs.values():
             if run["state"] == "running":
-                run["update"] = min(200, int((time.monotonic() - run["began"]) * 80))
+                run["update"] = min(200, int((time.monotonic() - run["began"]) * 200))
                 if run["update"] >= 200:
                     run.update(state="done", policy=True)
         return self.runs.values()
@@ -566,8 +580,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if not body.startswith(b"MSE1"):
                 raise Refused(400, "corruption", "import: expected the magic MSE1, found another")
             row = bank.row(q.get("namespace", "default"), q.get("id", "imported"), "imported", "lora", 0, 0, 0, 2, 1, 1)
-            bank.rows.append(row)
-            bank.index[(row["namespace"], row["id"])] = row
+            bank.add(row)
             return {"version": bank.version(row, 1)}
         row = bank.find(parts[0], parts[1])
         verb = (method, *parts[2:])
@@ -585,11 +598,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.file(b"MSE1" + bytes(60), f"{row['id']}.msm")
         if verb == ("POST", "rollback"):
             row["version"] += 1
+            bank.pages.clear()
             bank.rolled[(row["namespace"], row["id"], row["version"])] = json.loads(body)["to"]
             return {"version": bank.version(row, row["version"])}
         if verb == ("DELETE",):
-            bank.rows.remove(row)
-            del bank.index[(row["namespace"], row["id"])]
+            bank.remove(row)
             return {"erased": f"{row['namespace']}/{row['id']}"}
         raise Refused(404, "not_found", "expected a path of the interface")
 
@@ -680,7 +693,7 @@ class FakeController:
 
     def __init__(self, memories=100000, traces=60, token="the-browser-token-of-the-fake", port=0):
         self.token, self.all_need_token, self.learning = token, False, True
-        self.learn_seconds, self.step_seconds = 1.0, 0.03
+        self.learn_seconds, self.step_seconds = 0.7, 0.03
         self.fail = {}   # (method, path prefix) -> Refused, until it is taken out
         self.slow = {}   # text searched for -> seconds
         self.asked = []  # (method, path), in order

@@ -270,8 +270,8 @@ class Learn(BrowserCase):
 
     @fake_only
     def test_a_job_is_cancelled(self):
+        self.addCleanup(setattr, self.fake, "learn_seconds", self.fake.learn_seconds)
         self.fake.learn_seconds = 60
-        self.addCleanup(setattr, self.fake, "learn_seconds", 1.0)
         self.learn()
         self.type("dialog textarea", "Words")
         self.type("dialog input[required]", "never")

@@ -9,7 +9,7 @@ import {act, confirm, emptyState, errorBox, facts, field, fill, loading, numberF
 
 export const title = () => 'Policy';
 
-const kRefreshMs = 4000;
+const kRefreshMs = 2000;
 const kLoss = 0.005;  // nats a token: a lead under minus this counts as losing
 
 const short = (digest) => h('span', {class: 'mono', title: digest}, digest.slice(0, 12));
