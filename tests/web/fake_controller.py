@@ -209,7 +209,7 @@ class Traces:
         memory = self.memory(name, i)
         topic = next((t for t in SENTENCES if t in memory), "base")
         words = SENTENCES[topic].split(" ")
-        text = HOSTILE_TEXT if trace["hostile"] else " ".join(words[4 * (i % 4):4 * (i % 4) + 4]) + " "
+        text = HOSTILE_TEXT if trace["hostile"] else " " + " ".join(words[4 * (i % 4):4 * (i % 4) + 4])
         out = {"step": i, "active": [{"slot": 0, "memory": memory, "reason": "opening" if i == 0 else "directive"}],
                "tokens": list(range(16)), "log_probs": [-0.5] * 16, "text": text, "logits_xxh3": f"{i:016x}",
                "entropy": 1.2 + math.sin(i / 9) * 0.6 + noise(name, i, "e"), "surprise": 1 + noise(name, i, "s"),
@@ -739,7 +739,8 @@ class FakeController:
         memory = Traces.NAMES[(i // 2) % len(Traces.NAMES)] if forced == "auto" else forced
         topic = next((t for t in SENTENCES if t in memory), "base")
         half = len(SENTENCES[topic]) // 2
-        text = SENTENCES[topic][:half] if i % 2 == 0 else SENTENCES[topic][half:]
+        half = SENTENCES[topic].index(" ", half)
+        text = " " + SENTENCES[topic][:half] if i % 2 == 0 else SENTENCES[topic][half:].rstrip()
         if body["prompt"] == "hostile":
             text = HOSTILE_TEXT
         return {"step": i, "active": [{"slot": 0, "memory": memory,

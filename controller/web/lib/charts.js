@@ -5,6 +5,8 @@ import {computedColour} from './colours.js';
 import {h, replace} from './dom.js';
 import {integer, real} from './format.js';
 
+const ticks = new Intl.NumberFormat('en', {maximumFractionDigits: 3});
+
 let asked = null;
 function chartJs() {
   asked ??= new Promise((resolve, reject) => {
@@ -54,7 +56,7 @@ function axis(given, dim, line) {
     title: {display: Boolean(given.title), text: given.title, color: dim},
     offset: given.offset ?? false,
     ticks: {color: dim, maxRotation: 0, autoSkipPadding: 12, align: given.offset ? 'center' : 'inner',
-      callback: given.format ?? ((v) => v), ...given.ticks},
+      callback: given.format ?? ((v) => ticks.format(v)), ...given.ticks},
     grid: {color: line, drawTicks: false},
     min: given.min,
     max: given.max,

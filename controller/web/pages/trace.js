@@ -87,8 +87,9 @@ function timeline(steps, onChoose, signal) {
   const points = (name, scale = 1) => steps.filter((s) => s[name] !== undefined)
       .map((s) => ({x: s.step, y: s[name] * scale}));
   const pick = (s, i, x) => onChoose(Math.max(0, Math.min(Math.round(x), steps.length - 1)));
-  const x = () => ({min: 0, max: Math.max(1, steps.length - 1), name: 'step',
-    format: (v) => Number.isInteger(v) ? integer(v) : ''});
+  // Half a step more on both sides: a step's point is in the middle of its column of the lane.
+  const x = () => ({min: -0.5, max: steps.length - 0.5, name: 'step',
+    ticks: {precision: 0, includeBounds: false, align: 'center'}});
   const rows = [
     {caption: 'Entropy and surprise (nats)', y: {}, series: () => [
       {name: 'entropy', type: 'line', points: points('entropy')},
@@ -117,7 +118,7 @@ function timeline(steps, onChoose, signal) {
       last = first + count;
     }
     strip.range(first, last);
-    for (const c of charts) c.range(first, Math.max(first + 1, last - 1));
+    for (const c of charts) c.range(first - 0.5, last - 0.5);
   }
   return {
     node,
@@ -201,10 +202,11 @@ function whatIfResult(result) {
 
 function whatIfForm(id, state) {
   const place = h('div', {class: 'result'}), result = h('div', {class: 'result'});
-  const step = numberField(state.step, {min: 0, max: Math.max(0, state.steps - 1)});
+  const step = numberField(state.step, {min: 0, max: Math.max(0, state.steps - 1),
+    class: 'page-number'});
   const memory = h('input', {type: 'text', value: state.memory, placeholder: 'base or NS/ID@VERSION',
     autocomplete: 'off', spellcheck: 'false'});
-  const slot = numberField(state.slot, {min: 0});
+  const slot = numberField(state.slot, {min: 0, class: 'page-number'});
   const go = h('button', {type: 'submit', class: 'primary'}, 'What if');
   const form = h('form', {on: {submit: (event) => {
     event.preventDefault();
@@ -221,7 +223,7 @@ function whatIfForm(id, state) {
         throw error;
       }
     });
-  }}}, h('div', {class: 'row'}, field('At step', step), field('this memory', memory),
+  }}}, h('div', {class: 'row ends'}, field('At step', step), field('this memory', memory),
       field('in slot', slot), go));
   return {
     node: h('div', {}, h('p', {class: 'dim'}, 'Another choice at one step: up to it nothing changes, ' +
