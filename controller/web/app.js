@@ -24,7 +24,7 @@ const banner = document.getElementById('banner');
 let current = {controller: new AbortController(), page: null, failed: false};
 let session = null;
 
-// --- routes ----------------------------------------------------------------------------------
+// --- routes ------------------------------------------------------------------------------------
 
 function route() {
   const [path, search] = location.hash.replace(/^#\/?/, '').split('?');
@@ -72,7 +72,7 @@ async function show({focus = true} = {}) {
   }
 }
 
-// --- connection and status -------------------------------------------------------------------
+// --- connection and status ---------------------------------------------------------------------
 
 connection.addEventListener('down', ({detail}) => {
   banner.hidden = false;
@@ -109,7 +109,7 @@ async function readStatus() {
       `${models}; ${plural(status.memories, 'memory', 'memories')}`);
 }
 
-// --- token -----------------------------------------------------------------------------------
+// --- token -------------------------------------------------------------------------------------
 
 let asking = null;  // one field at a time, however many requests were refused
 let declined = false;
@@ -153,7 +153,7 @@ document.getElementById('token-button').addEventListener('click', async () => {
   show();
 });
 
-// --- theme -----------------------------------------------------------------------------------
+// --- theme -------------------------------------------------------------------------------------
 
 const kThemes = ['system', 'light', 'dark'];
 const themeButton = document.getElementById('theme-button');
@@ -174,7 +174,7 @@ themeButton.addEventListener('click', () => {
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change',
     () => document.dispatchEvent(new CustomEvent('themechange')));
 
-// --- keys ------------------------------------------------------------------------------------
+// --- keys --------------------------------------------------------------------------------------
 
 // "/" goes to the page's search field or prompt, as elsewhere.
 document.addEventListener('keydown', (event) => {

@@ -5,7 +5,6 @@ MEMSLOT_INSPECTOR_URL (and MEMSLOT_INSPECTOR_TOKEN) name a real controller to dr
 import contextlib
 import json
 import os
-import pathlib
 import shutil
 import sys
 import time
@@ -216,4 +215,4 @@ def main():
     sys.exit(0 if program.result.wasSuccessful() else 1)
 
 
-__all__ = ["BrowserCase", "By", "Keys", "fake_controller", "fake_only", "main", "pathlib"]
+__all__ = ["BrowserCase", "Keys", "fake_controller", "fake_only", "main"]

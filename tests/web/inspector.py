@@ -312,6 +312,7 @@ class Generate(BrowserCase):
         self.wait(lambda: "Step 1" in self.text(".step-panel h2"))
         if self.fake:
             self.assertEqual(len({m for m, _, _ in spoke}), 3)
+            self.assertEqual(len({colour for _, colour, _ in spoke}), 3)
             self.wait(lambda: len(self.all(".step-panel tbody tr")) == 7)
             row = self.text(".step-panel tbody tr")
             self.assertIn("drowned-bells-lora", row)
@@ -450,6 +451,16 @@ class Policy(BrowserCase):
         self.until_text("[aria-label=Versions]", digest)
 
     @fake_only
+    def test_a_controller_that_trains_nothing_still_shows_its_policy(self):
+        self.expected = ["503 (Service Unavailable)"]
+        self.fake.fail["GET", "/api/v1/policy/training"] = fake_controller.Refused(
+            503, "unavailable", "training: expected a folder (--training)")
+        self.addCleanup(self.fake.fail.clear)
+        self.open("#/policy")
+        self.until_text("[aria-label=Training]", "expected a folder")
+        self.until_text("[aria-label='What chooses']", self.fake.policy.versions[-1]["digest"][:12])
+
+    @fake_only
     def test_a_checkpoint_is_uploaded(self):
         file = tempfile.NamedTemporaryFile(suffix=".safetensors", delete=False)
         self.addCleanup(os.unlink, file.name)
@@ -541,6 +552,7 @@ class Keyboard(BrowserCase):
         self.press(Keys.TAB)
         self.assertEqual(self.focused(), "Skip to the page")
         self.press(Keys.ENTER)
+        self.assertEqual(self.script("return location.hash"), "#/bank")
         self.press("/")
         self.assertIn("Search", self.focused())
         self.press("drowned-bells-lora")

@@ -26,7 +26,7 @@ export class ConnectionError extends Error {
 
 export const isAbort = (error) => error?.name === 'AbortError';
 
-// --- the token -------------------------------------------------------------------------------
+// --- the token ---------------------------------------------------------------------------------
 
 // The fragment "#token=..." never reaches a server; it leaves the address bar at once.
 export function takeTokenFromAddress() {
@@ -52,7 +52,7 @@ export function onTokenNeeded(ask) {
   askForToken = ask;
 }
 
-// --- the connection --------------------------------------------------------------------------
+// --- the connection ----------------------------------------------------------------------------
 
 class Connection extends EventTarget {
   #down = false;
@@ -93,7 +93,7 @@ class Connection extends EventTarget {
 }
 export const connection = new Connection();
 
-// --- requests --------------------------------------------------------------------------------
+// --- requests ----------------------------------------------------------------------------------
 
 // `query` leaves out what is empty. Names go through encodeURIComponent.
 export function address(parts, query = {}) {

@@ -3,7 +3,7 @@ import {isAbort} from './api.js';
 import {announce, h, replace} from './dom.js';
 import {integer} from './format.js';
 
-// --- messages --------------------------------------------------------------------------------
+// --- messages ----------------------------------------------------------------------------------
 
 export function errorBox(error, retry) {
   return h('div', {class: 'error-box', role: 'alert'},
@@ -68,7 +68,7 @@ export function section(title, ...content) {
   return h('section', {class: 'panel', 'aria-label': title}, h('h2', {}, title), content);
 }
 
-// --- tables ----------------------------------------------------------------------------------
+// --- tables ------------------------------------------------------------------------------------
 
 // columns: {key, title, cell(row), num, sort: name to sort by, wide: hidden on narrow screens}.
 // Rows with `open(row)` open on click; their first cell holds the link for the keyboard.
@@ -129,7 +129,7 @@ export function pager({offset, limit, total, go, label = 'Pages'}) {
           total === 0 ? 'none' : `${integer(offset + 1)}–${integer(end)} of ${integer(total)}`));
 }
 
-// --- dialogs ---------------------------------------------------------------------------------
+// --- dialogs -----------------------------------------------------------------------------------
 
 // A modal dialog; resolves when it is closed, to what `close(value)` was called with.
 export function dialog(title, build) {
@@ -196,7 +196,7 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-// --- fields ----------------------------------------------------------------------------------
+// --- fields ------------------------------------------------------------------------------------
 
 let fieldNumber = 0;
 export function field(label, input, hint) {

@@ -68,7 +68,7 @@ function argumentsOf(settings, prompt) {
   return body;
 }
 
-// --- the form ------------------------------------------------------------------------------------
+// --- the form ----------------------------------------------------------------------------------
 
 function memoryField(settings, signal) {
   const list = h('datalist', {id: 'memories'});
@@ -128,7 +128,7 @@ function settingsFields(settings) {
       field('Explore: draw choices', explore)));
 }
 
-// --- the page ------------------------------------------------------------------------------------
+// --- the page ----------------------------------------------------------------------------------
 
 function feedbackButtons(run, session) {
   const place = h('div', {role: 'status'});

@@ -5,7 +5,7 @@ import {memoryTag} from '../lib/colours.js';
 import {announce, h, repeated, replace} from '../lib/dom.js';
 import {integer, oneLine, percent, real, time} from '../lib/format.js';
 import {askToLearn} from '../lib/learn.js';
-import {act, confirm, emptyState, errorBox, loading, progress, section, select, table}
+import {confirm, emptyState, errorBox, loading, progress, section, select, table}
     from '../lib/widgets.js';
 
 export const title = () => 'Jobs';
@@ -116,7 +116,8 @@ export async function show(root, {path, signal, session}) {
     } catch (error) {
       if (isAbort(error)) return;  // an error of the job itself stands in the list
     } finally {
-      followed.delete(job.job);
+      // A stream that fails at once is not hurried.
+      setTimeout(() => followed.delete(job.job), kListMs);
     }
     if (!signal.aborted) await load().catch(() => {});
   }

@@ -112,7 +112,7 @@ function sourceView(text, layout, onSegment) {
       view, pages)};
 }
 
-// --- keys on the map -----------------------------------------------------------------------------
+// --- keys on the map ---------------------------------------------------------------------------
 
 const faded = (colour) => colour.replace(/^rgb\((.*)\)$/, 'rgba($1, 0.55)');
 
@@ -145,7 +145,7 @@ function mapChart(name, map, signal, onKey) {
   }};
 }
 
-// --- versions --------------------------------------------------------------------------------------
+// --- versions ----------------------------------------------------------------------------------
 
 function comparison(a, b) {
   const difference = (name) => a.stats[name] === null || b.stats[name] === null
@@ -216,7 +216,7 @@ function versionsView(versions, head, rollBack) {
       from, h('span', {class: 'dim'}, 'with'), to), diff) : null];
 }
 
-// --- use over time ---------------------------------------------------------------------------------
+// --- use over time -----------------------------------------------------------------------------
 
 function usesView(name, traces, signal) {
   if (!traces.length) {
@@ -244,7 +244,7 @@ function usesView(name, traces, signal) {
   h('p', {}, h('a', {href: `#/traces?memory=${encodeURIComponent(name)}`}, 'All its traces'))];
 }
 
-// --- the page --------------------------------------------------------------------------------------
+// --- the page ----------------------------------------------------------------------------------
 
 function statisticsFacts(v) {
   const {stats} = v;

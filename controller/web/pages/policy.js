@@ -14,7 +14,7 @@ const kLoss = 0.005;  // nats a token: a lead under minus this counts as losing
 
 const short = (digest) => h('span', {class: 'mono', title: digest}, digest.slice(0, 12));
 
-// --- the policy that chooses -----------------------------------------------------------------------
+// --- the policy that chooses -------------------------------------------------------------------
 
 function policyView({policy, number}, askToLoad) {
   if (!policy) {
@@ -67,7 +67,7 @@ function liveChart(live, signal) {
   return {node: made.node, update: (rows) => made.update(series(rows))};
 }
 
-// --- training ----------------------------------------------------------------------------------------
+// --- training ----------------------------------------------------------------------------------
 
 const looks = (run) => run.rows.filter((row) => row.type === 'look');
 
@@ -151,7 +151,7 @@ function trainingForm(training, started) {
       field('Baseline', names.baseline)), place, h('div', {class: 'row'}, go));
 }
 
-// --- comparison --------------------------------------------------------------------------------------
+// --- comparison --------------------------------------------------------------------------------
 
 const kSelectorTitles = {policy: 'policy', base: 'base', random: 'random', nearest: 'nearest key',
   wise: 'WISE rule', audition: 'audition', lagged_oracle: 'lagged oracle', oracle: 'oracle'};
@@ -231,12 +231,13 @@ function comparisonsView(comparisons) {
   return [h('div', {class: 'row'}, choice), place];
 }
 
-// --- the page --------------------------------------------------------------------------------------
+// --- the page ----------------------------------------------------------------------------------
 
 export async function show(root, {signal}) {
   replace(root, loading('Reading the policy'));
   const policyPlace = h('div'), learningPlace = h('div'), livePlace = h('div');
   const trainPlace = h('div'), runsPlace = h('div'), runPlace = h('div');
+  const drawn = new Map();  // place -> what it shows, as text
   const versions = h('div'), comparisons = h('div'), place = h('div');
   let live = null, shown = null, wanted = null, drawing = null;
 
@@ -289,12 +290,29 @@ export async function show(root, {signal}) {
     }
   }
 
+  // Only what changed is drawn again: a selection, or the focus, in the rest stays.
+  function draw(place, data, make) {
+    const text = JSON.stringify(data);
+    if (drawn.get(place) === text) return;
+    drawn.set(place, text);
+    const focused = place.contains(document.activeElement) ? document.activeElement.ariaLabel : null;
+    replace(place, make());
+    if (focused) [...place.querySelectorAll('button')].find((b) => b.ariaLabel === focused)?.focus();
+  }
+
+  // A controller without a folder for trainings still has a policy to show.
+  const optional = (asked, otherwise) => asked.catch((error) => {
+    if (isAbort(error) || error.name === 'ConnectionError') throw error;
+    return {...otherwise, error};
+  });
+
   async function refresh() {
     const options = {signal};
     const [head, curves, training] = await Promise.all([get(['policy'], {}, options),
-      get(['policy', 'curves'], {}, options), get(['policy', 'training'], {}, options)]);
-    replace(policyPlace, policyView(head, () => upload.click()));
-    replace(learningPlace, learningView(head.learning));
+      optional(get(['policy', 'curves'], {}, options), {live: [], runs: []}),
+      optional(get(['policy', 'training'], {}, options), {folder: '', tables: [], runs: []})]);
+    draw(policyPlace, [head.policy, head.number], () => policyView(head, () => upload.click()));
+    draw(learningPlace, head.learning, () => learningView(head.learning));
     if (curves.live.length && !live) {
       live = liveChart(curves.live, signal);
       replace(livePlace, live.node);
@@ -302,22 +320,19 @@ export async function show(root, {signal}) {
       live.update(curves.live);
     }
     const byName = new Map(curves.runs.map((run) => [run.run, run]));
-    const focused = document.activeElement?.getAttribute('aria-label');
-    replace(runsPlace, training.runs.length ? runsTable(training, byName, {stop, use, show: (name) => {
-      wanted = name;
-      showRun(byName.get(name));
-    }}) : null);
-    if (focused) [...runsPlace.querySelectorAll('button')].find((b) => b.ariaLabel === focused)?.focus();
-    if (!trainPlace.firstChild) {
-      replace(trainPlace, trainingForm(training, (run) => {
+    draw(runsPlace, training.runs, () => training.runs.length
+      ? runsTable(training, byName, {stop, use, show: (name) => {
+        wanted = name;
+        refresh().catch(() => {});
+      }}) : null);
+    draw(trainPlace, [training.folder, training.tables, training.error?.message], () => training.error
+      ? errorBox(training.error) : trainingForm(training, (run) => {
         wanted = run;
         announce(`Training ${run} has begun.`);
         refresh().catch(() => {});
       }));
-    }
     const running = training.runs.find((run) => run.state === 'running');
     showRun(byName.get(wanted ?? running?.run ?? training.runs.at(-1)?.run) ?? curves.runs.at(-1));
-    return training.runs.some((run) => run.state === 'running') || Boolean(head.learning);
   }
 
   try {

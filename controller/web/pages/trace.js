@@ -18,7 +18,7 @@ const kWindow = 100;   // steps of text and table at once
 const kZooms = [1000, 200, 50];
 const kAxisWidth = 52; // of every chart, so that all line up with the lane (style.css: .lane)
 
-// --- the timeline ----------------------------------------------------------------------------------
+// --- the timeline ------------------------------------------------------------------------------
 
 // One column a step, in its memory's colour; a slider for the keyboard.
 function lane(steps, onChoose, signal) {
@@ -141,7 +141,7 @@ function timeline(steps, onChoose, signal) {
   };
 }
 
-// --- replay and what-if ------------------------------------------------------------------------------
+// --- replay and what-if ------------------------------------------------------------------------
 
 const differences = (result) => (result.differences || []).map((d) =>
   `${d.name}: ${JSON.stringify(d.then)} then, ${JSON.stringify(d.now)} now`).join('; ');
@@ -238,7 +238,7 @@ function whatIfForm(id, state) {
   };
 }
 
-// --- steps as text and as a table ------------------------------------------------------------------
+// --- steps as text and as a table --------------------------------------------------------------
 
 const kColumns = [
   {title: 'Step', num: true, cell: (s) => s.step},
@@ -283,7 +283,7 @@ function stepsView(steps, prompt, onChoose) {
   };
 }
 
-// --- the page --------------------------------------------------------------------------------------
+// --- the page ----------------------------------------------------------------------------------
 
 function headFacts(t) {
   return facts([
