@@ -151,9 +151,12 @@ class BrowserCase(unittest.TestCase):
         return self.script("return [...document.querySelectorAll(arguments[0])].map((n) => n.textContent)", css)
 
     def button(self, name, inside="body"):
-        return self.wait(lambda: next((b for b in self.all(f"{inside} button, {inside} a")
-                                       if (b.get_attribute("aria-label") or b.text) == name and b.is_displayed()), None),
-                         f"a button {name}")
+        def found():
+            for node in self.all(f"{inside} button, {inside} a"):
+                if (node.get_attribute("aria-label") or node.text) == name and node.is_displayed():
+                    return node
+            return None
+        return self.wait(found, f"a button {name}")
 
     def type(self, css, text):
         field = self.one(css)

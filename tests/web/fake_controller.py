@@ -187,12 +187,13 @@ class Traces:
         self.made = {}
         for i in range(count):
             steps = 4000 if i == 1 else 12 + i % 40
-            self.add(f"{0x12f68c33f3460000 + i:016x}", "The harbour master of the old town" if i else HOSTILE_TEXT, steps,
-                     NOW - 3600000 * i, hostile=i == 0, read=i % 7 == 3)
+            prompt = "The harbour master of the old town" if i else HOSTILE_TEXT
+            self.add(f"{0x12f68c33f3460000 + i:016x}", prompt, steps, NOW - 3600000 * i, hostile=i == 0,
+                     read=i % 7 == 3)
 
     def add(self, name, prompt, steps, when, hostile=False, read=False, made=None, error=""):
-        self.made[name] = {"prompt": prompt, "count": steps, "when": when, "hostile": hostile, "read": read, "made": made,
-                           "error": error, "feedback": []}
+        self.made[name] = {"prompt": prompt, "count": steps, "when": when, "hostile": hostile, "read": read,
+                           "made": made, "error": error, "feedback": []}
 
     def find(self, name):
         if name not in self.made:
@@ -277,15 +278,16 @@ class Traces:
     def replay(self, name, what_if):
         t = self.find(name)
         if not what_if:
-            return {"type": "replayed", "trace": name, "identical": True, "steps": t["count"], "tokens": 16 * t["count"],
-                    "divergence": None, "differences": []}
+            return {"type": "replayed", "trace": name, "identical": True, "steps": t["count"],
+                    "tokens": 16 * t["count"], "divergence": None, "differences": []}
         at = what_if["step"]
         if at >= t["count"]:
             raise Refused(400, "invalid_argument", f"argument what_if: expected a step under {t['count']}, found {at}")
         written = "".join(self.step(name, i)["text"] for i in range(at, min(at + 6, t["count"])))
         other = written[:20] + SENTENCES["base"] + SENTENCES["lamplight-guild"]
-        return {"type": "what_if", "trace": name, "step": at, "slot": what_if.get("slot", 0), "memory": what_if["memory"],
-                "instead_of": self.step(name, at)["active"][0]["memory"], "divergence": None, "differences": [],
+        return {"type": "what_if", "trace": name, "step": at, "slot": what_if.get("slot", 0),
+                "memory": what_if["memory"], "instead_of": self.step(name, at)["active"][0]["memory"],
+                "divergence": None, "differences": [],
                 "original": {"text": written, "tokens": [1] * 96, "log_prob": -41.2, "log_prob_with_change": -77.9},
                 "what_if": {"text": other, "tokens": [1] * 96, "log_prob": -52.3, "log_prob_as_recorded": -90.5}}
 
@@ -294,8 +296,8 @@ class Jobs:
     def __init__(self, fake):
         self.fake, self.jobs, self.lock = fake, {}, threading.Lock()
         if fake.bank.rows:
-            for i, (state, message) in enumerate([("done", ""), ("failed", "text: expected at least one word, found none"),
-                                                  ("cancelled", "")]):
+            wordless = "text: expected at least one word, found none"
+            for i, (state, message) in enumerate([("done", ""), ("failed", wordless), ("cancelled", "")]):
                 self.jobs[f"old-{i}"] = self.job(f"old-{i}", f"{TOPICS[i]}", state, message)
 
     @staticmethod
@@ -364,10 +366,10 @@ class Policy:
         self.versions, self.runs, self.feedback = [], {}, []
         if present:
             for i, origin in enumerate(["file", "online", "online"]):
-                self.versions.append({"digest": sha(f"policy{i}"), "origin": origin, "number": i + 1, "update": 200 + 40 * i,
-                                      "created_unix_ms": NOW - 7200000 * (3 - i)})
-            self.runs["rloo-1"] = {"run": "rloo-1", "table": "gains.safetensors", "state": "done", "message": "", "update": 200,
-                                   "started_unix_ms": NOW - 9000000, "policy": True}
+                self.versions.append({"digest": sha(f"policy{i}"), "origin": origin, "number": i + 1,
+                                      "update": 200 + 40 * i, "created_unix_ms": NOW - 7200000 * (3 - i)})
+            self.runs["rloo-1"] = {"run": "rloo-1", "table": "gains.safetensors", "state": "done", "message": "",
+                                   "update": 200, "started_unix_ms": NOW - 9000000, "policy": True}
 
     def load(self, origin="file"):
         n = len(self.versions)
@@ -381,10 +383,11 @@ class Policy:
                            "window_tokens": 32, "candidates": 32, "swap_cost": 0.0, "generic_gain": 0.03,
                            "feature_version": 3, "key_dim": 64, "width": 576, "whitening": sha("w"),
                            "config_digest": sha("c"), "notes": {"table": "gains.safetensors"}}
-        learning = head and {"episodes": 412, "steps": 7123, "held_out": 41, "refused": 2, "updates": 88, "snapshots": 5,
-                             "reverts": 1, "set_back": 0, "mean_reward": 0.61, "entropy": 0.42, "queued": 0, "dropped": 0,
-                             "strange": 0, "guard": {"acting": 0.61, "other": 0.58, "standard_error": 0.03, "steps": 900,
-                                                     "effective_steps": 610.0, "unjudged": 0.12}}
+        guard = {"acting": 0.61, "other": 0.58, "standard_error": 0.03, "steps": 900, "effective_steps": 610.0,
+                 "unjudged": 0.12}
+        learning = head and {"episodes": 412, "steps": 7123, "held_out": 41, "refused": 2, "updates": 88,
+                             "snapshots": 5, "reverts": 1, "set_back": 0, "mean_reward": 0.61, "entropy": 0.42,
+                             "queued": 0, "dropped": 0, "strange": 0, "guard": guard}
         return {"policy": policy, "number": head["number"] if head else 0, "learning": learning}
 
     def rows(self, run, update):
@@ -392,9 +395,9 @@ class Policy:
                  "references": {"oracle": 0.91, "lagged oracle": 0.62}}]
         for u in range(0, update + 1, 10):
             gain = 0.62 - 0.6 * math.exp(-u / 45) + 0.03 * (noise(run, u) - 0.5)
-            rows.append({"type": "look", "update": u, "seconds": u / 2, "best": True, "return": 11 * gain, "reward": 0.9 * gain - 0.02,
-                         "entropy": 1.9 * math.exp(-u / 90), "loss": 0.02, "value_loss": 0.1, "gradient_norm": 0.4,
-                         "steps": 900, "steps_per_second": 2000, "validation": self.figures(gain, run, u)})
+            rows.append({"type": "look", "update": u, "seconds": u / 2, "best": True, "return": 11 * gain,
+                         "reward": 0.9 * gain - 0.02, "entropy": 1.9 * math.exp(-u / 90), "loss": 0.02,
+                         "value_loss": 0.1, "gradient_norm": 0.4, "steps": 900, "steps_per_second": 2000, "validation": self.figures(gain, run, u)})
         if update >= 200:
             rows.append({"type": "end", "ended": "updates", "best_update": 190, "best_gain": 0.6, "updates": 200,
                          "seconds": 100})
@@ -416,7 +419,8 @@ class Policy:
         return self.runs.values()
 
     def curves(self):
-        live = [{"unix_ms": NOW - 60000 * (60 - i), "mean_reward": 0.35 + 0.25 * (1 - math.exp(-i / 15)) + 0.05 * noise(i),
+        live = [{"unix_ms": NOW - 60000 * (60 - i),
+                 "mean_reward": 0.35 + 0.25 * (1 - math.exp(-i / 15)) + 0.05 * noise(i),
                  "entropy": 1.1 * math.exp(-i / 40), "episodes": 7 * i, "updates": i, "acting": 0.5 + 0.002 * i,
                  "other": 0.45 + 0.0025 * i} for i in range(60)] if self.versions else []
         return {"live": live, "runs": [{"run": r["run"], "rows": self.rows(r["run"], r["update"])} for r in self.now()]}
@@ -433,17 +437,21 @@ class Policy:
                     lead = 0.60 + shift - gain
                     out[name].update(policy_lead=lead, policy_lead_ci95=[lead - 0.05, lead + 0.05])
             return {"selectors": out, "streams": 24}
-        return {**selectors(0, "r"), "table": sha("t"), "split": "test", "nearest": {"window_tokens": 32, "threshold": 0.28},
+        return {**selectors(0, "r"), "table": sha("t"), "split": "test",
+                "nearest": {"window_tokens": 32, "threshold": 0.28},
                 "modes": {"activated": {"absent": "no measured schedules were given"}, "async": selectors(-0.08, "a")},
                 "prompt": selectors(0.05, "p"), "continuation": selectors(-0.12, "c"), "control": selectors(-0.65, "x"),
                 "covered": {"policy_lead_over_nearest": 0.04, "ci95": [-0.01, 0.09], "tie": False},
                 "policy_seeds": [], "checkpoints": [], "seeds_meet_targets": False,
-                "targets": [{"name": "lead over nearest key", "figure": 0.05, "bound": 0.05, "at_least": True, "met": True},
-                            {"name": "harm to other prose", "figure": 0.012, "bound": 0.01, "at_least": False, "met": False}]}
+                "targets": [{"name": name, "figure": figure, "bound": bound, "at_least": least, "met": met}
+                            for name, figure, bound, least, met in (
+                                ("lead over nearest key", 0.05, 0.05, True, True),
+                                ("harm to other prose", 0.012, 0.01, False, False))]}
 
     def train(self, body):
         if body.get("table") != "gains.safetensors":
-            raise Refused(404, "not_found", f"table {body.get('table')}: expected one in the folder, found none", "table")
+            raise Refused(404, "not_found", f"table {body.get('table')}: expected one in the folder, found none",
+                          "table")
         name = body.get("run") or f"run-{len(self.runs) + 1}"
         self.runs[name] = {"run": name, "table": body["table"], "state": "running", "message": "", "update": 0,
                            "started_unix_ms": NOW, "policy": False, "began": time.monotonic()}

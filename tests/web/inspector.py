@@ -1,4 +1,4 @@
-"""The inspector in a real browser: what each page shows and does, hostile texts, keyboard, phone, themes, token, faults.
+"""The inspector in a real browser: pages, hostile texts, keyboard, phone, themes, token, faults.
 
 Exit code 77: skipped, loudly, where Chromium, its driver or selenium is missing.
 """
@@ -20,7 +20,8 @@ class Pages(BrowserCase):
 
     def test_every_page_renders_in_both_themes_and_at_phone_width(self):
         self.open()
-        self.script("addEventListener('securitypolicyviolation', (e) => { (window.broken ??= []).push(e.blockedURI); })")
+        self.script("addEventListener('securitypolicyviolation', "
+                    "(e) => { (window.broken ??= []).push(e.blockedURI); })")
         for width, scheme in ((1280, "light"), (360, "dark")):
             self.size(width, 800)
             self.scheme(scheme)
@@ -30,8 +31,8 @@ class Pages(BrowserCase):
                     self.assertNotEqual(self.text("h1"), "")
                     self.assertEqual(self.all(".error-box"), [])
                     self.assertFalse(self.script("""
-                        const widest = document.querySelector('main');
-                        return document.documentElement.scrollWidth > innerWidth || widest.scrollWidth > widest.clientWidth
+                        const {scrollWidth, clientWidth} = document.querySelector('main');
+                        return document.documentElement.scrollWidth > innerWidth || scrollWidth > clientWidth
                     """), "the page scrolls sideways")
                     self.assertEqual(self.script("return [...document.querySelectorAll('[style]')].filter((n) => "
                                                  "n.tagName !== 'CANVAS').length"), 0)
@@ -97,7 +98,8 @@ class Pages(BrowserCase):
 
     def test_byte_offsets_become_offsets_of_the_text(self):
         self.open()
-        for text, offsets in (("plain", [5, 0, 3, 99]), ("aé€𝔸z", [0, 1, 3, 6, 10, 11, 2, 4, 8]), ("", [0, 4]), ("𝔸𝔸", [8, 4])):
+        for text, offsets in (("plain", [5, 0, 3, 99]), ("aé€𝔸z", [0, 1, 3, 6, 10, 11, 2, 4, 8]), ("", [0, 4]),
+                              ("𝔸𝔸", [8, 4])):
             data = text.encode()
             expected = []
             for offset in offsets:
@@ -248,7 +250,7 @@ class Learn(BrowserCase):
         self.assertLess(share, 1)
         self.button("Generate with it").click()
         self.ready()
-        self.assertEqual(self.script("return document.querySelector('[aria-label=Memory]').value"), "default/my-notes-mlp")
+        self.assertEqual(self.one("[aria-label=Memory]").get_attribute("value"), "default/my-notes-mlp")
 
     @fake_only
     def test_a_file_gives_text_and_source_and_errors_are_shown(self):
@@ -259,7 +261,7 @@ class Learn(BrowserCase):
         self.learn()
         self.one("dialog input[type=file]").send_keys(file.name)
         self.wait(lambda: self.script("return document.querySelector('dialog textarea').value").startswith("Ébb"))
-        self.assertTrue(self.script("return document.querySelector('dialog input[required]').value").startswith("tide-table"))
+        self.assertTrue(self.one("dialog input[required]").get_attribute("value").startswith("tide-table"))
         self.script("document.querySelector('dialog details').open = true; const r = "
                     "document.querySelector('dialog input[max=\"256\"]'); r.removeAttribute('max'); r.value = 999")
         self.expected = ["400 (Bad Request)"]
@@ -477,7 +479,7 @@ class Access(BrowserCase):
     def test_the_token_leaves_the_address_and_stays_in_the_tab(self):
         self.open()
         self.assertNotIn(self.token, self.browser.current_url)
-        self.assertNotIn(self.token, self.script("return document.documentElement.innerHTML + JSON.stringify(localStorage)"))
+        self.assertNotIn(self.token, self.browser.page_source + self.script("return JSON.stringify(localStorage)"))
         self.assertEqual(self.script("return sessionStorage.getItem('memslot-token')"), self.token)
 
     @fake_only

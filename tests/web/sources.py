@@ -1,12 +1,12 @@
-"""Rules about the inspector's sources that need no browser: nothing turns text into markup or code, nothing is styled in
-HTML, nothing comes from elsewhere, every file says what it is for."""
+"""Rules about the inspector's sources that need no browser: nothing turns text into markup or code, nothing is
+styled in HTML, nothing comes from elsewhere, every file says what it is for."""
 import pathlib
 import re
 import unittest
 
 WEB = pathlib.Path(__file__).resolve().parents[2] / "controller" / "web"
-MARKUP = re.compile(r"\b(innerHTML|outerHTML|insertAdjacentHTML|document\.write|setHTML|DOMParser|createContextualFragment|"
-                    r"parseFromString|new Function|srcdoc)\b|\beval\(")
+MARKUP = re.compile(r"\b(innerHTML|outerHTML|insertAdjacentHTML|document\.write|setHTML|DOMParser|"
+                    r"createContextualFragment|parseFromString|new Function|srcdoc)\b|\beval\(")
 OUTSIDE = re.compile(r"(https?:)?//[a-z0-9-]+\.[a-z]{2,}", re.IGNORECASE)
 INLINE = re.compile(r"<[^>]*\s(style|on[a-z]+)\s*=|<style|<script(?![^>]*\ssrc=)|javascript:", re.IGNORECASE)
 # "kRefused" of lib/dom.js names what it refuses.
@@ -35,9 +35,9 @@ class Sources(unittest.TestCase):
         self.assertEqual(found, [])
 
     def test_a_breach_is_found(self):
-        for name, text in (("a.js", "// It\nnode.innerHTML = text;"), ("a.js", "no purpose"), ("a.js", "// It\neval(x)"),
-                           ("a.js", "// It\nfetch('https://example.org/x')"), ("a.html", "<b style='color: red'>"),
-                           ("a.html", "<script>run()</script>"), ("a.html", "<p onclick='x()'>"),
+        for name, text in (("a.js", "// It\nnode.innerHTML = text;"), ("a.js", "no purpose"),
+                           ("a.js", "// It\neval(x)"), ("a.js", "// It\nfetch('https://example.org/x')"),
+                           ("a.html", "<b style='color: red'>"), ("a.html", "<script>run()</script>"), ("a.html", "<p onclick='x()'>"),
                            ("a.css", "a { background: url(//cdn.example.org/a.png); }")):
             self.assertNotEqual(breaches(name, text), [], text)
 

@@ -92,9 +92,12 @@ function datasetOf(series, index) {
   };
 }
 
-// given: {caption, size: "small" | "tall", series: [{name, type: line | bar | scatter, points: [{x, y}],
-// colour, dash, radius}], x: {title, name (in the tooltip), format, min, max}, y: {...}, tooltip(series, point), pick(series
-// index, point index, x), cursorAt}. Returns {node, update(series), cursor(x), range(min, max)}.
+// given: {
+//   caption, size: "small" | "tall", cursorAt,
+//   series: [{name, type: line | bar | scatter, points: [{x, y}], colour, dash, radius, ...}],
+//   x: {title, name (in the tooltip), format, min, max, ticks}, y: {the same, width},
+//   tooltip(series index, point index) -> text, pick(series index, point index, x)}
+// Returns {node, update(series), cursor(x), range(min, max)}.
 export function chart(given, signal) {
   const canvas = h('canvas', {role: 'img'});
   const box = h('div', {class: `chart ${given.size ?? ''}`}, canvas);

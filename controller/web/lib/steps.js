@@ -208,11 +208,12 @@ export function stepPanel(signal) {
       const found = mine.signal.aborted ? [] : await decisions.of(step.step, signal);
       if (mine.signal.aborted) return;
       if (found === null) shown = null;  // looked at again, it is asked for again
-      replace(place, found === null ? h('p', {class: 'dim'},
-          'The trace does not hold this step yet. Look again in a moment.') : found.length ? found.map((decision) => [
-        h('h3', {}, found.length > 1 ? `Candidates of slot ${decision.slot}` : 'Candidates'),
-        candidatesTable(decision, whatIf && ((memory) => whatIf(step, memory, decision.slot)))])
-        : h('p', {class: 'dim'}, 'No decision was recorded for this step: nothing was chosen in it.'));
+      const said = (text) => h('p', {class: 'dim'}, text);
+      replace(place, found === null ? said('The trace does not hold this step yet. Look again soon.')
+        : found.length === 0 ? said('No decision was recorded: nothing was chosen in this step.')
+        : found.map((decision) => [
+          h('h3', {}, found.length > 1 ? `Candidates of slot ${decision.slot}` : 'Candidates'),
+          candidatesTable(decision, whatIf && ((memory) => whatIf(step, memory, decision.slot)))]));
     } catch (error) {
       if (!isAbort(error) && !mine.signal.aborted) {
         shown = null;

@@ -1,7 +1,7 @@
 // Jobs of learning: what waits, what is being learned and how far, what came of it. The jobs that are
 // under way are followed as they report; the list itself is read again every few seconds.
 import {events, get, isAbort, post} from '../lib/api.js';
-import {memoryTag} from '../lib/colours.js';
+import {memoryHref, memoryTag} from '../lib/colours.js';
 import {announce, h, repeated, replace} from '../lib/dom.js';
 import {integer, oneLine, percent, real, time} from '../lib/format.js';
 import {askToLearn} from '../lib/learn.js';
@@ -30,10 +30,14 @@ export async function show(root, {path, signal, session}) {
   function progressOf(job) {
     const event = news.get(job.job);
     if (job.state === 'queued') return h('span', {class: 'dim'}, job.waits || 'waits for its turn');
-    if (job.state === 'failed') return h('span', {class: 'bad', title: job.message, dir: 'auto'}, oneLine(job.message, 120));
+    if (job.state === 'failed') {
+      return h('span', {class: 'bad', title: job.message, dir: 'auto'}, oneLine(job.message, 120));
+    }
     if (job.state === 'done' && job.branch) return 'kept beside the head, which had moved';
     if (job.state !== 'leased') return oneLine(job.message, 120);
-    if (!event?.steps) return [progress('Progress', 0, 0), h('span', {class: 'dim'}, event?.phase ?? 'begins')];
+    if (!event?.steps) {
+      return [progress('Progress', 0, 0), h('span', {class: 'dim'}, event?.phase ?? 'begins')];
+    }
     return [progress(`Progress of ${memoryName(job)}`, event.step, event.steps),
       h('span', {class: 'dim'}, `${event.phase} ${integer(event.step)}/${integer(event.steps)}` +
         (event.loss ? `, loss ${real(event.loss)}` : '') +
@@ -62,7 +66,8 @@ export async function show(root, {path, signal, session}) {
       return cell;
     }},
     {title: 'Source', wide: 2, cell: (job) => h('bdi', {}, job.source)},
-    {title: 'Attempts lost', num: true, wide: 3, cell: (job) => integer((job.failed ?? 0) + (job.lost ?? 0))},
+    {title: 'Attempts lost', num: true, wide: 3, cell: (job) =>
+      integer((job.failed ?? 0) + (job.lost ?? 0))},
     {title: 'Created', num: true, wide: 1, cell: (job) => time(job.created_unix_ms)},
     {title: '', cell: (job) => isActive(job) ? h('button', {type: 'button', class: 'quiet',
       'aria-label': `Cancel ${memoryName(job)}`, on: {click: () => cancel(job)}}, 'cancel') : null},
@@ -89,15 +94,14 @@ export async function show(root, {path, signal, session}) {
       return;
     }
     const {stats} = news.get(wanted) ?? {};
+    const name = encodeURIComponent(memoryName(job));
     replace(one, section(`Job ${wanted}`, h('div', {class: 'row'}, memoryTag(memoryName(job),
         {link: job.state === 'done'}), stateOf(job)), h('div', {}, progressOf(job)),
     stats ? h('p', {}, `NLL ${real(stats.nll_before)} → ${real(stats.nll_after)}, recall ` +
         percent(stats.recall)) : null,
     job.state === 'done' ? h('p', {class: 'row'},
-        h('a', {class: 'button primary', href: `#/generate?memory=${encodeURIComponent(memoryName(job))}`},
-            'Generate with it'),
-        h('a', {class: 'button', href: `#/memory/${encodeURIComponent(job.namespace)}/${encodeURIComponent(job.id)}`},
-            'Look at the memory')) : null));
+        h('a', {class: 'button primary', href: `#/generate?memory=${name}`}, 'Generate with it'),
+        h('a', {class: 'button', href: memoryHref(memoryName(job))}, 'Look at the memory')) : null));
   }
 
   async function follow(job) {
@@ -131,8 +135,8 @@ export async function show(root, {path, signal, session}) {
       }
       more.textContent = page.left_off ? `${integer(page.left_off)} older ones are not shown` : '';
       draw();
-      const active = jobs.filter(isActive)
-          .sort((a, b) => (b.job === wanted) - (a.job === wanted) || (b.state === 'leased') - (a.state === 'leased'));
+      const urgency = (job) => 2 * (job.job === wanted) + (job.state === 'leased');
+      const active = jobs.filter(isActive).sort((a, b) => urgency(b) - urgency(a));
       for (const job of active.slice(0, kFollowed)) {
         if (!followed.has(job.job) && followed.size < kFollowed) follow(job);
       }

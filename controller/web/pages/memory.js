@@ -235,7 +235,8 @@ function usesView(name, traces, signal) {
   const made = chart({caption: 'Traces in which it was active, by day' +
         (traces.length === kTraces ? ` (of the newest ${integer(kTraces)})` : ''), size: 'small',
     series: [{name: 'traces', type: 'bar', points, colour: () => memoryColour(name)}],
-    x: {offset: true, format: (day) => time(day * kDayMs).slice(0, 10), ticks: {stepSize: 1, maxTicksLimit: 8}},
+    x: {offset: true, format: (day) => time(day * kDayMs).slice(0, 10),
+      ticks: {stepSize: 1, maxTicksLimit: 8}},
     y: {min: 0, ticks: {precision: 0}}, tooltip: (s, i) =>
       `${time(points[i].x * kDayMs).slice(0, 10)}: ${plural(points[i].y, 'trace')}`}, signal);
   return [made.node, h('ul', {class: 'plain'}, traces.slice(0, 5).map((t) => h('li', {},

@@ -254,7 +254,8 @@ const kColumns = [
 function stepsView(steps, prompt, onChoose) {
   const view = new StretchView({label: 'Text by step', onStep: (step, chosen) =>
     onChoose(steps.indexOf(step), {look: !chosen})});
-  const rows = h('div', {class: 'scroll-x'}), pages = h('div'), before = h('span', {class: 'prompt', dir: 'auto'});
+  const rows = h('div', {class: 'scroll-x'}), pages = h('div');
+  const before = h('span', {class: 'prompt', dir: 'auto'});
   let first = -1;
 
   function window(from) {

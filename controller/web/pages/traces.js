@@ -17,7 +17,9 @@ function memoriesCell(trace) {
 }
 
 function endCell(trace) {
-  if (trace.error) return h('span', {class: 'bad', title: trace.error}, `failed: ${oneLine(trace.error, 30)}`);
+  if (trace.error) {
+    return h('span', {class: 'bad', title: trace.error}, `failed: ${oneLine(trace.error, 30)}`);
+  }
   if (!trace.ended) return h('span', {class: 'warn'}, 'no end');
   return trace.finish || 'complete';
 }
@@ -86,8 +88,8 @@ export async function show(root, {query, signal, session}) {
     return input;
   };
   replace(root, h('div', {class: 'toolbar'}, h('h1', {}, 'Traces'),
-      box('memory', 'Memory', 'search', {'data-slash': true}), box('source', 'Source', 'text', {class: 'short'}),
-      box('policy', 'Policy', 'text', {class: 'short'}),
+      box('memory', 'Memory', 'search', {'data-slash': true}),
+      box('source', 'Source', 'text', {class: 'short'}), box('policy', 'Policy', 'text', {class: 'short'}),
       h('label', {class: 'row dim'}, 'Since', box('since', 'Since', 'date'))),
   view, h('div', {class: 'footer'}, more));
   replace(view, loading('Reading the traces'));
