@@ -21,6 +21,7 @@ const kStatusMs = 5000;
 
 const main = document.getElementById('main');
 const banner = document.getElementById('banner');
+const tokenButton = document.getElementById('token-button');
 let current = {controller: new AbortController(), page: null, failed: false};
 let session = null;
 
@@ -58,6 +59,7 @@ async function show({focus = true} = {}) {
     const module = await kPages[name][1]();
     session ??= await get(['session'], {}, {signal});
     if (signal.aborted) return;
+    tokenButton.textContent = session.may_change ? 'Token' : 'Read only';
     document.title = `${module.title({path})} · memslot`;
     replace(main, root);
     main.scrollTop = 0;
@@ -146,7 +148,7 @@ onTokenNeeded(async (error) => {
   return Boolean(given);
 });
 
-document.getElementById('token-button').addEventListener('click', async () => {
+tokenButton.addEventListener('click', async () => {
   if (await tokenDialog('') === undefined) return;
   declined = false;
   session = null;

@@ -397,7 +397,8 @@ class Policy:
             gain = 0.62 - 0.6 * math.exp(-u / 45) + 0.03 * (noise(run, u) - 0.5)
             rows.append({"type": "look", "update": u, "seconds": u / 2, "best": True, "return": 11 * gain,
                          "reward": 0.9 * gain - 0.02, "entropy": 1.9 * math.exp(-u / 90), "loss": 0.02,
-                         "value_loss": 0.1, "gradient_norm": 0.4, "steps": 900, "steps_per_second": 2000, "validation": self.figures(gain, run, u)})
+                         "value_loss": 0.1, "gradient_norm": 0.4, "steps": 900,
+                         "steps_per_second": 2000, "validation": self.figures(gain, run, u)})
         if update >= 200:
             rows.append({"type": "end", "ended": "updates", "best_update": 190, "best_gain": 0.6, "updates": 200,
                          "seconds": 100})
@@ -561,7 +562,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         what = (method, parts[0], *parts[1:2] * (parts[0] in ("policy",)))
         data = json.loads(body) if body and self.headers.get("Content-Type") == "application/json" else {}
         if what == ("GET", "session"):
-            return {"namespaces": None, "may_change": True, "build": "fake", "traces": True, "learning": fake.learning}
+            may_change = self.headers.get("Authorization") == f"Bearer {fake.token}"
+            return {"namespaces": None, "may_change": may_change, "build": "fake", "traces": True,
+                    "learning": fake.learning}
         if what == ("GET", "status"):
             return {"generators": fake.generators, "clients": 1, "sessions": 0, "payload_bytes": 5 << 30,
                     "disk_bytes": 6 << 30, "quota_bytes": 0, "memories": len(fake.bank.rows)}

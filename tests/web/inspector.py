@@ -486,6 +486,7 @@ class Access(BrowserCase):
     def test_a_change_without_a_token_asks_for_one_and_is_then_made(self):
         self.expected = ["403 (Forbidden)"]
         self.open("#/memory/default/kelp-archive-000033", token=False)
+        self.assertEqual(self.text("#token-button"), "Read only")
         self.button("Roll back to version 1").click()
         self.button("Roll back", "dialog").click()
         self.until_text("dialog + dialog", "expected the browser token, found none")
@@ -495,6 +496,8 @@ class Access(BrowserCase):
         self.type("#token", self.token)
         self.button("Use this token").click()
         self.until_text("h1", "@3")
+        self.go("#/bank")
+        self.assertEqual(self.text("#token-button"), "Token")
 
     @fake_only
     def test_where_everything_needs_a_token_the_page_asks_once(self):

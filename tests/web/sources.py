@@ -36,8 +36,10 @@ class Sources(unittest.TestCase):
 
     def test_a_breach_is_found(self):
         for name, text in (("a.js", "// It\nnode.innerHTML = text;"), ("a.js", "no purpose"),
-                           ("a.js", "// It\neval(x)"), ("a.js", "// It\nfetch('https://example.org/x')"),
-                           ("a.html", "<b style='color: red'>"), ("a.html", "<script>run()</script>"), ("a.html", "<p onclick='x()'>"),
+                           ("a.js", "// It\neval(x)"),
+                           ("a.js", "// It\nfetch('https://example.org/x')"),
+                           ("a.html", "<b style='color: red'>"), ("a.html", "<script>run()</script>"),
+                           ("a.html", "<p onclick='x()'>"),
                            ("a.css", "a { background: url(//cdn.example.org/a.png); }")):
             self.assertNotEqual(breaches(name, text), [], text)
 

@@ -25,7 +25,8 @@ function policyView({policy, number}, askToLoad) {
   return [facts([
     ['Policy', short(policy.digest)], ['Version', integer(number)], ['Updates', integer(policy.update)],
     ['Layer', policy.layer < 0 ? 'any' : integer(policy.layer)], ['Candidates', integer(policy.candidates)],
-    ['Window', plural(policy.window_tokens, 'token')], ['Price of a swap', `${real(policy.swap_cost, 3)} nats`],
+    ['Window', plural(policy.window_tokens, 'token')],
+    ['Price of a swap', `${real(policy.swap_cost, 3)} nats`],
     ['Generic gain', `${real(policy.generic_gain, 3)} nats`],
     ...Object.entries(policy.notes || {}).map(([name, value]) => [name, h('bdi', {}, String(value))]),
   ])];
@@ -38,7 +39,8 @@ function learningView(learning) {
   }
   const {guard} = learning;
   return [facts([
-    ['Mean reward', `${real(learning.mean_reward, 3)} nats`], ['Entropy', `${real(learning.entropy, 3)} nats`],
+    ['Mean reward', `${real(learning.mean_reward, 3)} nats`],
+    ['Entropy', `${real(learning.entropy, 3)} nats`],
     ['Episodes', integer(learning.episodes)], ['Steps', integer(learning.steps)],
     ['Updates', integer(learning.updates)], ['Published', integer(learning.snapshots)],
     ['Taken back', integer(learning.reverts)], ['Refused', integer(learning.refused)],
@@ -109,8 +111,8 @@ function runsTable(training, curves, {show, stop, use}) {
   const all = (run) => curves.get(run.run)?.rows.find((r) => r.type === 'start')?.options?.updates ?? 0;
   const kinds = {done: 'good', failed: 'bad', running: 'warn'};
   return h('div', {class: 'scroll-x'}, table({label: 'Trainings', rows: training.runs, columns: [
-    {title: 'Run', cell: (r) => h('button', {type: 'button', class: 'quiet', on: {click: () => show(r.run)}},
-        h('bdi', {}, r.run))},
+    {title: 'Run', cell: (r) => h('button', {type: 'button', class: 'quiet', on: {
+      click: () => show(r.run)}}, h('bdi', {}, r.run))},
     {title: 'Table', wide: 1, cell: (r) => h('bdi', {}, r.table)},
     {title: 'State', cell: (r) => h('span', {class: kinds[r.state] ?? '', title: r.message}, r.state)},
     {title: 'Progress', grow: true, cell: (r) => r.message
@@ -173,8 +175,8 @@ function selectorsTable(selectors) {
 
 // Every setting of a report that was evaluated, with the words for it.
 function settingsOf(report) {
-  return [['switching streams', report], ['async', report.modes?.async], ['activated', report.modes?.activated],
-    ['prompt', report.prompt], ['continuation', report.continuation], ['other texts', report.control]]
+  return [['switching streams', report], ['async', report.modes?.async],
+    ['activated', report.modes?.activated], ['prompt', report.prompt], ['continuation', report.continuation], ['other texts', report.control]]
       .filter(([, part]) => part?.selectors?.policy);
 }
 
