@@ -127,11 +127,16 @@ void ControllerMetrics::collected(const GarbageReport& report) {
   garbage_bytes_.add(report.removed_bytes);
 }
 
-void ControllerMetrics::collect_bank(Page& page) const {
+void ControllerMetrics::collect_bank(Page& page) {
   const auto read = p_.bank.store().usage(deadline_in(p_.clock, kPatience));
-  const StoreUsage usage = read ? read.value() : StoreUsage{};
+  StoreUsage usage;
+  {
+    const std::lock_guard lock(mutex_);
+    if (read) usage_ = read.value();
+    usage = usage_;
+  }
   page.gauge("memslot_controller_bank_readable",
-             "1 where the bank told its sizes, 0 where it did not (they are 0 then).",
+             "1 where the bank told its sizes, 0 where it did not: then they are of before.",
              read ? 1 : 0);
   page.gauge("memslot_controller_bank_records", "Records: memories, jobs, policies and others.",
              usage.records);

@@ -72,7 +72,7 @@ class ControllerMetrics {
 
  private:
   LinkFigures ask();
-  void collect_bank(metrics::Page& page) const;
+  void collect_bank(metrics::Page& page);
   void collect_learning(metrics::Page& page) const;
   void collect_queues(metrics::Page& page) const;
 
@@ -89,6 +89,7 @@ class ControllerMetrics {
   std::mutex mutex_;
   std::condition_variable answer_came_;
   LinkFigures figures_;  // guarded by mutex_
+  StoreUsage usage_;     // the last that the bank told; guarded by mutex_
 };
 
 }  // namespace memslot
