@@ -62,6 +62,7 @@ struct StoreUsage {
   std::uint64_t disk_bytes = 0;     // what the engine occupies
   std::uint64_t quota_bytes = 0;    // 0: none
   std::uint64_t records = 0;        // estimate allowed
+  std::uint64_t compactions = 0;    // that the engine has finished since it was opened
 };
 
 class BankStore {

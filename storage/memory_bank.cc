@@ -178,6 +178,7 @@ Result<PublishedMemory> MemoryBank::publish_locked(const MemoryDraft& draft, boo
     return settle_conflict(draft, stored, deadline);
   }
   if (!published) return published.error();
+  counters_.published.add();
   MEMSLOT_TRY(auto memory, decode_memory(published.value()));
   return PublishedMemory{std::move(memory.version), published.value().token};
 }
@@ -193,6 +194,7 @@ Result<PublishedMemory> MemoryBank::settle_conflict(const MemoryDraft& draft, St
   stored.version.branch = true;
   MEMSLOT_TRY(const auto kept, publish_resolved(store_, branch_record_id(ref, draft.meta.token), "",
                                                 draft.meta.token, encode_memory(stored), deadline));
+  counters_.conflicts.add();
   MEMSLOT_TRY(auto branch, decode_memory(kept));
   return PublishedMemory{std::move(branch.version), head.value().token};
 }
@@ -373,9 +375,12 @@ Result<MemoryVersion> MemoryBank::rollback(const MemoryRef& ref, std::uint64_t t
   next.version.origin = VersionOrigin::kRollback;
   next.version.origin_id = chosen->version.token;
   next.version.created_unix_ms = clock_.unix_ms();
-  MEMSLOT_TRY(const auto record, publish_resolved(store_, memory_record_id(ref), expected,
-                                                  new_token, encode_memory(next), deadline));
-  MEMSLOT_TRY(auto memory, decode_memory(record));
+  const auto record = publish_resolved(store_, memory_record_id(ref), expected, new_token,
+                                       encode_memory(next), deadline);
+  if (!record && record.error().code == ErrorCode::kConflict) counters_.conflicts.add();
+  if (!record) return record.error();
+  counters_.published.add();
+  MEMSLOT_TRY(auto memory, decode_memory(record.value()));
   return std::move(memory.version);
 }
 

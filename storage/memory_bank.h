@@ -23,6 +23,7 @@
 #include <string_view>
 #include <vector>
 
+#include "shared/base/metrics.h"
 #include "shared/memory/payload.h"
 #include "shared/memory/record.h"
 #include "storage/bank_store.h"
@@ -81,6 +82,11 @@ struct VerifyReport {
   std::uint64_t payloads = 0;
   std::uint64_t bytes = 0;
   std::vector<Bad> bad;
+};
+
+struct BankCounters {
+  metrics::Counter published;  // versions that became the head; a retry is none
+  metrics::Counter conflicts;  // compare-and-sets of a head that were lost
 };
 
 class MemoryBank {
@@ -153,6 +159,7 @@ class MemoryBank {
   Status flush_statistics(TimePoint deadline);
 
   BankStore& store() { return store_; }
+  const BankCounters& counters() const { return counters_; }
 
  private:
   std::mutex& stripe(const MemoryRef& ref);
@@ -173,6 +180,7 @@ class MemoryBank {
 
   BankStore& store_;
   const Clock& clock_;
+  BankCounters counters_;
   std::array<std::mutex, 64> stripes_;
   std::mutex statistics_mutex_;
   std::map<std::string, MemoryStatistics> pending_;  // by "<ns>/<id>"; guarded by statistics_mutex_

@@ -165,7 +165,8 @@ Result<StoreUsage> MemoryStore::usage(TimePoint deadline) {
   const std::lock_guard lock(mutex_);
   const auto live =
       std::ranges::count_if(records_, [](const auto& r) { return !r.second.history.empty(); });
-  return StoreUsage{payload_bytes_, 0, quota_bytes_, static_cast<std::uint64_t>(live)};
+  return StoreUsage{payload_bytes_, 0, quota_bytes_, static_cast<std::uint64_t>(live),
+                    /*compactions=*/0};
 }
 
 Status MemoryStore::compact(TimePoint deadline) { return check_deadline(deadline); }

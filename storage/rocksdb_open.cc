@@ -55,7 +55,7 @@ Result<bool> is_fresh(const std::string& directory, bool create) {
 namespace bf = bank_format;
 
 Status RocksdbStore::open(bool fresh) {
-  rocksdb::DBOptions options = bank_db_options();
+  rocksdb::DBOptions options = bank_db_options(compactions_);
   options.create_if_missing = fresh;
   options.create_missing_column_families = true;
   if (!fresh) {

@@ -8,6 +8,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <filesystem>
+#include <utility>
 
 #include "shared/base/log.h"
 
@@ -44,6 +45,18 @@ class NoSelfRecovery final : public rocksdb::EventListener {
   }
 };
 
+class CompactionCount final : public rocksdb::EventListener {
+ public:
+  explicit CompactionCount(std::shared_ptr<std::atomic<std::uint64_t>> count)
+      : count_(std::move(count)) {}
+  void OnCompactionCompleted(rocksdb::DB*, const rocksdb::CompactionJobInfo& info) override {
+    if (info.status.ok()) ++*count_;
+  }
+
+ private:
+  const std::shared_ptr<std::atomic<std::uint64_t>> count_;
+};
+
 }  // namespace
 
 Error from_status(const rocksdb::Status& s, std::string_view what) {
@@ -58,7 +71,7 @@ Error from_status(const rocksdb::Status& s, std::string_view what) {
   return {ErrorCode::kIo, message};
 }
 
-rocksdb::DBOptions bank_db_options() {
+rocksdb::DBOptions bank_db_options(std::shared_ptr<std::atomic<std::uint64_t>> compactions) {
   rocksdb::DBOptions o;
   o.paranoid_checks = true;
   // A record cut off by kill -9 is dropped; damage before the end of the log is an error, never a
@@ -69,6 +82,7 @@ rocksdb::DBOptions bank_db_options() {
   o.info_log = std::make_shared<ForwardingLogger>();
   o.stats_dump_period_sec = 0;
   o.listeners.push_back(std::make_shared<NoSelfRecovery>());
+  o.listeners.push_back(std::make_shared<CompactionCount>(std::move(compactions)));
   return o;
 }
 

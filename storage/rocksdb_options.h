@@ -4,6 +4,9 @@
 #include <rocksdb/options.h>  // DBOptions, ColumnFamilyOptions
 #include <rocksdb/status.h>   // Status
 
+#include <atomic>
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -13,7 +16,8 @@ namespace memslot {
 
 inline constexpr const char* kPayloadFamily = "payload";
 
-rocksdb::DBOptions bank_db_options();
+// `compactions` grows with each that ends.
+rocksdb::DBOptions bank_db_options(std::shared_ptr<std::atomic<std::uint64_t>> compactions);
 rocksdb::ColumnFamilyOptions default_family_options();
 rocksdb::ColumnFamilyOptions payload_family_options();
 

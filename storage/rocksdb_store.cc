@@ -308,7 +308,8 @@ Status RocksdbStore::trim(std::string_view id, std::size_t keep, TimePoint deadl
 
 Result<StoreUsage> RocksdbStore::usage(TimePoint deadline) {
   MEMSLOT_TRY(const auto use, to_read(deadline));
-  return StoreUsage{payload_bytes_, directory_bytes(directory_), quota_bytes_, records_};
+  return StoreUsage{payload_bytes_, directory_bytes(directory_), quota_bytes_, records_,
+                    *compactions_};
 }
 
 Status RocksdbStore::compact(TimePoint deadline) {

@@ -87,6 +87,9 @@ class RocksdbStore final : public BankStore {
   std::atomic<bool> write_failed_ = false;
   std::atomic<std::uint64_t> payload_bytes_ = 0;
   std::atomic<std::uint64_t> records_ = 0;
+  // Shared: the engine's listeners may outlive it.
+  const std::shared_ptr<std::atomic<std::uint64_t>> compactions_ =
+      std::make_shared<std::atomic<std::uint64_t>>(0);
 };
 
 template <class Visit>

@@ -5,6 +5,7 @@
 //               |-> queued again (bounded): lease ran out, generator lost, or it could not
 //
 // Threads: values.
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -16,6 +17,8 @@ namespace memslot {
 enum class JobState : std::uint8_t { kQueued = 1, kLeased, kDone, kFailed, kCancelled };
 std::string_view job_state_name(JobState state);  // "queued", "leased", ...
 Result<JobState> parse_job_state(std::string_view name);
+// By state, at static_cast<std::size_t>(state) - 1.
+using JobCounts = std::array<std::uint64_t, 5>;
 
 struct Job {
   std::string id;    // sorts by time of submission

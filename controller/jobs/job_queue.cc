@@ -13,6 +13,10 @@ constexpr std::string_view kNamespace = "all";
 constexpr auto kBankTime = std::chrono::seconds(10);
 constexpr int kTries = 3;  // of a write whose outcome is unknown
 
+std::uint64_t& at(JobCounts& counts, JobState state) {
+  return counts[static_cast<std::size_t>(state) - 1];
+}
+
 std::string memory_id(const JobDraft& draft) {
   if (!draft.id.empty()) return draft.id;
   return slug(draft.kind.empty() ? draft.source : draft.source + "-" + draft.kind);
@@ -63,6 +67,7 @@ Status JobQueue::save(Entry& entry, Job changed) {
   }
   if (!stored) return stored.error().with_context("job " + changed.id);
   entry.document = stored.value().token;
+  if (changed.state != entry.job.state) ++at(entered_, changed.state);
   entry.job = std::move(changed);
   if (entry.job.finished() && !entry.text.empty()) {
     // Failing this, garbage collection removes it later.
@@ -145,6 +150,7 @@ Result<Job> JobQueue::submit(const JobDraft& draft) {
     stored = documents_.put(kType, kNamespace, job.id, document, soon());
   }
   if (!stored) return stored.error().with_context("learn job");
+  ++at(entered_, job.state);
   Entry& entry = entries_[job.id];
   entry.job = job;
   entry.document = stored.value().token;
@@ -242,6 +248,12 @@ std::size_t JobQueue::leases(const PeerId& holder) const {
     return item.second.job.state == JobState::kLeased && item.second.holder == holder;
   };
   return static_cast<std::size_t>(std::count_if(entries_.begin(), entries_.end(), held));
+}
+
+JobCounts JobQueue::count_by_state() const {
+  JobCounts out{};
+  for (const auto& [id, entry] : entries_) ++at(out, entry.job.state);
+  return out;
 }
 
 }  // namespace memslot

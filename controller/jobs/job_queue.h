@@ -99,6 +99,9 @@ class JobQueue {
 
   std::size_t waiting() const;  // queued or leased
   std::size_t leases(const PeerId& holder) const;
+  JobCounts count_by_state() const;
+  // How often a job came into each state since the start; queued: also when a lease gave it back.
+  const JobCounts& entered() const { return entered_; }
 
  private:
   struct Entry {
@@ -129,6 +132,7 @@ class JobQueue {
   const JobOptions options_;
   std::map<std::string, Entry, std::less<>> entries_;  // by id
   std::vector<std::string> ended_;                     // in lease(); expire() says so
+  JobCounts entered_{};
 };
 
 }  // namespace memslot

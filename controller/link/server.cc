@@ -57,6 +57,15 @@ Server::Server(Channel& channel, MemoryBank& bank, DocumentBank& documents, cons
               .quick = quick_,
               .slow = slow_,
               .learned = {&shelf_, online_.get(), online_ == nullptr ? nullptr : &desk_}}),
+      metrics_({.clock = clock_,
+                .channel = channel_,
+                .bank = bank_,
+                .traces = traces_,
+                .shelf = shelf_,
+                .online = online_.get(),
+                .outbox = outbox_,
+                .quick = quick_,
+                .slow = slow_}),
       quick_([this] { channel_.wake(); }),
       slow_([this] { channel_.wake(); }) {}
 
@@ -224,8 +233,10 @@ void Server::answer(const Peer& peer, std::uint64_t request, Result<T> result) {
 void Server::route(Peer& peer, wire::Message message) {
   if (std::holds_alternative<wire::Heartbeat>(message.body)) return;
   const std::uint64_t request = message.request;
+  const TimePoint began = clock_.now();
   const bool known =
       peer.is_generator() ? route_generator(peer, message) : route_client(peer, message);
+  metrics_.handled(message.body, clock_.now() - began);
   if (known) return;
   ++counters_.refused;
   outbox_.error(peer.id, request,
@@ -289,8 +300,11 @@ void Server::record(Peer& peer, std::uint64_t request, const wire::TraceEvents& 
   const Status kept = traces_.take(
       events.session, events.sequence, *frames,
       [&](const std::vector<std::string>& namespaces) { return peer.access.sees_all(namespaces); });
-  if (!kept) log::warn("trace {}: {}", trace::trace_id(events.session), kept.error().message);
-  if (!kept) return outbox_.error(peer.id, request, kept.error());
+  if (!kept) {
+    ++counters_.traces_failed;
+    log::warn("trace {}: {}", trace::trace_id(events.session), kept.error().message);
+    return outbox_.error(peer.id, request, kept.error());
+  }
   static_cast<void>(
       outbox_.send(peer.id, request, wire::TraceEventsReply{events.session, events.sequence}));
 }
@@ -381,6 +395,7 @@ void Server::housekeeping(TimePoint now) {
     static_cast<void>(slow_.submit([this]() -> Worker::Completion {
       const auto report = collect_garbage(bank_.store(), clock_, settings_.garbage_grace,
                                           deadline_in(clock_, kSlowTime));
+      if (report) metrics_.collected(report.value());
       if (!report) {
         log::warn("garbage: {}", report.error().message);
       } else if (report.value().removed > 0) {
@@ -390,6 +405,27 @@ void Server::housekeeping(TimePoint now) {
       return {};
     }));
   }
+}
+
+LinkFigures Server::figures() {
+  LinkFigures out;
+  out.taken = clock_.now();
+  out.server = counters_;
+  out.steps = steps_.counters();
+  for (const auto& [id, peer] : peers_.all())
+    ++(peer.is_generator() ? out.generators : out.clients);
+  out.sessions = sessions_.size();
+  out.tasks = relay_.size();
+  out.payload_hits = payloads_.hits();
+  out.payload_misses = payloads_.misses();
+  out.payload_bytes = payloads_.bytes();
+  out.payload_budget = payloads_.max_bytes();
+  out.memories = keeper_.index().memories();
+  out.keys = keeper_.index().keys();
+  out.index_builds = keeper_.builds();
+  out.jobs = jobs_.count_by_state();
+  out.jobs_entered = jobs_.entered();
+  return out;
 }
 
 void Server::tick() {
@@ -407,6 +443,7 @@ void Server::tick() {
   relay_.retry_failures();
   learning_.tick();
   housekeeping(now);
+  if (const std::uint64_t wanted = metrics_.wanted()) metrics_.answer(wanted, figures());
   next_tick_ = now + std::min<Duration>(settings_.heartbeat / 4, std::chrono::milliseconds(100));
 }
 

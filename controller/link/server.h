@@ -15,11 +15,11 @@
 
 #include "controller/link/access.h"
 #include "controller/link/admin.h"
+#include "controller/link/controller_metrics.h"
 #include "controller/link/relay.h"
 #include "controller/step/step_handler.h"
 #include "controller/step/write_back_handler.h"
 #include "controller/trace/decision_recorder.h"
-#include "storage/garbage.h"
 
 namespace memslot {
 
@@ -41,14 +41,6 @@ struct ServerSettings {
   bool trace_features = true;
 };
 
-struct ServerCounters {
-  std::uint64_t messages = 0;
-  std::uint64_t malformed = 0;  // did not decode
-  std::uint64_t strangers = 0;  // no Hello yet
-  std::uint64_t refused = 0;    // wrong role, or not on the list
-  std::uint64_t peers_lost = 0;
-};
-
 class Server {
  public:
   // Everything must outlive the server.
@@ -59,6 +51,9 @@ class Server {
   Status start();
   void run();
   void stop();
+
+  // GET /metrics (docs/metrics.md); any thread, while run() runs. Waits for the next tick.
+  std::string metrics_text() { return metrics_.text(); }
 
   const ServerCounters& counters() const { return counters_; }  // run()'s thread
   const StepCounters& step_counters() const { return steps_.counters(); }
@@ -83,6 +78,7 @@ class Server {
   void tick();
   void heartbeats(TimePoint now);
   void housekeeping(TimePoint now);
+  LinkFigures figures();
   Status load_policy();
   void follow_policy();
   template <class T>
@@ -110,6 +106,7 @@ class Server {
   Relay relay_;
   LearnLink learning_;
   Admin admin_;
+  ControllerMetrics metrics_;
   ServerCounters counters_;
   TimePoint next_heartbeat_{}, next_tick_{}, next_garbage_{}, next_flush_{}, last_tick_{};
   std::atomic<bool> stop_ = false;

@@ -39,6 +39,11 @@ void Worker::run_completions() {
   }
 }
 
+std::size_t Worker::waiting() const {
+  const std::lock_guard lock(mutex_);
+  return queued_.size();
+}
+
 void Worker::loop() {
   while (true) {
     Work work;

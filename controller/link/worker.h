@@ -31,6 +31,7 @@ class Worker {
 
   Status submit(Work work);
   void run_completions();
+  std::size_t waiting() const;  // any thread
   bool stopping() const { return stopping_; }
   void begin_stop() { stopping_ = true; }
 
@@ -39,7 +40,7 @@ class Worker {
 
   const std::function<void()> wake_;
   std::atomic<bool> stopping_ = false;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Work> queued_;           // guarded by mutex_
   std::deque<Completion> completed_;  // guarded by mutex_

@@ -41,7 +41,8 @@ class IndexKeeper {
 
   // The memory's head moved, appeared or went. Begins a build in the background if one is due.
   void changed(const MemoryRef& ref);
-  void rebuild();  // on demand, in the background
+  void rebuild();                                   // on demand, in the background
+  std::uint64_t builds() const { return builds_; }  // begun so far, the first one included
   // Keys are whitened so from now on where it fits: what is indexed otherwise is made anew in the
   // background (a build in flight is followed by another). Null: fitted on the bank's own keys.
   void pin(std::shared_ptr<const CandidateIndex::Pinned> pinned);

@@ -21,6 +21,7 @@ class PayloadCache {
   void forget(const MemoryRef& ref);  // every version of it
 
   std::size_t bytes() const { return bytes_; }
+  std::size_t max_bytes() const { return max_bytes_; }
   std::uint64_t hits() const { return hits_; }
   std::uint64_t misses() const { return misses_; }
 

@@ -184,6 +184,11 @@ Status TraceStore::load() {
   return ok();
 }
 
+TraceStore::Usage TraceStore::usage() const {
+  const std::lock_guard lock(mutex_);
+  return {entries_.size(), total_};
+}
+
 bool TraceStore::has(std::uint64_t session) const {
   const std::lock_guard lock(mutex_);
   return entries_.contains(session);

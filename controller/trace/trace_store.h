@@ -70,6 +70,11 @@ class TraceStore {
   Status load();
   bool keeps() const { return !folder_.empty(); }
   bool has(std::uint64_t session) const;
+  struct Usage {
+    std::size_t traces = 0;
+    std::uint64_t bytes = 0;
+  };
+  Usage usage() const;
 
   // Whole frames of a generator, which spell their memories themselves; a `sequence` that is not
   // above the newest was sent again, and is left. The first of a trace hold its Start, with

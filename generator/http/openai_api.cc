@@ -388,7 +388,8 @@ void OpenAiApi::handle(http::Exchange& exchange) {
   const bool chat = path == "/v1/chat/completions";
   const bool writes = chat || path == "/v1/completions";
   const bool one_model = path.starts_with("/v1/models/");
-  const bool looks = path == "/healthz" || path == "/readyz" || path == "/v1/models" || one_model;
+  const bool looks = path == "/healthz" || path == "/readyz" || path == "/metrics" ||
+                     path == "/v1/models" || one_model;
   if (!writes && !looks) {
     return exchange.respond(http::error_response(404, "path: expected one of docs/http.md"));
   }
@@ -403,6 +404,7 @@ void OpenAiApi::handle(http::Exchange& exchange) {
     if (engine_.link.connected()) return exchange.respond({200, R"({"status":"ready"})"});
     return exchange.respond(http::error_response(503, "controller: expected it there, found none"));
   }
+  if (path == "/metrics") return exchange.respond({200, metrics_(), metrics::kContentType});
   if (path == "/v1/models") {
     return exchange.respond(
         {200, dump({{"object", "list"}, {"data", json::array({model_json(engine_)})}})});

@@ -49,6 +49,7 @@ class ControllerLink {
   bool connected() const { return rpc_.connected(); }
   Status wait_connected(TimePoint deadline) { return rpc_.wait_connected(deadline); }
   RpcStats stats() const { return rpc_.stats(); }
+  ChannelStats channel_stats() const { return rpc_.link_stats(); }
   std::uint64_t incarnation() const { return incarnation_; }
   // The controller's incarnation, 0 before the first one; tells what came from one that is gone.
   std::uint64_t controller() const { return controller_; }

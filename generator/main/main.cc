@@ -69,7 +69,7 @@ Status serve(const GeneratorSettings& settings) {
   const SystemClock clock;
   MEMSLOT_TRY(auto service, GeneratorService::open(std::move(options), clock));
   service->start(std::move(channel));
-  OpenAiApi api(service->engine());
+  OpenAiApi api(service->engine(), [&service] { return service->metrics_text(); });
   MEMSLOT_TRY(const auto web, serve_http(settings, api));
   const std::string where = web == nullptr ? "" : " http=" + web->endpoint();
   std::printf("%s%s\n", service->ready_line().c_str(), where.c_str());

@@ -11,6 +11,7 @@
 #include "generator/runtime/outbox.h"
 #include "generator/runtime/scheduler.h"
 #include "generator/runtime/session.h"
+#include "generator/runtime/session_probe.h"
 
 namespace memslot {
 
@@ -24,6 +25,7 @@ struct Engine {
   Scheduler& scheduler;
   ControllerLink& link;
   Outbox& outbox;
+  SessionProbe& probe;
   const Clock& clock;
 };
 

@@ -1,13 +1,12 @@
 #include "generator/runtime/generator_service.h"
 
 #include <algorithm>  // min, max
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <unistd.h>  // sysconf
 
 #include "generator/backend/open_backend.h"
 #include "generator/backend/thread_team.h"
 #include "generator/runtime/bench_task.h"
+#include "generator/runtime/generator_metrics.h"
 #include "generator/runtime/learn_texts.h"
 #include "generator/runtime/learn_worker.h"
 #include "generator/runtime/slot_infos.h"
@@ -23,13 +22,6 @@ namespace memslot {
 namespace {
 
 using nlohmann::json;
-
-std::size_t resident_set_size() {
-  std::ifstream statm("/proc/self/statm");
-  std::size_t total = 0, resident = 0;
-  statm >> total >> resident;
-  return resident * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-}
 
 Result<DType> weights_dtype(const std::string& name, const BackendInfo& backend) {
   if (name != "bf16" && name != "f32") return invalid("weights", "bf16 or f32", name);
@@ -58,6 +50,7 @@ struct GeneratorService::Impl {
   std::unique_ptr<LogitsScratch> scratch;
   ResidentSet residents;
   ComputeGate gate;
+  SessionProbe probe;
   std::unique_ptr<MemoryLoader> loader;
   std::unique_ptr<Scheduler> scheduler;
   // From start() on.
@@ -77,7 +70,7 @@ struct GeneratorService::Impl {
   void make_link(std::unique_ptr<Channel> channel);
   TaskService::Handlers handlers();
   void take(wire::Message message);
-  json memory() const;
+  GeneratorFigures figures() const;
   Result<std::string> status() const;
 };
 
@@ -135,8 +128,9 @@ void GeneratorService::Impl::make_link(std::unique_ptr<Channel> channel) {
   outer = std::make_unique<OuterParameters>(*gpt, model_digest, *link, clock, options.outer_seed);
   loader->set_outer_source(
       [this](std::size_t slot, MemoryKind kind) { return outer->get(slot, kind); });
-  engine = std::make_unique<Engine>(Engine{*gpt, tokenizer.get(), model_digest, base_digest,
-                                           *scratch, *loader, *scheduler, *link, *outbox, clock});
+  engine =
+      std::make_unique<Engine>(Engine{*gpt, tokenizer.get(), model_digest, base_digest, *scratch,
+                                      *loader, *scheduler, *link, *outbox, probe, clock});
   std::unique_ptr<Learner> learn;
   if (tokenizer != nullptr) learn = std::make_unique<Learner>(*gpt, *file, *tokenizer, texts, gate);
   learner = std::make_unique<LearnWorker>(*engine, std::move(learn), *outer);
@@ -178,24 +172,25 @@ void GeneratorService::Impl::take(wire::Message message) {
   }
 }
 
-json GeneratorService::Impl::memory() const {
+GeneratorFigures GeneratorService::Impl::figures() const {
+  GeneratorFigures out;
   const MemoryReport report = gpt->memory();
-  return {{"weights", report.weight_bytes},
-          {"scratch", report.scratch_bytes + scratch->bytes()},
-          {"kv", scratch->kv_bytes().load()},
-          {"resident", residents.bytes()},
-          {"resident_budget", residents.budget()},
-          {"learning_workspace", learner->counters().workspace_bytes},
-          {"rss", resident_set_size()}};
+  out.learning = learner->counters();
+  out.memory = {report.weight_bytes, report.scratch_bytes + scratch->bytes(),
+                scratch->kv_bytes().load(), residents.bytes(), out.learning.workspace_bytes};
+  out.residents = {residents.size(), residents.budget(), residents.evictions()};
+  out.scheduler = scheduler->counters();
+  out.tasks = tasks->counters();
+  out.loads = loader->counters();
+  out.outbox = outbox->counters();
+  out.rpc = link->stats();
+  out.channel = link->channel_stats();
+  out.connected = link->connected();
+  return out;
 }
 
 Result<std::string> GeneratorService::Impl::status() const {
-  const Scheduler::Counters scheduled = scheduler->counters();
-  const Outbox::Counters out = outbox->counters();
-  const LearnWorker::Counters learn = learner->counters();
-  const TaskService::Counters task = tasks->counters();
-  const MemoryLoader::Counters loads = loader->counters();
-  const RpcStats rpc = link->stats();
+  const GeneratorFigures f = figures();
   const BackendInfo& info = backend->info();
   return dump(
       {{"type", "status"},
@@ -212,34 +207,41 @@ Result<std::string> GeneratorService::Impl::status() const {
          {"library", info.library},
          {"threads", info.threads},
          {"row_invariant", info.row_invariant}}},
-       {"memory", memory()},
-       {"residents", residents.size()},
-       {"loads", {{"done", loads.loads}, {"failed", loads.failures}, {"bytes", loads.bytes}}},
+       {"memory",
+        {{"weights", f.memory.weights},
+         {"scratch", f.memory.scratch},
+         {"kv", f.memory.kv},
+         {"resident", f.memory.resident},
+         {"resident_budget", f.residents.budget},
+         {"learning_workspace", f.memory.learning_workspace},
+         {"rss", metrics::resident_set_bytes()}}},
+       {"residents", f.residents.memories},
+       {"loads", {{"done", f.loads.loads}, {"failed", f.loads.failures}, {"bytes", f.loads.bytes}}},
        {"sessions",
-        {{"running", scheduled.sessions},
-         {"waiting", scheduled.waiting},
-         {"refused", scheduled.refused}}},
+        {{"running", f.scheduler.sessions},
+         {"waiting", f.scheduler.waiting},
+         {"refused", f.scheduler.refused}}},
        {"tasks",
-        {{"running", task.running},
-         {"done", task.done},
-         {"failed", task.failed},
-         {"refused", task.refused}}},
+        {{"running", f.tasks.running},
+         {"done", f.tasks.done},
+         {"failed", f.tasks.failed},
+         {"refused", f.tasks.refused}}},
        {"learning",
-        {{"queued", learn.queued},
-         {"learned", learn.learned},
-         {"failed", learn.failed},
-         {"fenced", learn.fenced}}},
+        {{"queued", f.learning.queued},
+         {"learned", f.learning.learned},
+         {"failed", f.learning.failed},
+         {"fenced", f.learning.fenced}}},
        {"outbox",
-        {{"waiting", out.waiting},
-         {"bytes", out.bytes},
-         {"acknowledged", out.acknowledged},
-         {"refused", out.refused},
-         {"retries", out.retries}}},
+        {{"waiting", f.outbox.waiting},
+         {"bytes", f.outbox.bytes},
+         {"acknowledged", f.outbox.acknowledged},
+         {"refused", f.outbox.refused},
+         {"retries", f.outbox.retries}}},
        {"link",
-        {{"lost", rpc.lost},
-         {"late", rpc.late},
-         {"resent", rpc.resent},
-         {"malformed", rpc.malformed}}}});
+        {{"lost", f.rpc.lost},
+         {"late", f.rpc.late},
+         {"resent", f.rpc.resent},
+         {"malformed", f.rpc.malformed}}}});
 }
 
 GeneratorService::GeneratorService(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -284,6 +286,15 @@ std::string GeneratorService::ready_line() const {
   return "memslot-generator ready model=" + slug(impl_->gpt->config().name) +
          " weights=" + std::string(dtype_name(impl_->gpt->options().weights)) + " slots=" + layers +
          " row_invariant=" + (impl_->backend->info().row_invariant ? "yes" : "no");
+}
+
+std::string GeneratorService::metrics_text() const {
+  metrics::Page page;
+  impl_->probe.collect(page);
+  collect(impl_->figures(), page);
+  collect(impl_->learner->times(), page);
+  page.process("memslot_generator");
+  return page.text();
 }
 
 Engine& GeneratorService::engine() { return *impl_->engine; }

@@ -45,6 +45,8 @@ class GeneratorService {
   // "memslot-generator ready model=... weights=... slots=... row_invariant=..."
   std::string ready_line() const;
   Engine& engine();
+  // GET /metrics (docs/metrics.md); any thread, between start() and stop().
+  std::string metrics_text() const;
 
  private:
   struct Impl;

@@ -224,6 +224,11 @@ void LearnWorker::pulse() {
 }
 
 bool LearnWorker::report(const LearnProgressReport& progress) {
+  if (progress.phase == std::string_view("training")) {
+    const TimePoint now = engine_.clock.now();
+    if (progress.step > 1) times_.step.observe(now - last_step_);
+    last_step_ = now;
+  }
   const std::lock_guard lock(mutex_);
   running_.step = static_cast<std::uint32_t>(progress.step);
   running_.steps = static_cast<std::uint32_t>(progress.max_steps);
@@ -236,7 +241,9 @@ bool LearnWorker::report(const LearnProgressReport& progress) {
 void LearnWorker::work(const wire::AssignLearn& job) {
   log::info("learn job {}: {} bytes of {} into {}", job.job, job.text.size(), job.source,
             job.target.text());
+  const TimePoint began = engine_.clock.now();
   auto outcome = learn(job);
+  (outcome ? times_.learned : times_.failed).observe(engine_.clock.now() - began);
   wire::AssignLearn done = job;
   {
     const std::lock_guard lock(mutex_);

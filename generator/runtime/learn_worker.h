@@ -27,6 +27,7 @@
 #include "generator/runtime/engine.h"
 #include "generator/runtime/outer_parameters.h"
 #include "generator/runtime/read_through.h"
+#include "shared/base/metrics.h"
 
 namespace memslot {
 
@@ -48,6 +49,12 @@ class LearnWorker {
   void assign(wire::AssignLearn job);
   void cancel(const wire::CancelLearn& job);
   Counters counters() const;
+  // Between two training steps of a job; whole jobs that ended well, and others.
+  struct Times {
+    metrics::Histogram step{metrics::kLongTimes}, learned{metrics::kLongTimes},
+        failed{metrics::kLongTimes};
+  };
+  const Times& times() const { return times_; }
 
   // Learns on the calling thread, after the job that runs (for measurements); stores nothing.
   Result<LearnOutcome> learn_now(const LearnRequest& request,
@@ -79,6 +86,8 @@ class LearnWorker {
   bool cancelled_ = false;        // the running one
   bool stopping_ = false;
   std::size_t workspace_bytes_ = 0;
+  Times times_;
+  TimePoint last_step_{};  // when the running job's last training step ended; the learner's thread
   std::thread thread_, pulse_;
 };
 

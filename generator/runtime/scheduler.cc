@@ -75,7 +75,7 @@ std::future<Status> Scheduler::post(Job work) {
 
 Scheduler::Counters Scheduler::counters() const {
   const std::lock_guard lock(mutex_);
-  return {sessions_, static_cast<int>(waiting_.size()), pieces_, refused_};
+  return {sessions_, static_cast<int>(waiting_.size()), queue_.size(), pieces_, refused_};
 }
 
 void Scheduler::loop() {

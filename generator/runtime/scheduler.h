@@ -31,6 +31,7 @@ class Scheduler {
   };
   struct Counters {
     int sessions = 0, waiting = 0;
+    std::size_t queued = 0;  // pieces
     std::uint64_t pieces = 0, refused = 0;
   };
 

@@ -37,6 +37,7 @@ Result<LogitsScratch> LogitsScratch::make(const Gpt& gpt) {
   LogitsScratch out;
   out.vocab_ = gpt.config().vocab;
   out.d_model_ = gpt.config().d_model;
+  out.host_.reserve(static_cast<std::size_t>(out.vocab_));  // never moved: bytes() is any thread's
   MEMSLOT_TRY(out.logits_,
               gpt.backend().alloc(static_cast<std::size_t>(kRows * out.vocab_) * sizeof(float)));
   MEMSLOT_TRY(

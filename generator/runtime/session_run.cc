@@ -73,6 +73,7 @@ void SessionRun::make_steps(StepLoop::Advance advance) {
   setup.advised = options_.session.memory.kind == MemoryChoice::Kind::kAuto;
   setup.loader = &engine_.loader;
   setup.scheduler = &engine_.scheduler;
+  setup.probe = &engine_.probe;
   setup.clock = &engine_.clock;
   setup.select = options_.select;
   setup.deadline = options_.deadline;
@@ -82,27 +83,32 @@ void SessionRun::make_steps(StepLoop::Advance advance) {
 }
 
 Status SessionRun::prefill(const std::stop_token& stop) {
+  const std::int64_t cached = session_->cached();
+  Duration computed{};
   for (bool done = false; !done;) {
     if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "cancelled while reading"};
     MEMSLOT_TRY(engine_.scheduler.run([&]() -> Status {
+      const TimePoint began = engine_.clock.now();
       MEMSLOT_TRY(done, session_->prefill(kPrefillPiece));
+      computed += engine_.clock.now() - began;
       return ok();
     }));
   }
+  engine_.probe.prefilled(static_cast<std::size_t>(session_->cached() - cached), computed);
   return ok();
 }
 
 Status SessionRun::swap_slot(std::uint32_t slot, const MemoryChoice& memory) {
   if (memory.kind == MemoryChoice::Kind::kBase) {
-    steps_->pin(slot, MemoryRef{"", "", 0}, nullptr);
+    steps_->pin(slot, MemoryRef{"", "", 0}, {});
     named_.reset();
     return ok();
   }
   MEMSLOT_CHECK(memory.kind == MemoryChoice::Kind::kNamed && selector_ != nullptr);
-  std::shared_ptr<const LoadedMemory> loaded;
+  StagedMemory staged;
   const TimePoint deadline = deadline_in(engine_.clock, std::chrono::seconds(10));
-  MEMSLOT_TRY(FetchedMemory fetched, steps_->fetch_and_load(slot, memory.ref, deadline, &loaded));
-  steps_->pin(slot, fetched.version.ref, std::move(loaded));
+  MEMSLOT_TRY(FetchedMemory fetched, steps_->fetch_and_load(slot, memory.ref, deadline, &staged));
+  steps_->pin(slot, fetched.version.ref, std::move(staged));
   named_ = std::move(fetched.version);
   return ok();
 }

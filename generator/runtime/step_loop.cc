@@ -1,6 +1,6 @@
 #include "generator/runtime/step_loop.h"
 
-#include <algorithm>  // equal
+#include <algorithm>  // equal, max
 #include <future>
 #include <utility>
 
@@ -27,34 +27,60 @@ StepLoop::StepLoop(Setup setup, Advance advance)
   last_tokens_ = setup_.given_tokens;
 }
 
-void StepLoop::pin(std::uint32_t slot, const MemoryRef& ref,
-                   std::shared_ptr<const LoadedMemory> memory) {
-  pins_.push_back({slot, std::move(memory)});
+void StepLoop::pin(std::uint32_t slot, const MemoryRef& ref, StagedMemory staged) {
+  pins_.emplace_back(slot, std::move(staged));
   pinned_.push_back({slot, ref, ActiveReason::kPinned});
 }
 
 Result<FetchedMemory> StepLoop::fetch_and_load(std::uint32_t slot, const MemoryRef& ref,
-                                               TimePoint deadline,
-                                               std::shared_ptr<const LoadedMemory>* memory) {
+                                               TimePoint deadline, StagedMemory* staged) {
+  const TimePoint began = setup_.clock->now();
   MEMSLOT_TRY(FetchedMemory fetched, setup_.selector->fetch(ref, deadline));
-  MEMSLOT_TRY(*memory, setup_.loader->load(slot, fetched.version.ref, fetched.version.sha256,
-                                           fetched.payload));
+  const MemoryVersion& version = fetched.version;
+  staged->source = SwapSource::kResident;
+  staged->memory = setup_.loader->resident(slot, version.ref, version.sha256);
+  setup_.probe->looked_up(staged->memory != nullptr);
+  if (staged->memory == nullptr) {
+    staged->source = SwapSource::kLoaded;
+    MEMSLOT_TRY(staged->memory,
+                setup_.loader->load(slot, version.ref, version.sha256, fetched.payload));
+  }
+  staged->micros = micros_since(began);
   return fetched;
 }
 
-Result<std::shared_ptr<const LoadedMemory>> StepLoop::stage(const wire::SlotAction& action,
-                                                            const std::vector<SharedBytes>& parts,
-                                                            TimePoint deadline) {
-  if (action.part >= 0) {
-    const auto part = static_cast<std::size_t>(action.part);
-    if (part >= parts.size()) return corrupt("directive's part", parts.size(), part);
-    return setup_.loader->load(action.slot, action.ref, action.sha256, parts[part]);
+double StepLoop::micros_since(TimePoint began) const {
+  return std::chrono::duration<double, std::micro>(setup_.clock->now() - began).count();
+}
+
+Result<StagedMemory> StepLoop::stage(const wire::SlotAction& action,
+                                     const std::vector<SharedBytes>& parts, TimePoint deadline) {
+  const bool sent = action.part >= 0;
+  const auto part = static_cast<std::size_t>(action.part);
+  if (sent && part >= parts.size()) return corrupt("directive's part", parts.size(), part);
+  const TimePoint began = setup_.clock->now();
+  StagedMemory staged{setup_.loader->resident(action.slot, action.ref, action.sha256),
+                      SwapSource::kResident, 0};
+  if (staged.memory == nullptr && !sent) {
+    log::info("session {:x}: {} is gone, fetching it", setup_.selector->session(),
+              action.ref.text());
+    MEMSLOT_TRY(fetch_and_load(action.slot, action.ref, deadline, &staged));
+    return staged;
   }
-  if (auto found = setup_.loader->resident(action.slot, action.ref, action.sha256)) return found;
-  log::info("session {:x}: {} is gone, fetching it", setup_.selector->session(), action.ref.text());
-  std::shared_ptr<const LoadedMemory> memory;
-  MEMSLOT_TRY(fetch_and_load(action.slot, action.ref, deadline, &memory));
-  return memory;
+  setup_.probe->looked_up(staged.memory != nullptr);
+  if (staged.memory == nullptr) {
+    staged.source = SwapSource::kLoaded;
+    MEMSLOT_TRY(staged.memory,
+                setup_.loader->load(action.slot, action.ref, action.sha256, parts[part]));
+  }
+  staged.micros = micros_since(began);
+  return staged;
+}
+
+void StepLoop::Plan::change(std::size_t slot, StagedMemory staged) {
+  changes.push_back({slot, std::move(staged.memory)});
+  source = std::max(source, staged.source);
+  stage_us += staged.micros;
 }
 
 StepLoop::Reported StepLoop::reported() const {
@@ -83,7 +109,8 @@ StepLoop::Plan StepLoop::resolve(Advice advice, const Reported& reported, TimePo
   }
   for (std::size_t slot = 0; async && slot < kept.size(); ++slot) {
     if (!kept[slot]) continue;
-    plan.changes.push_back({slot, reported.loaded[slot]});  // no change where it still runs
+    const auto& loaded = reported.loaded[slot];  // no change where it still runs
+    plan.change(slot, {loaded, loaded ? SwapSource::kResident : SwapSource::kBase, 0});
     plan.active[slot].ref = reported.active[slot].ref;
   }
   return plan;
@@ -112,12 +139,13 @@ void StepLoop::take(const wire::SlotAction& action, const std::vector<SharedByte
               memory.error().message);
     return;
   }
-  plan->changes.push_back({action.slot, std::move(memory).value()});
+  plan->change(action.slot, std::move(memory).value());
   active.ref = action.ref;
 }
 
 StepLoop::Plan StepLoop::missed_plan(const Error& why) {
   ++missed_;
+  setup_.probe->missed_deadline();
   const bool first = active_[0].reason != ActiveReason::kMissedDeadline;  // of a row of them
   log::write(first ? 3 : 1,
              fmt::format("session {:x} step {}: no directive, keeping what is active: {}",
@@ -148,7 +176,8 @@ StepLoop::Plan StepLoop::advised(wire::Observation observation, const Reported& 
 }
 
 StepLoop::Plan StepLoop::take_pins() {
-  Plan plan{std::exchange(pins_, {}), active_, 0, 0};
+  Plan plan{{}, active_, 0, 0};
+  for (auto& [slot, staged] : std::exchange(pins_, {})) plan.change(slot, std::move(staged));
   for (wire::ActiveMemory& pinned : pinned_) plan.active[pinned.slot] = std::move(pinned);
   pinned_.clear();
   return plan;
@@ -172,8 +201,7 @@ Status StepLoop::compute(const Plan& plan, StepReport* report) {
   MEMSLOT_TRY(report->swap, setup_.session->activate(plan.changes));
   const TimePoint began = setup_.clock->now();
   MEMSLOT_TRY(report->output, advance_(*setup_.session));
-  report->compute_us =
-      std::chrono::duration<double, std::micro>(setup_.clock->now() - began).count();
+  report->compute_us = micros_since(began);
   if (setup_.base == nullptr || report->output.tokens.empty()) return ok();
   MEMSLOT_TRY(const StepOutput base,
               setup_.base->read(static_cast<int>(report->output.tokens.size())));
@@ -192,6 +220,7 @@ Result<SwapOutcome> StepLoop::apply_pins() {
     MEMSLOT_TRY(out, setup_.session->activate(plan.changes));
     return ok();
   }));
+  setup_.probe->swapped(out, plan.source, plan.stage_us);
   active_ = plan.active;
   return out;
 }
@@ -225,6 +254,9 @@ Result<StepReport> StepLoop::run_one() {
   report.candidates = plan.candidates;
   report.select_us = plan.select_us;
   report.advised_step = plan.advised_step;
+  report.swap_source = plan.source;
+  report.stage_us = plan.stage_us;
+  setup_.probe->stepped(report, setup_.sampled);
   summary_ = report.output.summary;
   last_tokens_ = static_cast<std::uint32_t>(report.output.tokens.size());
   last_gain_ = setup_.sampled ? std::nullopt : report.gain;

@@ -25,6 +25,7 @@
 #include "generator/runtime/scheduler.h"
 #include "generator/runtime/selector.h"
 #include "generator/runtime/session.h"
+#include "generator/runtime/session_probe.h"
 
 namespace memslot {
 
@@ -33,11 +34,20 @@ struct StepReport {
   std::vector<wire::ActiveMemory> active;  // one per slot, as it was during the step
   StepOutput output;
   SwapOutcome swap;
+  SwapSource swap_source = SwapSource::kBase;
+  double stage_us = 0;  // until the memories of the swap were at hand
   std::uint32_t candidates = 0;
   double select_us = 0;                       // 0 where no directive came
   double compute_us = 0;                      // forward and choice of the tokens
   std::optional<std::uint64_t> advised_step;  // whose directive was applied; none: no advice came
   std::optional<float> gain;  // nats per token over base, where a base run goes along
+};
+
+// A memory at hand, to be activated.
+struct StagedMemory {
+  std::shared_ptr<const LoadedMemory> memory{};  // null: base
+  SwapSource source = SwapSource::kBase;
+  double micros = 0;  // what it took to get at it
 };
 
 class StepLoop {
@@ -49,6 +59,7 @@ class StepLoop {
     bool advised = false;          // follows directives; else only what is pinned
     MemoryLoader* loader = nullptr;
     Scheduler* scheduler = nullptr;
+    SessionProbe* probe = nullptr;
     const Clock* clock = nullptr;
     wire::SelectMode select = wire::SelectMode::kSync;
     Duration deadline = std::chrono::seconds(1);
@@ -60,11 +71,11 @@ class StepLoop {
 
   StepLoop(Setup setup, Advance advance);
 
-  // Memory `memory` (null: base) at `slot` from the next step on, instead of any directive.
-  void pin(std::uint32_t slot, const MemoryRef& ref, std::shared_ptr<const LoadedMemory> memory);
+  // `staged` at `slot` from the next step on, instead of any directive.
+  void pin(std::uint32_t slot, const MemoryRef& ref, StagedMemory staged);
   // A memory by name, checked and loaded; needs a selector. As load() and fetch().
   Result<FetchedMemory> fetch_and_load(std::uint32_t slot, const MemoryRef& ref, TimePoint deadline,
-                                       std::shared_ptr<const LoadedMemory>* memory);
+                                       StagedMemory* staged);
 
   Result<StepReport> run_one();
   // Applies pins without running a step (before a prompt is read).
@@ -82,6 +93,9 @@ class StepLoop {
     std::uint32_t candidates = 0;
     double select_us = 0;
     std::optional<std::uint64_t> advised_step{};
+    SwapSource source = SwapSource::kBase;
+    double stage_us = 0;
+    void change(std::size_t slot, StagedMemory staged);
   };
   // What an observation said to be active: `keep` means this, also where async has gone on since.
   struct Reported {
@@ -96,9 +110,9 @@ class StepLoop {
   Plan resolve(Advice advice, const Reported& reported, TimePoint deadline);
   void take(const wire::SlotAction& action, const std::vector<SharedBytes>& parts,
             TimePoint deadline, Plan* plan);
-  Result<std::shared_ptr<const LoadedMemory>> stage(const wire::SlotAction& action,
-                                                    const std::vector<SharedBytes>& parts,
-                                                    TimePoint deadline);
+  Result<StagedMemory> stage(const wire::SlotAction& action, const std::vector<SharedBytes>& parts,
+                             TimePoint deadline);
+  double micros_since(TimePoint began) const;
   Plan take_pins();
   Status compute(const Plan& plan, StepReport* report);
 
@@ -107,7 +121,7 @@ class StepLoop {
   std::uint64_t step_ = 0;
   std::vector<wire::ActiveMemory> active_;
   std::uint32_t since_swap_ = 1;  // steps that active_ has run; the prompt counts as one
-  std::vector<SlotChange> pins_;
+  std::vector<std::pair<std::uint32_t, StagedMemory>> pins_;
   std::vector<wire::ActiveMemory> pinned_;  // what the pins are called
   std::optional<Plan> ahead_;               // async: the plan of the step before
   StepSummary summary_;

@@ -45,11 +45,13 @@ struct ResidentSet::Impl {
     }
     MEMSLOT_CHECK(oldest != entries.end());
     drop(oldest);
+    ++evictions;
   }
 
   mutable std::mutex mutex;
   std::size_t limit = 0;
   std::size_t held = 0;
+  std::uint64_t evictions = 0;
   std::uint64_t tick = 0, epoch = 1;  // epochs start above 0, which means "nothing known"
   std::map<ResidentKey, Entry> entries;
   std::deque<Change> history;
@@ -141,6 +143,10 @@ std::size_t ResidentSet::budget() const { return impl_->limit; }
 std::size_t ResidentSet::size() const {
   const std::lock_guard lock(impl_->mutex);
   return impl_->entries.size();
+}
+std::uint64_t ResidentSet::evictions() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->evictions;
 }
 
 }  // namespace memslot

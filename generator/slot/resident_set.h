@@ -47,6 +47,7 @@ class ResidentSet {
   std::size_t bytes() const;
   std::size_t budget() const;
   std::size_t size() const;
+  std::uint64_t evictions() const;  // to make room, since the start
 
  private:
   struct Impl;

@@ -27,6 +27,7 @@ ONLY = {
     r"\w+_generated\.h": r"shared/wire/|shared/trace/",
     r"generator/(cpu|cuda)/": r"generator/(backend/open_backend\.cc|cpu/|cuda/)|tests/",
     r"boost/(asio|beast)": r"shared/http/|tests/http/",
+    r"prometheus/": r"shared/base/metrics\.cc$",
     r"(dnnl|oneapi)": r"generator/cpu/|tests/",
 }
 

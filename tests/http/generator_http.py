@@ -15,7 +15,9 @@ import threading
 import time
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
+for folder in ("cli", "support"):
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / folder))
+import exposition  # noqa: E402
 from pair import BUSY, ENVIRONMENT, GENERATOR, INVALID, PROMPT, PairCase, model_path, wait_for  # noqa: E402
 
 if os.environ.get("MEMSLOT_OPENAI"):
@@ -63,6 +65,11 @@ class HttpCase(PairCase):
         lines = [line for line in data.decode().split("\n\n") if line]
         self.assertEqual(lines[-1], "data: [DONE]")
         return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+    def metrics(self):
+        status, data, reply = self.ask("GET", "/metrics")
+        self.assertEqual((status, reply.getheader("Content-Type")), (200, "text/plain; version=0.0.4; charset=utf-8"))
+        return exposition.Page(data.decode())
 
     def raw(self, data, port=None):
         """What the server says until it closes."""
@@ -227,6 +234,92 @@ class BadInput(HttpCase):
         self.assertLess(time.monotonic() - began, 30)
 
 
+class Metrics(HttpCase):
+    STEPS = "memslot_generator_steps_total"
+    SWAPS = "memslot_generator_swap_seconds_count"
+
+    def growth(self, do):
+        """What the samples grew by meanwhile: a function like a page."""
+        before = self.metrics()
+        do()
+        after = self.metrics()
+        for family in after.families.values():
+            if family.type != "gauge":
+                for key, value in family.samples.items():
+                    self.assertGreaterEqual(value, before.samples[key], key)
+        return lambda name, **labels: after(name, **labels) - before(name, **labels)
+
+    def test_counters_grow_by_what_was_done(self):
+        ids = self.client.json("tokenize", PROMPT)["ids"]
+        grown = self.growth(lambda: self.complete(memory="base", max_tokens=40))  # steps of 16, 16 and 8
+        self.assertEqual(grown(self.STEPS, work="write"), 3)
+        self.assertEqual(grown(self.STEPS, work="read"), 0)
+        self.assertEqual(grown("memslot_generator_token_seconds_count"), 40)
+        self.assertGreater(grown("memslot_generator_token_seconds_sum"), 0)
+        self.assertEqual(grown("memslot_generator_prefill_tokens_total"), len(ids) - 1)
+        self.assertEqual(grown("memslot_generator_prefill_seconds_count"), 1)
+        self.assertEqual(grown("memslot_generator_slot_steps_total", reason="opening"), 3)
+        self.assertEqual(sum(grown(self.SWAPS, source=s) for s in ("base", "resident", "loaded")), 0)
+        self.assertEqual(grown("memslot_generator_selection_seconds_count"), 0)
+
+    def test_each_step_that_the_controller_advised_is_one_round_trip(self):
+        grown = self.growth(lambda: self.complete(memory="auto", max_tokens=32))
+        advised = grown("memslot_generator_slot_steps_total", reason="directive")
+        self.assertEqual(advised + grown("memslot_generator_missed_deadlines_total"), 2)
+        self.assertEqual(grown("memslot_generator_selection_seconds_count"), advised)
+
+    def test_reading_counts_as_reading(self):
+        text = "The lighthouse keeper wrote down the weather every morning, and nobody ever asked for it."
+        count = len(self.client.json("tokenize", text)["ids"])
+        grown = self.growth(lambda: self.client.json("score", text, "-m", "base"))
+        self.assertEqual(grown("memslot_generator_read_tokens_total")
+                         + grown("memslot_generator_prefill_tokens_total"), count - 1)
+        self.assertGreater(grown(self.STEPS, work="read"), 0)
+        self.assertEqual(grown("memslot_generator_read_step_seconds_count"), grown(self.STEPS, work="read"))
+        self.assertEqual(grown(self.STEPS, work="write"), 0)
+
+    def test_a_memory_is_loaded_once_and_then_resident(self):
+        self.client.json("bank", "import", PairCase.pair.export, "--id", "metrics-one")
+        def use():
+            self.complete(memory="metrics-one", max_tokens=4)
+        first, second = self.growth(use), self.growth(use)
+        of = [{s: g(self.SWAPS, source=s) for s in ("base", "resident", "loaded")} for g in (first, second)]
+        self.assertEqual(of, [{"base": 0, "resident": 0, "loaded": 1}, {"base": 0, "resident": 1, "loaded": 0}])
+        self.assertEqual(first("memslot_generator_loads_total", result="ok"), 1)
+        self.assertEqual(second("memslot_generator_loads_total", result="ok"), 0)
+        for grown, result in ((first, "miss"), (second, "hit")):
+            self.assertEqual([grown("memslot_generator_resident_lookups_total", result=r) for r in ("hit", "miss")],
+                             [float(result == "hit"), float(result == "miss")])
+
+    def test_a_learn_job_is_counted_with_its_steps(self):
+        ended = [("memslot_generator_learn_jobs_ended_total", result) for result in ("learned", "failed", "fenced")]
+        def jobs():
+            page = self.metrics()
+            return sum(page(name, result=result) for name, result in ended)
+        def learn():
+            before = jobs()
+            self.client.json("learn", self.folder / "metrics.txt", "--kind", "lora", "--steps", 4)
+            wait_for(lambda: jobs() > before)  # the client hears of it a moment before the generator
+        self.write("metrics.txt", PROMPT + " the harbour, and there it stayed for forty years. " * 4)
+        grown = self.growth(learn)
+        self.assertEqual(grown("memslot_generator_learn_jobs_ended_total", result="learned"), 1)
+        self.assertEqual(grown("memslot_generator_learn_job_seconds_count", result="learned"), 1)
+        self.assertEqual(grown("memslot_generator_learn_step_seconds_count"), 3)  # between four steps
+
+    def test_what_holds_memory_is_told_as_status_does(self):
+        page, status = self.metrics(), self.client.json("status")["generator"]
+        for part in ("weights", "kv", "resident", "learning_workspace"):
+            self.assertEqual(page("memslot_generator_memory_bytes", part=part), status["memory"][part], part)
+        self.assertEqual(page("memslot_generator_resident_memories"), status["residents"])
+        self.assertLess(abs(page("process_resident_memory_bytes") / status["memory"]["rss"] - 1), 0.1)
+        self.assertEqual(page("memslot_generator_build_info", build=status["build"]), 1)
+        self.assertEqual(page("memslot_generator_link_connected"), 1)
+
+    def test_it_is_looked_at_only(self):
+        self.assertEqual(self.ask("POST", "/metrics", {})[0], 405)
+        self.assertEqual(self.ask("HEAD", "/metrics")[:2], (200, b""))
+
+
 class Strangers(HttpCase):
     def test_another_host_or_origin_is_turned_away(self):
         for headers in ({"Host": "evil.example"}, {"Host": f"evil.example:{self.port}"},
@@ -256,6 +349,8 @@ class Strangers(HttpCase):
         self.assertEqual(self.ask("GET", "/v1/models", headers=good, port=port)[0], 200)
         self.assertEqual(self.ask("GET", "/healthz", port=port)[0], 200)
         self.assertEqual(self.ask("GET", "/readyz", port=port)[0], 200)
+        self.assertEqual(self.ask("GET", "/metrics", port=port)[0], 401)
+        self.assertEqual(self.ask("GET", "/metrics", headers=good, port=port)[0], 200)
 
     def test_settings_that_cannot_be_are_refused_at_the_start(self):
         for http_at, more, code in (("0.0.0.0:0", [], INVALID), ("nowhere", [], INVALID), ("127.0.0.1:x", [], INVALID),

@@ -69,6 +69,7 @@ struct TinyEngine {
   std::unique_ptr<ControllerLink> link;
   std::unique_ptr<Outbox> outbox;
   std::unique_ptr<OuterParameters> outer;
+  SessionProbe probe;
   std::unique_ptr<Engine> engine;
   std::function<void(wire::Message)> on_message;
   std::mt19937 rng{1};
@@ -104,7 +105,7 @@ struct TinyEngine {
     loader->set_outer_source([this](std::size_t s, MemoryKind k) { return outer->get(s, k); });
     engine =
         std::make_unique<Engine>(Engine{*tiny.gpt, &tokenizer, digest, must(tiny.gpt->attest()),
-                                        scratch, *loader, scheduler, *link, *outbox, clock});
+                                        scratch, *loader, scheduler, *link, *outbox, probe, clock});
     outbox->start();
     link->start();
     must(link->wait_connected(clock.now() + std::chrono::seconds(5)));

@@ -215,7 +215,9 @@ TEST_F(RocksdbStoreTest, CompactionTakesErasedBytesOffTheDisk) {
   ASSERT_OK(store->put_payload("small", bytes_of(secret), kNoDeadline));
   ASSERT_OK(store->put_payload("big", bytes_of(big), kNoDeadline));
   ASSERT_OK(store->put_payload("kept", bytes_of(std::string(5000, 'k')), kNoDeadline));
+  EXPECT_EQ(store->usage(kNoDeadline).value().compactions, 0u);
   ASSERT_OK(store->compact(kNoDeadline));
+  EXPECT_GT(store->usage(kNoDeadline).value().compactions, 0u);
   const auto on_disk = [&] {
     int files = 0;
     for (const auto& entry : fs::directory_iterator(bank_)) {
