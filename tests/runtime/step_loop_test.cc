@@ -1,5 +1,6 @@
 // run_one(t) against a scripted controller: deadlines, late and failing directives, memories that
 // are gone, sync and async, the user's pins, a controller that restarts.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -540,6 +541,37 @@ TEST_F(StepLoopTest, ReadingWithABaseRunBesideItReportsTheGain) {
   ASSERT_TRUE(seen[1].gain.has_value());
   EXPECT_EQ(*seen[1].gain, *first.gain);
   EXPECT_FALSE(seen[1].sampled);
+}
+
+TEST_F(StepLoopTest, CountsWhereSwapsCameFromAndMissedDeadlines) {
+  const auto sent = tiny.mlp("sent"), gone = tiny.mlp("gone");
+  controller.store(gone);
+  controller.on_observation =
+      [&](const wire::Observation& o) -> std::optional<FakeController::Answer> {
+    switch (o.step) {
+      case 0: return use(o, sent, /*payload=*/true);
+      case 1: return to_base(o);
+      case 2: return use(o, sent, /*payload=*/true);  // it is here already
+      case 3: return use(o, gone, /*payload=*/false);
+      default: return std::nullopt;
+    }
+  };
+  auto o = options();
+  o.deadline = 300ms;
+  auto run = open(std::move(o));
+  for (int step = 0; step < 5; ++step) must(run->steps().run_one());
+  metrics::Page page;
+  tiny.probe.collect(page);
+  for (const char* sample :
+       {"swap_seconds_count{source=\"loaded\"} 2", "swap_seconds_count{source=\"resident\"} 1",
+        "swap_seconds_count{source=\"base\"} 1", "resident_lookups_total{result=\"hit\"} 1",
+        "resident_lookups_total{result=\"miss\"} 2", "slot_steps_total{reason=\"directive\"} 4",
+        "slot_steps_total{reason=\"missed_deadline\"} 1", "missed_deadlines_total 1",
+        "selection_seconds_count 4", "steps_total{work=\"write\"} 5", "token_seconds_count 20",
+        "prefill_tokens_total 23"}) {
+    EXPECT_THAT(page.text(),
+                testing::HasSubstr("\nmemslot_generator_" + std::string(sample) + "\n"));
+  }
 }
 
 TEST_F(StepLoopTest, SessionsAtOnceEachWriteWhatTheyWouldAlone) {

@@ -43,6 +43,7 @@ TEST_F(ResidentSets, TheLeastRecentlyUsedGoesFirst) {
   must(set.insert(key(3), memory()));
   EXPECT_NE(set.find(key(1)), nullptr);
   EXPECT_EQ(set.find(key(2)), nullptr);
+  EXPECT_EQ(set.evictions(), 1u);
   EXPECT_EQ(set.bytes(), 2 * size_);
   EXPECT_EQ(set.size(), 2u);
 }
