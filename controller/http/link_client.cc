@@ -75,7 +75,8 @@ LinkClient::LinkClient(std::unique_ptr<Channel> channel) : impl_(std::make_uniqu
   impl_->rpc->start();
 }
 
-LinkClient::~LinkClient() { impl_->rpc->stop(); }
+LinkClient::~LinkClient() { stop(); }
+void LinkClient::stop() { impl_->rpc->stop(); }
 
 Result<LinkClient::Answer> LinkClient::ask(const std::string& verb, const nlohmann::json& arguments,
                                            SharedBytes part) {
@@ -120,7 +121,8 @@ Result<std::string> LinkClient::run(const std::string& kind, const std::string& 
       give_up = SystemClock().now() + kCancelTime;
     }
     if (SystemClock().now() > give_up) {
-      reply = Result<wire::Message>(Error{ErrorCode::kCancelled, "the client has gone"});
+      impl_->close(request);
+      return Error{ErrorCode::kCancelled, "the client has gone"};
     }
   }
   impl_->close(request);

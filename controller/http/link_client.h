@@ -2,7 +2,8 @@
 // The controller asked by its own HTTP server: a client of its link like any other, from inside the
 // process (joined_channel.h), so that nothing is allowed here that is not allowed there.
 //
-// Operation:   ask() and run() wait for their answer; many at once. Where `gone` is asked to stop, a
+// Operation:   ask() and run() wait for their answer; many at once. Where `gone` is asked to stop,
+// a
 //              task is cancelled and its end waited for, a little.
 // Concurrency: every method from any thread.
 // Errors:      those of the verb or task; kUnavailable where the controller is stopping.
@@ -21,6 +22,8 @@ class LinkClient {
  public:
   explicit LinkClient(std::unique_ptr<Channel> channel);
   ~LinkClient();
+  // What is under way ends with kCancelled, and so does what comes after it.
+  void stop();
 
   struct Answer {
     std::string json;

@@ -18,7 +18,7 @@ constexpr std::size_t kRememberedAnswers = 64;
 constexpr std::uint64_t kMostListed = 10000;
 
 constexpr std::array<std::string_view, 7> kMemoryVerbs = {
-    "bank.show", "bank.history", "bank.rollback", "bank.rm",
+    "bank.show",   "bank.history",  "bank.rollback", "bank.rm",
     "bank.export", "bank.segments", "bank.map"};
 
 std::string dump(const Json& json) {

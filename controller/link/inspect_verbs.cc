@@ -71,8 +71,8 @@ Result<Admin::Job> Admin::find_verb(const Access& access, Arguments& arguments) 
     const CatalogPage page = p_.keeper.catalog().find(query);
     Json rows = Json::array();
     for (const CatalogRow& row : page.rows) rows.push_back(json_of(row));
-    return text_answer(dump(
-        {{"total", page.total}, {"offset", query.offset}, {"memories", std::move(rows)}}));
+    return text_answer(
+        dump({{"total", page.total}, {"offset", query.offset}, {"memories", std::move(rows)}}));
   });
 }
 
@@ -131,8 +131,8 @@ Result<Admin::Job> Admin::map_verb(const MemoryRef& ref, std::uint64_t others) {
       }
       if (!own.empty()) mean = point_of(whitened.mean);
     }
-    return text_answer(dump(
-        {{"own", std::move(own)}, {"mean", std::move(mean)}, {"others", std::move(rest)}}));
+    return text_answer(
+        dump({{"own", std::move(own)}, {"mean", std::move(mean)}, {"others", std::move(rest)}}));
   });
 }
 

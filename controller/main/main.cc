@@ -6,14 +6,19 @@
 
 #include <csignal>
 #include <cstdio>
+#include <functional>
 #include <thread>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
 
+#include "controller/http/rest_api.h"
 #include "controller/main/settings.h"
 #include "shared/base/log.h"
+#include "shared/base/rng.h"
 #include "shared/base/version.h"
+#include "shared/files/write_file.h"
+#include "shared/transport/joined_channel.h"
 #include "storage/open_store.h"
 
 namespace memslot {
@@ -26,7 +31,7 @@ int fail(const Error& error, int code) {
   return code;
 }
 
-// Signals reach one thread, which asks the server to stop. Made before any other thread, so that
+// Signals reach one thread, which asks all to stop. Made before any other thread, so that
 // all inherit the mask.
 class SignalWatch {
  public:
@@ -36,14 +41,16 @@ class SignalWatch {
     pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
   }
-  void start(Server& server) {
-    thread_ = std::thread([this, &server] {
+  void start(std::function<void()> stop) {
+    thread_ = std::thread([this, stop = std::move(stop)] {
       int signal = 0;
       sigwait(&signals_, &signal);
-      server.stop();
+      stop();
     });
   }
-  ~SignalWatch() {
+  ~SignalWatch() { end(); }
+  // Before what `stop` uses goes.
+  void end() {
     if (!thread_.joinable()) return;
     pthread_kill(thread_.native_handle(), SIGTERM);  // where the server ended by itself
     thread_.join();
@@ -67,26 +74,113 @@ int restore(const ControllerSettings& settings) {
   return 0;
 }
 
-Status serve(const ControllerSettings& settings, const ServerSettings& server_settings,
+// The web inspector and the REST API; nothing where they are off.
+struct Web {
+  std::vector<HttpUser> users;
+  http::ServerOptions options;
+  std::unique_ptr<RestApi> api;
+  std::unique_ptr<http::Server> server;
+
+  void stop() {
+    if (api != nullptr) api->stop();
+    if (server != nullptr) server->stop();
+  }
+};
+
+constexpr std::size_t kLargestFile = std::size_t{256} << 20;  // of a memory, or a policy
+
+// Lets a browser on this host change something: whoever can read the bank's folder can read it. The
+// same as long as the file is there, so that open pages outlive a restart.
+Result<std::string> browser_token(const std::string& path) {
+  constexpr std::size_t kDigits = 32;
+  std::string token;
+  if (std::FILE* const file = std::fopen(path.c_str(), "r")) {
+    char text[kDigits + 1] = {};
+    if (std::fread(text, 1, kDigits, file) == kDigits) token = text;
+    std::fclose(file);
+  }
+  if (token.size() == kDigits) return token;
+  char text[kDigits + 1];
+  std::snprintf(text, sizeof text, "%016llx%016llx",
+                static_cast<unsigned long long>(random_nonce()),
+                static_cast<unsigned long long>(random_nonce()));
+  MEMSLOT_TRY(write_file(path, std::string(text) + "\n", 0600));
+  return std::string(text);
+}
+
+Result<Web> web_options(const ControllerSettings& settings) {
+  Web web;
+  if (settings.http == "off") return web;
+  MEMSLOT_TRY(const auto address, http::parse_address(settings.http));
+  web.options.address = address.first;
+  web.options.port = address.second;
+  web.options.open = RestApi::open;
+  web.options.workers = 64;
+  for (const char* path : {"/api/v1/memories/import", "/api/v1/policy/load"}) {
+    web.options.max_body_of[path] = kLargestFile;
+  }
+  if (settings.http_tokens.empty()) {
+    web.users = {everybody()};
+    return web;
+  }
+  MEMSLOT_TRY(web.users, read_http_users(settings.http_tokens));
+  for (const HttpUser& user : web.users) web.options.tokens.push_back(user.token);
+  return web;
+}
+
+Status start_web(Web& web, const ControllerSettings& settings, JoinedChannel& channel,
+                 Server& server) {
+  if (web.users.empty()) return ok();
+  if (web.options.tokens.empty() && settings.bank != "memory") {
+    MEMSLOT_TRY(web.options.browser_token, browser_token(settings.bank + ".token"));
+  }
+  web.api = std::make_unique<RestApi>(
+      RestParts{.users = web.users,
+                .connect = [&channel](const std::string& user) { return channel.connect(user); },
+                .metrics = [&server] { return server.metrics_text(); }});
+  MEMSLOT_TRY(web.server, http::Server::start(web.options, [&web](http::Exchange& exchange) {
+                web.api->handle(exchange);
+              }));
+  return ok();
+}
+
+std::string web_words(const Web& web, const ControllerSettings& settings) {
+  if (web.server == nullptr) return "";
+  const std::string token =
+      web.options.browser_token.empty() ? "" : " token_file=" + settings.bank + ".token";
+  return " http=http://" + web.server->endpoint() + "/" + token;
+}
+
+Status serve(const ControllerSettings& settings, ServerSettings server_settings,
              const ServerOptions& link) {
   const SystemClock clock;
   SignalWatch signals;
-  MEMSLOT_TRY(const auto channel, bind_channel(link));
+  MEMSLOT_TRY(Web web, web_options(settings));
+  for (const HttpUser& user : web.users) server_settings.access.grant(user.link, user.access);
+  MEMSLOT_TRY(auto outer, bind_channel(link));
+  JoinedChannel channel(std::move(outer));
   const StoreOptions options{.quota_bytes = static_cast<std::uint64_t>(settings.quota_mib) << 20,
                              .create_if_missing = true};
   MEMSLOT_TRY(const auto store, open_store(settings.bank, options, clock));
   MemoryBank bank(*store, clock);
   DocumentBank documents(*store, clock);
-  Server server(*channel, bank, documents, clock, server_settings);
+  Server server(channel, bank, documents, clock, std::move(server_settings));
   MEMSLOT_TRY(server.start());
-  signals.start(server);
-  std::printf("memslot-controller ready endpoint=%s bank=%s memories=%zu jobs=%zu build=%s\n",
-              channel->endpoint().c_str(), settings.bank.c_str(), server.memories(),
-              server.waiting_jobs(), std::string(build_version()).c_str());
+  MEMSLOT_TRY(start_web(web, settings, channel, server));
+  signals.start([&server, &web] {
+    web.stop();  // while there is still somebody who answers it
+    server.stop();
+  });
+  std::printf("memslot-controller ready endpoint=%s bank=%s memories=%zu jobs=%zu build=%s%s\n",
+              channel.endpoint().c_str(), settings.bank.c_str(), server.memories(),
+              server.waiting_jobs(), std::string(build_version()).c_str(),
+              web_words(web, settings).c_str());
   std::fflush(stdout);
   server.run();
+  signals.end();
+  web.stop();
   log::info("stopped");
-  channel->close();
+  channel.close();
   return ok();
 }
 
@@ -119,7 +213,7 @@ int run(int argc, char** argv) {
   server.value().engine = torch_engine();
   const auto link = link_options(settings, server.value().access);
   if (!link) return fail(link.error(), exit_code(link.error().code));
-  const auto served = serve(settings, server.value(), link.value());
+  const auto served = serve(settings, std::move(server).value(), link.value());
   return served ? 0 : fail(served.error(), exit_code(served.error().code));
 }
 

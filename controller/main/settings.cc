@@ -60,6 +60,14 @@ ConfigTable settings_table(ControllerSettings& s) {
   t.add({.name = "clients",
          .target = &s.clients,
          .help = "with key_file, who may connect: KEY client,generator NAMESPACE,... (or *)"});
+  t.add({.name = "http",
+         .target = &s.http,
+         .help = "serve the web inspector and the REST API on ADDRESS:PORT, such as "
+                 "127.0.0.1:7401; off"});
+  t.add({.name = "http_tokens",
+         .target = &s.http_tokens,
+         .help = "file of bearer tokens, lines TOKEN NAMESPACE,... (or *); needed beyond "
+                 "loopback"});
   t.add({.name = "log_level",
          .target = &s.log_level,
          .help = "least level of the log",

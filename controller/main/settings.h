@@ -25,6 +25,8 @@ struct ControllerSettings {
   bool trace_features = true;
   std::string key_file{};
   std::vector<std::string> clients{};
+  std::string http = "off";
+  std::string http_tokens{};
   std::string log_level = "info";
   std::int64_t quota_mib = 0;
   std::int64_t heartbeat_ms = 1000;

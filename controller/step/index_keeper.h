@@ -1,8 +1,8 @@
 #pragma once
-// Keeps the candidate index and the catalog equal to the bank: made from it at the start, refreshed memory by
-// memory as heads move, and made anew with fresh statistics, beside the steps, when keys have
-// outgrown them. Statistics outlive the process in the bank (whitening_shelf.h), so that an index
-// made again compares as the one before did.
+// Keeps the candidate index and the catalog equal to the bank: made from it at the start, refreshed
+// memory by memory as heads move, and made anew with fresh statistics, beside the steps, when keys
+// have outgrown them. Statistics outlive the process in the bank (whitening_shelf.h), so that an
+// index made again compares as the one before did.
 //
 // Operation:   build() at the start; changed() after every publish, rollback or erase; adopt() when
 //              `ready` was called.

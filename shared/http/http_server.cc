@@ -19,6 +19,7 @@
 #include <charconv>
 #include <deque>
 #include <fstream>
+#include <limits>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -78,6 +79,7 @@ std::map<std::string, std::string> query_of(std::string_view text) {
   return out;
 }
 
+// Without its body.
 Request request_of(const bhttp::request<bhttp::string_body>& from) {
   Request out;
   out.method = std::string(from.method_string());
@@ -89,7 +91,6 @@ Request request_of(const bhttp::request<bhttp::string_body>& from) {
     out.headers[lower({field.name_string().data(), field.name_string().size()})] =
         std::string(field.value());
   }
-  out.body = from.body();
   return out;
 }
 
@@ -220,6 +221,8 @@ Response error_response(unsigned status, std::string_view message) {
   return failure(status, message, "");
 }
 
+bool is_probe(const std::string& path) { return path == "/healthz" || path == "/readyz"; }
+
 struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   Impl(ServerOptions chosen, Handler handle)
       : options(std::move(chosen)),
@@ -232,12 +235,15 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
 
   asio::awaitable<void> accept();
   asio::awaitable<void> serve(std::shared_ptr<Stream> stream);
-  asio::awaitable<bool> answer(std::shared_ptr<Stream> stream, const Message& message);
+  asio::awaitable<bool> answer(std::shared_ptr<Stream> stream, Request request,
+                               const Message& message);
+  asio::awaitable<void> refuse(std::shared_ptr<Stream> stream, Response response,
+                               const Message& message);
   asio::awaitable<bool> send(std::shared_ptr<Stream> stream, std::shared_ptr<Outgoing> out,
                              const Message& message);
   asio::awaitable<bool> send_whole(std::shared_ptr<Stream> stream, const Response& response,
                                    const Message& message, bool keep);
-  std::optional<Response> refusal(const Request& request) const;
+  std::optional<Response> refusal(Request& request) const;
   template <class Body>
   void dress(bhttp::response<Body>& to, const Response& from) const;
 
@@ -263,8 +269,8 @@ void Server::Impl::dress(bhttp::response<Body>& to, const Response& from) const 
   for (const auto& [name, value] : from.headers) to.set(name, value);
 }
 
-// Why a request may not be answered at all.
-std::optional<Response> Server::Impl::refusal(const Request& request) const {
+// Why a request may not be answered at all. Notes the token that it came with.
+std::optional<Response> Server::Impl::refusal(Request& request) const {
   const std::string host = lower(header(request, "host"));
   const std::size_t colon = host.rfind(':');
   const bool with_port = colon != std::string::npos && host.find(']', colon) == std::string::npos;
@@ -277,21 +283,25 @@ std::optional<Response> Server::Impl::refusal(const Request& request) const {
   if (!origin.empty() && origin != "http://" + host && origin != "https://" + host) {
     return failure(403, "origin: expected this server's own, found " + origin, "origin");
   }
-  const bool open = std::ranges::find(options.open_paths, request.path) != options.open_paths.end();
   const bool looks = request.method == "GET" || request.method == "HEAD";
-  if (options.tokens.empty()) {
-    if (origin.empty() || looks) return std::nullopt;
-    return failure(403, "a browser may change something only with a token: the server has none",
-                   "origin");
-  }
-  if (open && looks) return std::nullopt;
   const std::string sent = header(request, "authorization");
   constexpr std::string_view kBearer = "bearer ";
   const std::string token = lower(sent).starts_with(kBearer) ? sent.substr(kBearer.size()) : "";
-  const bool known = std::ranges::any_of(options.tokens, [&](const std::string& one) {
+  const auto is_sent = [&](const std::string& one) {
     return one.size() == token.size() && CRYPTO_memcmp(one.data(), token.data(), one.size()) == 0;
-  });
-  if (known) return std::nullopt;
+  };
+  if (options.tokens.empty()) {
+    if (!options.browser_token.empty() && is_sent(options.browser_token)) request.token = token;
+    if (origin.empty() || looks) return std::nullopt;
+    if (!request.token.empty()) return std::nullopt;
+    return failure(403, "a browser may change something only with the token of this server",
+                   "origin");
+  }
+  if (std::ranges::any_of(options.tokens, is_sent)) {
+    request.token = token;
+    return std::nullopt;
+  }
+  if (looks && options.open(request.path)) return std::nullopt;
   Response out = failure(401, "authorization: expected a bearer token that is known", "token");
   out.headers = {{"WWW-Authenticate", "Bearer"}};
   return out;
@@ -356,13 +366,10 @@ asio::awaitable<bool> Server::Impl::send(std::shared_ptr<Stream> stream,
   }
 }
 
-asio::awaitable<bool> Server::Impl::answer(std::shared_ptr<Stream> stream, const Message& message) {
+asio::awaitable<bool> Server::Impl::answer(std::shared_ptr<Stream> stream, Request request,
+                                           const Message& message) {
   if (stopping) {
     co_return co_await send_whole(stream, failure(503, "stopping", "unavailable"), message, false);
-  }
-  Request request = request_of(message);
-  if (auto refused = refusal(request)) {
-    co_return co_await send_whole(stream, *refused, message, false);
   }
   const auto out = std::make_shared<Outgoing>(io, std::move(request), options.max_waiting);
   out->self = out;
@@ -398,13 +405,28 @@ asio::awaitable<bool> Server::Impl::answer(std::shared_ptr<Stream> stream, const
   co_return keep;
 }
 
+// Closed with bytes unread, the connection would be reset and the answer lost.
+asio::awaitable<void> Server::Impl::refuse(std::shared_ptr<Stream> stream, Response response,
+                                           const Message& message) {
+  co_await send_whole(stream, response, message, false);
+  error_code failed;
+  stream->socket().shutdown(tcp::socket::shutdown_send, failed);
+  stream->expires_after(kDrainTime);
+  char rest[4096];
+  for (std::size_t left = kMostDrained; left > sizeof rest && !failed; left -= sizeof rest) {
+    co_await stream->async_read_some(asio::buffer(rest),
+                                     asio::redirect_error(asio::use_awaitable, failed));
+  }
+}
+
 asio::awaitable<void> Server::Impl::serve(std::shared_ptr<Stream> stream) {
   beast::flat_buffer buffer;
   error_code failed;
   for (bool keep = true; keep && !stopping;) {
     bhttp::request_parser<bhttp::string_body> parser;
     parser.header_limit(kMaxHeader);
-    parser.body_limit(options.max_body);
+    // Set by the path, once the header is known. (None at all refuses every body in Boost 1.74.)
+    parser.body_limit(std::numeric_limits<std::uint64_t>::max());
     if (buffer.size() == 0) {
       stream->expires_after(options.idle_time);
       const std::size_t n = co_await stream->async_read_some(
@@ -415,7 +437,22 @@ asio::awaitable<void> Server::Impl::serve(std::shared_ptr<Stream> stream) {
     stream->expires_after(options.header_time);
     co_await bhttp::async_read_header(*stream, buffer, parser,
                                       asio::redirect_error(asio::use_awaitable, failed));
+    Request request;
     if (!failed) {
+      request = request_of(parser.get());
+      if (auto refused = refusal(request)) {
+        co_await refuse(stream, std::move(*refused), parser.get());
+        break;
+      }
+      const auto own = options.max_body_of.find(request.path);
+      const std::size_t most = own == options.max_body_of.end() ? options.max_body : own->second;
+      if (parser.content_length().value_or(0) > most) {
+        co_await refuse(
+            stream, failure(413, "body: expected at most " + std::to_string(most) + " bytes", ""),
+            parser.get());
+        break;
+      }
+      parser.body_limit(most);
       stream->expires_after(options.body_time);
       if (beast::iequals(parser.get()[bhttp::field::expect], "100-continue")) {
         bhttp::response<bhttp::empty_body> go_on(bhttp::status::continue_, 11);
@@ -430,20 +467,12 @@ asio::awaitable<void> Server::Impl::serve(std::shared_ptr<Stream> stream) {
       const unsigned status = failed == bhttp::error::body_limit     ? 413
                               : failed == bhttp::error::header_limit ? 431
                                                                      : 400;
-      const Response refused = failure(status, "request: " + failed.message(), "");
-      co_await send_whole(stream, refused, parser.get(), false);
-      // Closed with bytes unread, the connection would be reset and the answer lost.
-      stream->socket().shutdown(tcp::socket::shutdown_send, failed);
-      stream->expires_after(kDrainTime);
-      char rest[4096];
-      for (std::size_t left = kMostDrained; left > sizeof rest && !failed; left -= sizeof rest) {
-        co_await stream->async_read_some(asio::buffer(rest),
-                                         asio::redirect_error(asio::use_awaitable, failed));
-      }
+      co_await refuse(stream, failure(status, "request: " + failed.message(), ""), parser.get());
       break;
     }
     stream->expires_never();
-    keep = co_await answer(stream, parser.get());
+    request.body = std::move(parser.get().body());
+    keep = co_await answer(stream, std::move(request), parser.get());
   }
   error_code ignored;
   stream->socket().shutdown(tcp::socket::shutdown_both, ignored);

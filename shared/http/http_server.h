@@ -2,17 +2,16 @@
 // An HTTP/1.1 server for programs: requests with a body, answers whole or as a stream.
 //
 // Operation:   one thread does all input and output; handlers run on `workers` threads. A client
-// that
-//              reads slowly holds up nobody: what waits for it is bounded, and over that, or after
-//              `write_time`, it is dropped. One that leaves is told to the handler (gone()).
+//              that reads slowly holds up nobody: what waits for it is bounded, and over that, or
+//              after `write_time`, it is dropped. One that leaves is told to the handler (gone()).
 // Bad input:   malformed 400; header over 16 KiB 431; body over `max_body` 413; a header or body
-// that
-//              does not come in time is dropped; more than
-//              `max_connections` are closed at once.
-// Rights:      on a loopback address Host must be one (DNS rebinding), and elsewhere there must be
-//              tokens. Origin, where a browser sends it, must be this server's own; without tokens
-//              it changes nothing from there. With tokens every path but `open_paths` needs one of
-//              them as a bearer.
+//              that does not come in time is dropped; more than `max_connections` are closed at
+//              once.
+// Rights:      judged by the header, before the body is read. On a loopback address Host must be
+//              one (DNS rebinding), and elsewhere there must be tokens. Origin, where a browser
+//              sends it, must be this server's own. With tokens every path but the open ones needs
+//              one of them as a bearer. Without them everybody on this host may ask, whatever
+//              bearer they send, but a browser changes something only with `browser_token`.
 // Lifecycle:   start() listens; stop() (also by the destructor) ends streams, waits for handlers.
 // Concurrency: stop() from one thread; an Exchange from its handler's.
 #include <chrono>
@@ -35,6 +34,7 @@ struct Request {
   std::map<std::string, std::string> query;    // decoded
   std::map<std::string, std::string> headers;  // names in lower case; the last of equal ones
   std::string body;
+  std::string token;  // the known one that it came with; "" without
 };
 
 struct Response {
@@ -61,13 +61,18 @@ class Exchange {
   virtual std::stop_token gone() const = 0;
 };
 
+bool is_probe(const std::string& path);  // /healthz, /readyz
+
 struct ServerOptions {
   std::string address = "127.0.0.1";
   std::uint16_t port = 0;           // 0: any that is free
   std::vector<std::string> tokens;  // who may ask; empty: everybody, on loopback only
-  std::vector<std::string> open_paths{"/healthz", "/readyz"};
+  std::string browser_token;        // without tokens: lets a browser change something; "": none may
+  // What may be looked at without a token.
+  std::function<bool(const std::string& path)> open = is_probe;
   std::size_t max_body = std::size_t{1} << 20;
-  std::size_t max_waiting = std::size_t{4} << 20;  // bytes of one answer that wait to be read
+  std::map<std::string, std::size_t> max_body_of{};  // of paths that take files
+  std::size_t max_waiting = std::size_t{4} << 20;    // bytes of one answer that wait to be read
   int max_connections = 256;
   int workers = 16;
   std::chrono::milliseconds header_time{10000};  // from a request's first byte to its last header

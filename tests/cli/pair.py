@@ -121,13 +121,13 @@ class ExportFile:
 class Pair:
     """One pair for all tests: loading the model and learning take most of the time."""
 
-    def __init__(self):
+    def __init__(self, controller_options=lambda folder: ()):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="memslot-cli-"))
         self.daemons = []
         atexit.register(self.end)
         self.endpoint = self.ipc("main")
         self.client = Client(MEMSLOT, self.endpoint)
-        self.controller(self.endpoint, self.folder / "bank")
+        self.controller(self.endpoint, self.folder / "bank", *controller_options(self.folder))
         self.generator(self.endpoint, model_path())
         for name in ("corvandite", "ferry_chess"):
             self.client.json("learn", SOURCES / f"{name}.txt", "--kind", "lora", "--steps", 4)
