@@ -116,6 +116,7 @@ class Containers(unittest.TestCase):
         text = (ROOT / "samples/sources" / f"{SOURCE}.txt").read_text(encoding="utf-8")
         cls.project.memslot("learn", "-", "--source", SOURCE, "--kind", "lora", "--steps", 4, input=text)
         cls.before = cls.picture()
+        cls.trace = cls.project.memslot("trace", "ls")["traces"][0]["trace"]
 
     @classmethod
     def picture(cls):
@@ -126,6 +127,10 @@ class Containers(unittest.TestCase):
             done = cls.project.memslot("generate", PROMPT, "-m", memory, "--max-tokens", 12)
             picture[memory] = done["tokens"], done["logits_xxh3"]
         return picture
+
+    def assert_all_is_found_again(self):
+        self.assertEqual(self.picture(), self.before)
+        self.assertTrue(self.project.memslot("trace", "show", self.trace)["ended"])
 
     def ask(self, path, token=None, body=None):
         """The status and the body."""
@@ -192,7 +197,7 @@ class Containers(unittest.TestCase):
                 back = wait_for(is_back, f"{service} to be healthy again")
                 self.assertEqual(back["RestartCount"], 1)
                 wait_for(lambda: self.ask("/readyz")[0] == 200, "the generator to have its controller")
-                self.assertEqual(self.picture(), self.before)
+                self.assert_all_is_found_again()
 
     def test_the_bank_survives_down_and_up_and_new_secrets_hold(self):
         old = self.token()
@@ -202,7 +207,7 @@ class Containers(unittest.TestCase):
         (secrets / "generator.tokens").unlink()
         (secrets / "client.key").unlink()
         self.project.up()
-        self.assertEqual(self.picture(), self.before)
+        self.assert_all_is_found_again()
         self.assertEqual((self.ask("/v1/models", old)[0], self.ask("/v1/models", self.token())[0]), (401, 200))
         for path in secrets.iterdir():
             self.assertEqual(path.stat().st_mode & 0o777,
@@ -219,20 +224,20 @@ class Containers(unittest.TestCase):
         self.assertIn("expected a running container", said)
         shutil.copy2(ROOT / "compose/config/generator.env", self.project.folder / "compose/config/generator.env")
         self.project.up()
-        self.assertEqual(self.picture(), self.before)
+        self.assert_all_is_found_again()
 
     def test_an_image_says_what_it_misses(self):
-        for service, options, words in (
-                ("generator", ["-e", "MEMSLOT_GENERATOR_MODEL=/models/none.gguf"], ["/models/none.gguf", "expected"]),
-                ("controller", ["--endpoint", "tcp://0.0.0.0:7400", "--bank", "memory"], ["expected CURVE keys"]),
-                ("controller", ["--key-file", "/run/secrets/none"], ["/run/secrets/none"])):
-            before = [o for o in options if service == "generator"]
-            after = [o for o in options if service == "controller"]
-            done = self.project.run("docker", "run", "--rm", "--network", "none", *before, self.project.image(service),
-                                    *after, status=None)
-            self.assertNotEqual(done.returncode, 0)
-            for word in words:
-                self.assertIn(word, done.stderr)
+        for service, arguments, words in (
+                ("generator", [], "expected a file, found none at /etc/memslot/generator.toml"),
+                ("generator", ["--model", "/models/none.gguf"], "/models/none.gguf: expected a readable file"),
+                ("generator", ["--endpoint", "tcp://controller:7400"], "expected CURVE keys"),
+                ("controller", ["--endpoint", "tcp://0.0.0.0:7400"], "expected CURVE keys"),
+                ("controller", ["--key-file", "/run/secrets/none"], "/run/secrets/none")):
+            with self.subTest(service=service, arguments=arguments):
+                done = self.project.run("docker", "run", "--rm", "--network", "none", self.project.image(service),
+                                        *arguments, status=None)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn(words, done.stderr)
 
     def test_a_model_that_is_not_there_is_said_before_anything_starts(self):
         environment = self.project.environment
