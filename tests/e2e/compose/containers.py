@@ -53,9 +53,9 @@ class Project:
 
     def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="memslot-compose-"))
-        self.port = free_port()
+        self.ports = {"controller": free_port(), "generator": free_port()}
         self.environment = {**os.environ, "COMPOSE_PROJECT_NAME": PROJECT, "MEMSLOT_MODEL": MODEL,
-                            "MEMSLOT_GENERATOR_PORT": str(self.port), "MEMSLOT_CONTROLLER_PORT": str(free_port())}
+                            **{f"MEMSLOT_{name.upper()}_PORT": str(port) for name, port in self.ports.items()}}
         listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-coz", "--exclude-standard"], capture_output=True,
                                 text=True, check=True).stdout
         for path in filter(None, listed.split("\0")):
@@ -132,9 +132,9 @@ class Containers(unittest.TestCase):
         self.assertEqual(self.picture(), self.before)
         self.assertTrue(self.project.memslot("trace", "show", self.trace)["ended"])
 
-    def ask(self, path, token=None, body=None):
+    def ask(self, path, token=None, body=None, service="generator"):
         """The status and the body."""
-        request = urllib.request.Request(f"http://{LOOPBACK}:{self.project.port}{path}",
+        request = urllib.request.Request(f"http://{LOOPBACK}:{self.project.ports[service]}{path}",
                                          None if body is None else json.dumps(body).encode())
         if token is not None:
             request.add_header("Authorization", f"Bearer {token}")
@@ -144,8 +144,8 @@ class Containers(unittest.TestCase):
         except urllib.error.HTTPError as refused:
             return refused.code, refused.read()
 
-    def token(self):
-        return (self.project.folder / "compose/secrets/generator.tokens").read_text(encoding="utf-8").split()[0]
+    def token(self, name="generator.tokens"):
+        return (self.project.folder / "compose/secrets" / name).read_text(encoding="utf-8").split()[0]
 
     def test_the_picture_shows_the_memory_at_work(self):
         self.assertEqual([m[:3] for m in self.before["memories"]], [("default", MEMORY, 1)])
@@ -182,6 +182,17 @@ class Containers(unittest.TestCase):
         self.assertEqual(self.ask("/v1/completions", "x" * 48, body)[0], 401)
         status, reply = self.ask("/v1/completions", self.token(), body)
         self.assertEqual((status, json.loads(reply)["memory"]["used"]), (200, [f"default/{MEMORY}@1"]))
+
+    def test_prometheus_sees_figures_of_both_and_nobodys_memories(self):
+        metrics = self.token("metrics.token")
+        for service in ("controller", "generator"):
+            self.assertEqual(self.ask("/metrics", service=service)[0], 401)
+            status, page = self.ask("/metrics", metrics, service=service)
+            self.assertEqual(status, 200)
+            self.assertIn(f"memslot_{service}_build_info".encode(), page)
+        for token, seen in ((self.token("controller.tokens"), [MEMORY]), (metrics, [])):
+            status, page = self.ask("/api/v1/memories", token, service="controller")
+            self.assertEqual((status, [m["id"] for m in json.loads(page)["memories"]]), (200, seen))
 
     def test_kill_9_of_either_container_loses_nothing(self):
         for service in ("controller", "generator"):
