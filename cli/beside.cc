@@ -4,14 +4,12 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 
 #include "cli/commands.h"
+#include "shared/base/beside.h"
 
 namespace memslot::cli {
 namespace {
-
-namespace fs = std::filesystem;
 
 using Words = std::vector<std::string>;
 
@@ -32,10 +30,8 @@ constexpr Program kGains{"memslot-gains", ErrorCode::kNotFound, "program: expect
                          ", found none"};
 
 Result<std::string> find(const Program& program) {
-  std::error_code failure;
-  const fs::path own = fs::read_symlink("/proc/self/exe", failure);
-  const std::string path = (own.parent_path() / program.name).string();
-  if (!failure && access(path.c_str(), X_OK) == 0) return path;
+  const std::string path = path_beside_this(program.name);
+  if (access(path.c_str(), X_OK) == 0) return path;
   return Error{program.code, program.expected + path + program.absent};
 }
 

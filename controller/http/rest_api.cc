@@ -111,6 +111,7 @@ struct RestApi::Call {
   const std::vector<std::string> names;  // of the path
   LinkClient& link;
   const HttpUser& user;
+  const RestParts& parts;
 
   void fail(const Error& error) { exchange.respond(http::error_response(error)); }
   void reply(std::string json) { exchange.respond({200, std::move(json)}); }
@@ -184,6 +185,7 @@ struct RestApi::Route {
 const std::vector<RestApi::Route>& RestApi::table() {
   static const std::vector<std::string> kNone;
   static const auto of_memory = [](const Call& call) { return Json{{"memory", call.memory()}}; };
+  static const auto of_run = [](const Call& call) { return Json{{"run", call.names[0]}}; };
   static const auto of_trace = [](const Call& call) { return Json{{"trace", call.names[0]}}; };
   static const std::vector<Route> kTable = {
       {"GET", "/openapi.json", kNone, [](Call& c) { c.reply(std::string(openapi_document())); }},
@@ -194,6 +196,8 @@ const std::vector<RestApi::Route>& RestApi::table() {
          // What a browser may do: with no token at all it may only look.
          c.reply(Json{{"namespaces", names},
                       {"may_change", !c.request.token.empty()},
+                      {"traces", c.parts.traces},
+                      {"learning", c.parts.learning},
                       {"build", build_version()}}
                      .dump());
        }},
@@ -309,6 +313,20 @@ const std::vector<RestApi::Route>& RestApi::table() {
       {"GET", "/policy/versions", kNone, [](Call& c) { c.ask("policy.ls", Json::object()); }},
       {"POST", "/policy/load", kNone,
        [](Call& c) { c.ask("policy.load", Json::object(), bytes_of_body(c.request.body)); }},
+      {"GET", "/policy/curves", kNone, [](Call& c) { c.ask("policy.curves", Json::object()); }},
+      {"GET", "/policy/comparisons", kNone,
+       [](Call& c) { c.ask("training.comparisons", Json::object()); }},
+      {"GET", "/policy/training", kNone, [](Call& c) { c.ask("training.ls", Json::object()); }},
+      {"POST", "/policy/training", kNone, [](Call& c) { c.ask("training.start", c.body()); }},
+      {"POST",
+       "/policy/training/tables",
+       {"name"},
+       [](Call& c) { c.ask("training.table", c.query({}), bytes_of_body(c.request.body)); }},
+      {"DELETE", "/policy/training/{run}", kNone, [](Call& c) { c.ask("training.rm", of_run(c)); }},
+      {"POST", "/policy/training/{run}/stop", kNone,
+       [](Call& c) { c.ask("training.stop", of_run(c)); }},
+      {"POST", "/policy/training/{run}/load", kNone,
+       [](Call& c) { c.ask("training.load", of_run(c)); }},
       {"POST", "/policy/feedback", kNone,
        [](Call& c) {
          auto arguments = c.body();
@@ -400,7 +418,7 @@ void RestApi::handle(http::Exchange& exchange) {
             http::error_response(400, "query: expected names of docs/http.md, found " + name));
       }
     }
-    Call call{exchange, request, std::move(*names), link_of(request), user_of(request)};
+    Call call{exchange, request, std::move(*names), link_of(request), user_of(request), parts_};
     return route.answer(call);
   }
   exchange.respond(other_method

@@ -34,6 +34,8 @@ struct RestParts {
   std::vector<HttpUser> users;
   std::function<std::unique_ptr<Channel>(const std::string& user)> connect;
   std::function<std::string()> metrics;
+  bool traces = false;    // generations are recorded
+  bool learning = false;  // the policy learns from live sessions
 };
 
 class RestApi {

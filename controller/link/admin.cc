@@ -58,7 +58,7 @@ Error unknown_verb(const std::string& verb) {
 
 bool is_slow(std::string_view verb) {
   return verb == "bank.backup" || verb == "bank.rm" || verb == "bank.export" ||
-         verb == "bank.import";
+         verb == "bank.import" || verb == "training.table";
 }
 
 }  // namespace
@@ -326,13 +326,15 @@ void Admin::handle(const Peer& client, std::uint64_t request, const wire::AdminR
   if (admin.verb.starts_with("jobs.")) return reply(key, asker, jobs_verb(client, admin));
   const bool policy = admin.verb.starts_with("policy.");
   const bool traces = admin.verb.starts_with("trace.");
-  if (!policy && !traces && !admin.verb.starts_with("bank.")) {
+  const bool training = admin.verb.starts_with("training.");
+  if (!policy && !traces && !training && !admin.verb.starts_with("bank.")) {
     return reply(key, asker, peers_verb(admin));
   }
   SharedBytes file = parts.empty() ? nullptr : parts[0];
-  auto job = policy   ? policy_verb(client, admin, std::move(file))
-             : traces ? trace_verb(client, admin)
-                      : bank_verb(client, admin, std::move(file));
+  auto job = policy     ? policy_verb(client, admin, std::move(file))
+             : traces   ? trace_verb(client, admin)
+             : training ? training_verb(client, admin, std::move(file))
+                        : bank_verb(client, admin, std::move(file));
   if (!job) return reply(key, asker, job.error());
   run(is_slow(admin.verb) ? p_.slow : p_.quick, client, request, std::move(job).value());
 }

@@ -20,6 +20,7 @@
 #include "controller/step/payload_cache.h"
 #include "controller/step/step_handler.h"
 #include "controller/trace/decision_recorder.h"
+#include "controller/training/training_runs.h"
 
 namespace memslot {
 
@@ -40,6 +41,7 @@ struct AdminParts {
   Worker& quick;  // reads and single publishes
   Worker& slow;   // backup, purging, reading everything
   LearnedParts learned;
+  TrainingRuns& trainings;
 };
 
 class Admin {
@@ -111,6 +113,12 @@ class Admin {
   Result<Job> load_policy(const Access& access, SharedBytes file);
   Result<Job> show_policy();
   Result<Job> give_feedback(const Access& access, std::uint64_t session, double value);
+  // training_verbs.cc
+  Result<Job> training_verb(const Peer& client, const wire::AdminRequest& admin, SharedBytes file);
+  Result<Job> change_training(const Access& access, const std::string& verb, Arguments& arguments,
+                              SharedBytes file);
+  Result<Job> start_training(Arguments& arguments);
+  Result<Job> policy_curves(bool trainings);
   // trace_verbs.cc
   Result<Job> trace_verb(const Peer& client, const wire::AdminRequest& admin);
   Result<Job> list_traces(const Access& access, Arguments& arguments);

@@ -149,6 +149,7 @@ Result<Admin::Job> Admin::policy_verb(const Peer& client, const wire::AdminReque
   MEMSLOT_TRY(arguments.finish());
   if (admin.verb == "policy.load") return load_policy(client.access, std::move(file));
   if (admin.verb == "policy.show") return show_policy();
+  if (admin.verb == "policy.curves") return policy_curves(client.access.all_namespaces);
   if (admin.verb != "policy.ls") {
     return invalid("verb", "one of docs/formats/tasks.md", admin.verb);
   }

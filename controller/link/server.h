@@ -39,6 +39,8 @@ struct ServerSettings {
   std::string traces;  // folder; "": nothing is recorded
   TraceLimits trace_limits;
   bool trace_features = true;
+  std::string training;          // folder; "": policies are not trained here
+  std::string training_program;  // path of memslot-rl
 };
 
 class Server {
@@ -101,6 +103,7 @@ class Server {
   JobQueue jobs_;
   TraceStore traces_;
   DecisionRecorder decisions_;
+  TrainingRuns trainings_;
   StepHandler steps_;
   WriteBackHandler write_backs_;
   Relay relay_;

@@ -116,7 +116,8 @@ Result<Web> web_options(const ControllerSettings& settings) {
   web.options.port = address.second;
   web.options.open = RestApi::open;
   web.options.workers = 64;
-  for (const char* path : {"/api/v1/memories/import", "/api/v1/policy/load"}) {
+  for (const char* path :
+       {"/api/v1/memories/import", "/api/v1/policy/load", "/api/v1/policy/training/tables"}) {
     web.options.max_body_of[path] = kLargestFile;
   }
   if (settings.http_tokens.empty()) {
@@ -137,7 +138,9 @@ Status start_web(Web& web, const ControllerSettings& settings, JoinedChannel& ch
   web.api = std::make_unique<RestApi>(
       RestParts{.users = web.users,
                 .connect = [&channel](const std::string& user) { return channel.connect(user); },
-                .metrics = [&server] { return server.metrics_text(); }});
+                .metrics = [&server] { return server.metrics_text(); },
+                .traces = !trace_folder(settings).empty(),
+                .learning = settings.learn_online});
   MEMSLOT_TRY(web.server, http::Server::start(web.options, [&web](http::Exchange& exchange) {
                 web.api->handle(exchange);
               }));

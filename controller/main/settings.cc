@@ -1,5 +1,7 @@
 #include "controller/main/settings.h"
 
+#include "shared/base/beside.h"
+
 namespace memslot {
 namespace {
 
@@ -7,11 +9,17 @@ constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 
 std::size_t bytes_of_mib(std::int64_t mib) { return static_cast<std::size_t>(mib * kMiB); }
 
+// A folder that is named, or beside the bank; "": none.
+std::string beside(const ControllerSettings& s, const std::string& named, const char* ending) {
+  if (named == "off" || (named == "auto" && s.bank == "memory")) return "";
+  return named == "auto" ? s.bank + ending : named;
+}
+
 }  // namespace
 
-std::string trace_folder(const ControllerSettings& s) {
-  if (s.traces == "off" || (s.traces == "auto" && s.bank == "memory")) return "";
-  return s.traces == "auto" ? s.bank + ".traces" : s.traces;
+std::string trace_folder(const ControllerSettings& s) { return beside(s, s.traces, ".traces"); }
+std::string training_folder(const ControllerSettings& s) {
+  return beside(s, s.training, ".training");
 }
 
 ConfigTable settings_table(ControllerSettings& s) {
@@ -54,6 +62,10 @@ ConfigTable settings_table(ControllerSettings& s) {
   t.add({.name = "trace_features",
          .target = &s.trace_features,
          .help = "record all candidates of each decision, their features and scores"});
+  t.add({.name = "training",
+         .target = &s.training,
+         .help = "folder of gain tables and of the policies trained from them on request; auto: "
+                 "beside the bank, BANK.training; off: none are"});
   t.add({.name = "key_file",
          .target = &s.key_file,
          .help = "this controller's CURVE keys (memslot keygen); needed beyond loopback and ipc"});
@@ -150,6 +162,8 @@ Result<ServerSettings> server_settings(const ControllerSettings& s) {
   out.trace_limits.bytes = static_cast<std::uint64_t>(s.trace_mib * kMiB);
   out.trace_limits.age = std::chrono::hours(24 * s.trace_days);
   out.trace_features = s.trace_features;
+  out.training = training_folder(s);
+  out.training_program = path_beside_this("memslot-rl");
   return out;
 }
 

@@ -23,6 +23,7 @@ struct ControllerSettings {
   std::int64_t trace_mib = 1024;
   std::int64_t trace_days = 30;
   bool trace_features = true;
+  std::string training = "auto";
   std::string key_file{};
   std::vector<std::string> clients{};
   std::string http = "off";
@@ -41,6 +42,9 @@ struct ControllerSettings {
 
 // Where the record of generations goes; "": nowhere.
 std::string trace_folder(const ControllerSettings& settings);
+
+// Where gain tables and trainings of policies are; "": nowhere.
+std::string training_folder(const ControllerSettings& settings);
 
 ConfigTable settings_table(ControllerSettings& settings);
 

@@ -67,6 +67,21 @@ LearningView OnlineLearning::view() const {
   return out;
 }
 
+std::vector<LearningSample> OnlineLearning::history() const {
+  const std::lock_guard lock(mutex_);
+  return {samples_.begin(), samples_.end()};
+}
+
+// REQUIRES: mutex_ is held.
+void OnlineLearning::sample() {
+  const std::int64_t now = clock_.unix_ms();
+  const auto every = std::chrono::milliseconds(kSampleEvery).count();
+  if (!samples_.empty() && now - samples_.back().unix_ms < every) return;
+  const OnlineCounts& c = view_.counts;
+  samples_.push_back({now, c.mean_return, c.entropy, c.episodes, c.updates, view_.last_look});
+  if (samples_.size() > kMaxSamples) samples_.pop_front();
+}
+
 void OnlineLearning::loop() {
   setpriority(PRIO_PROCESS, 0, kNice);  // on Linux: of this thread
   for (FeedbackDesk::Given& given : desk_.given(soon())) {
@@ -95,6 +110,7 @@ void OnlineLearning::take(LiveEpisode item) {
   const std::lock_guard lock(mutex_);
   view_.counts = learner_ == nullptr ? before_ : sum(before_, learner_->counts());
   if (learner_ != nullptr) view_.last_look = learner_->last_look();
+  sample();
 }
 
 // Another policy was loaded meanwhile, or this is the first episode: learn on from what acts.

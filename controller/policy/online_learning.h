@@ -4,7 +4,7 @@
 //
 // Operation:   start() brings back the feedback that no published policy has learned from; offer()
 //              from then on. `changed` is called, from the thread, after the head moved.
-// Concurrency: offer(), view() from any thread.
+// Concurrency: offer(), view(), history() from any thread.
 // Limits:      kMaxQueued episodes; above it the newest is dropped and counted. Feedback waits in
 //              the bank besides.
 // Lifecycle:   the destructor ends after the episode at hand; nothing published is lost.
@@ -34,9 +34,19 @@ struct LearningView {
   std::uint64_t strange = 0;  // of another whitening than that of the policy that acts
 };
 
+// How learning stood at some time.
+struct LearningSample {
+  std::int64_t unix_ms = 0;
+  double mean_reward = 0, entropy = 0;
+  std::uint64_t episodes = 0, updates = 0;
+  std::optional<PolicyComparison> look;
+};
+
 class OnlineLearning {
  public:
   static constexpr std::size_t kMaxQueued = 256;
+  static constexpr std::size_t kMaxSamples = 720;  // of the last hour, where episodes keep coming
+  static constexpr auto kSampleEvery = std::chrono::seconds(5);
 
   // All must outlive it.
   OnlineLearning(PolicyShelf& shelf, FeedbackDesk& desk, const Clock& clock, OnlineOptions options,
@@ -48,10 +58,12 @@ class OnlineLearning {
   void start();
   bool offer(LiveEpisode episode);  // false: dropped
   LearningView view() const;
+  std::vector<LearningSample> history() const;  // since the start, oldest first, thinned
 
  private:
   void loop();
   void take(LiveEpisode item);
+  void sample();
   Status learn(LiveEpisode item);
   Status follow_head();
   Status publish(OnlineLearner::Proposal proposal);
@@ -69,9 +81,10 @@ class OnlineLearning {
 
   mutable std::mutex mutex_;
   std::condition_variable more_;
-  std::deque<LiveEpisode> queue_;  // guarded by mutex_
-  LearningView view_;              // guarded by mutex_
-  bool stop_ = false;              // guarded by mutex_
+  std::deque<LiveEpisode> queue_;       // guarded by mutex_
+  LearningView view_;                   // guarded by mutex_
+  std::deque<LearningSample> samples_;  // guarded by mutex_
+  bool stop_ = false;                   // guarded by mutex_
   std::thread thread_;
 };
 

@@ -1,12 +1,13 @@
 """The controller's REST API over real sockets: routes, document, tokens and namespaces, bad input, strangers.
 
-Arguments: memslot, memslot-controller, memslot-generator. Exit code 77: skipped, no model.
+Arguments: memslot, memslot-controller, memslot-generator, make_synthetic_table. Exit code 77: skipped, no model.
 """
 import http.client
 import json
 import os
 import pathlib
 import socket
+import subprocess
 import sys
 import time
 import unittest
@@ -15,6 +16,8 @@ import urllib.parse
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
 from pair import BUSY, CONTROLLER, PROMPT, Daemon, Pair, PairCase, model_path, wait_for  # noqa: E402
 
+MAKE_TABLE = os.path.abspath(sys.argv.pop(1))
+WIDTH = "576"  # of the default model
 ALL, NOTES = "a-token-for-everything", "a-token-for-the-notes"
 SECRET = "The harbour of Quillmere freezes only when the green lamp is out."
 
@@ -154,6 +157,82 @@ class Document(HttpCase):
             self.assertEqual(self.ask(list(item)[0].upper(), filled + "?nobody=1")[0], 400, path)
 
 
+class Training(HttpCase):
+    """The real memslot-rl on a synthetic table, made for the generator's model."""
+
+    OPTIONS = {"updates": 20, "look_every": 10, "streams": 4, "hidden": 16, "candidates": 6, "seed": 3}
+
+    def table(self, model, width=WIDTH):
+        path = PairCase.pair.folder / "made.safetensors"
+        subprocess.run([MAKE_TABLE, path, model, width], check=True)
+        data = path.read_bytes()
+        path.unlink()
+        return data
+
+    def trained(self, run):
+        def found():
+            return next(one for one in self.get("/policy/training")["runs"] if one["run"] == run)
+        wait_for(lambda: found()["state"] != "running", 120)
+        return found()
+
+    def test_a_table_becomes_a_policy_that_acts(self):
+        model = self.get("/status")["generators"][0]["model"]
+        self.post("/policy/training/tables?name=ours.safetensors", self.table(model))
+        self.post("/policy/training/tables?name=others.safetensors", self.table("b" * 64))
+        self.post("/policy/training/tables?name=junk.safetensors", b"junk", status=500)
+        tables = self.get("/policy/training")["tables"]
+        self.assertLessEqual({"ours.safetensors", "others.safetensors"}, set(tables))
+        self.assertNotIn("junk.safetensors", tables)
+        run = self.post("/policy/training", {"table": "ours.safetensors", "options": self.OPTIONS})["run"]
+        self.assertEqual(run, "ours-1")
+        self.post("/policy/training", {"table": "ours.safetensors"}, status=409)
+        done = self.trained(run)
+        self.assertEqual((done["state"], done["message"], done["update"], done["policy"]), ("done", "", 20, True), done)
+        self.assertEqual(done["options"]["hidden"], "16")
+        curves = {one["run"]: one["rows"] for one in self.get("/policy/curves")["runs"]}
+        self.assertEqual([row["type"] for row in curves[run]], ["start", "look", "look", "look", "end"])
+        report = {one["name"]: one["report"] for one in self.get("/policy/comparisons")["comparisons"]}[run]
+        self.assertIn("lagged_oracle", report["selectors"])
+        loaded = self.post(f"/policy/training/{run}/load", None)["policy"]
+        self.assertEqual(loaded["digest"], report["checkpoints"][0]["digest"])
+        self.assertEqual(self.get("/policy")["policy"]["digest"], loaded["digest"])
+        written = self.events("POST", "/generate", {"prompt": PROMPT, "max_tokens": 20, "policy": "learned"})
+        self.assertEqual(written[-1]["type"], "done", written[-1])
+        self.assertIn(loaded["digest"][:12], written[0]["policy"])
+        # Of another model: refused, and the one before goes on.
+        other = self.post("/policy/training", {"table": "others.safetensors", "run": "strange",
+                                               "options": self.OPTIONS})["run"]
+        self.assertEqual(self.trained(other)["state"], "done")
+        self.post(f"/policy/training/{other}/load", None, status=400)
+        self.assertEqual(self.get("/policy")["policy"]["digest"], loaded["digest"])
+        self.assertEqual(self.ask("DELETE", f"/api/v1/policy/training/{other}")[0], 200)
+        self.assertNotIn(other, [one["run"] for one in self.get("/policy/training")["runs"]])
+
+    def test_one_is_stopped_and_what_is_wrong_is_told(self):
+        model = self.get("/status")["generators"][0]["model"]
+        self.post("/policy/training/tables?name=more.safetensors", self.table(model))
+        long = {"table": "more.safetensors", "run": "long", "options": {**self.OPTIONS, "updates": 100000}}
+        self.post("/policy/training", long)
+        self.post("/policy/training/long/stop", None)
+        self.assertEqual(self.trained("long")["state"], "stopped")
+        self.post("/policy/training", {"table": "more.safetensors", "run": "bad", "options": {"gamma": 7}})
+        bad = self.trained("bad")
+        self.assertEqual(bad["state"], "failed")
+        self.assertIn("gamma", bad["message"])
+        self.post("/policy/training/bad/load", None, status=404)
+        for body, status in (({"table": "none.safetensors"}, 404), ({"table": "../x.safetensors"}, 400), ({}, 400),
+                             ({"table": "more.safetensors", "options": {"out": "x"}}, 400),
+                             ({"table": "more.safetensors", "options": {"seed": [1]}}, 400),
+                             ({"table": "more.safetensors", "run": "..%2fx"}, 400),
+                             ({"table": "more.safetensors", "colour": 1}, 400)):
+            self.post("/policy/training", body, status=status)
+        for method, path in (("GET", ""), ("POST", ""), ("POST", "/tables?name=x.safetensors"), ("DELETE", "/long"),
+                             ("POST", "/long/stop"), ("POST", "/long/load")):
+            self.assertEqual(self.ask(method, "/api/v1/policy/training" + path, token=NOTES)[0], 403, path)
+        self.assertEqual(self.ask("GET", "/api/v1/policy/comparisons", token=NOTES)[0], 403)
+        self.assertEqual(self.get("/policy/curves", token=NOTES)["runs"], [])
+
+
 class Rights(HttpCase):
     def test_a_token_sees_its_namespaces_and_no_trace_of_others(self):
         """No id, candidate, trace or text of another namespace, in whatever is asked."""
@@ -240,7 +319,8 @@ class OwnHost(HttpCase):
         self.assertEqual(status("GET", "/api/v1/memories", Host="elsewhere.example"), 403)
         self.assertEqual(status("GET", "/api/v1/memories", Origin="http://elsewhere.example"), 403)
         self.assertIs(self.get("/session", token=None, port=self.lone_port)["may_change"], False)
-        self.assertIs(self.get("/session", token=token, port=self.lone_port)["may_change"], True)
+        session = self.get("/session", token=token, port=self.lone_port)
+        self.assertEqual([session[name] for name in ("may_change", "traces", "learning")], [True, True, False])
 
     def test_a_busy_port_and_bad_settings_are_told(self):
         pair = PairCase.pair

@@ -17,13 +17,14 @@ struct SyntheticOptions {
   std::uint32_t dim = 24;
   float noise = 0.35f;  // of hidden summaries around their source's direction
   std::uint64_t seed = 1;
-  bool all_kinds = false;  // prompts, continuations and control text, too
+  bool all_kinds = false;                    // prompts, continuations and control text, too
+  std::string model = std::string(64, 'a');  // digest
 };
 
 class SyntheticTable {
  public:
   explicit SyntheticTable(SyntheticOptions options = {}) : o_(options) {
-    t_.model = std::string(64, 'a');
+    t_.model = o_.model;
     t_.layer = 22;
     t_.seed = o_.seed;
     add_sources(o_.train, Split::kTrain, true);

@@ -363,7 +363,7 @@ class Jobs:
 
 class Policy:
     def __init__(self, present):
-        self.versions, self.runs, self.feedback = [], {}, []
+        self.versions, self.runs, self.feedback, self.tables = [], {}, [], ["gains.safetensors"]
         if present:
             for i, origin in enumerate(["file", "online", "online"]):
                 self.versions.append({"digest": sha(f"policy{i}"), "origin": origin, "number": i + 1,
@@ -579,7 +579,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if parts[0] == "traces":
             return self.traces(method, parts[1:], q, data)
         if parts[0] == "policy":
-            return self.policy(method, parts[1:], data)
+            return self.policy(method, parts[1:], q, data)
         raise Refused(404, "not_found", f"{self.path}: expected a path of the interface, found none")
 
     def memories(self, method, parts, q, body):
@@ -649,7 +649,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return {"erased": parts[0]}
         raise Refused(404, "not_found", "expected a path of the interface")
 
-    def policy(self, method, parts, data):
+    def policy(self, method, parts, query, data):
         policy = self.fake.policy
         verb = (method, *parts)
         if verb == ("GET",):
@@ -666,10 +666,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if verb == ("GET", "comparisons"):
             return {"comparisons": [{"name": "eval-2025-11", "report": policy.report()}] if policy.versions else []}
         if verb == ("GET", "training"):
-            return {"folder": "/var/lib/memslot/training", "tables": ["gains.safetensors"],
+            return {"folder": "/var/lib/memslot/training", "tables": policy.tables,
                     "runs": [{k: v for k, v in r.items() if k != "began"} for r in policy.now()]}
         if verb == ("POST", "training"):
             return policy.train(data)
+        if verb == ("POST", "training", "tables"):
+            policy.tables.append(query["name"])
+            return {"name": query["name"]}
         if method == "POST" and parts[0] == "training" and parts[2] == "stop":
             policy.runs[parts[1]]["state"] = "stopped"
             return {"run": parts[1]}

@@ -453,6 +453,20 @@ class Policy(BrowserCase):
         self.until_text("[aria-label=Versions]", digest)
 
     @fake_only
+    def test_a_gain_table_is_uploaded(self):
+        file = tempfile.NamedTemporaryFile(suffix=".safetensors", delete=False)
+        self.addCleanup(os.unlink, file.name)
+        with file:
+            file.write(bytes(64))
+        name = os.path.basename(file.name)
+        self.open("#/policy")
+        self.until_text("[aria-label=Training]", "Add a gain table")
+        self.script("document.querySelector('[aria-label=\"Gain table file\"]').classList.remove('unseen')")
+        self.one("[aria-label='Gain table file']").send_keys(file.name)
+        self.until_text("[aria-label=Training]", name)
+        self.assertIn(name, self.fake.policy.tables)
+
+    @fake_only
     def test_a_controller_that_trains_nothing_still_shows_its_policy(self):
         self.expected = ["503 (Service Unavailable)"]
         self.fake.fail["GET", "/api/v1/policy/training"] = fake_controller.Refused(

@@ -128,10 +128,11 @@ function runsTable(training, curves, {show, stop, use}) {
   ]}));
 }
 
-function trainingForm(training, started) {
+function trainingForm(training, started, askForTable) {
+  const add = h('button', {type: 'button', on: {click: askForTable}}, 'Add a gain table');
   if (!training.tables.length) {
     return emptyState('No gain table', 'A gain table says what every memory would have been worth on a ' +
-        `text. Make one with "memslot gains TEXT FILE" and put it into ${training.folder}.`);
+        `text. Make one with "memslot gains TEXT FILE"; it is kept in ${training.folder}.`, add);
   }
   const names = {tableName: select(training.tables, training.tables[0]),
     run: h('input', {type: 'text', placeholder: 'made up', autocomplete: 'off', spellcheck: 'false'}),
@@ -150,7 +151,7 @@ function trainingForm(training, started) {
     if (reply) started(reply.run);
   }}}, h('div', {class: 'columns'}, field('Gain table', names.tableName, training.folder),
       field('Name of the run', names.run), field('Updates', names.updates), field('Seed', names.seed),
-      field('Baseline', names.baseline)), place, h('div', {class: 'row'}, go));
+      field('Baseline', names.baseline)), place, h('div', {class: 'row'}, go, add));
 }
 
 // --- comparison --------------------------------------------------------------------------------
@@ -217,8 +218,8 @@ function wrongView(report) {
 
 function comparisonsView(comparisons) {
   if (!comparisons.length) {
-    return emptyState('Nothing is compared yet', 'memslot eval TABLE POLICY --json holds a policy against ' +
-        'rules and oracles; its report, put into the folder of trainings, stands here.');
+    return emptyState('Nothing is compared yet', 'Each training ends by holding its policy against rules and ' +
+        'oracles on texts that it has not seen; so does "memslot eval TABLE POLICY".');
   }
   const place = h('div');
   const show = (name) => {
@@ -241,7 +242,7 @@ export async function show(root, {signal}) {
   const trainPlace = h('div'), runsPlace = h('div'), runPlace = h('div');
   const drawn = new Map();  // place -> what it shows, as text
   const versions = h('div'), comparisons = h('div'), place = h('div');
-  let live = null, shown = null, wanted = null, drawing = null;
+  let live = null, shown = null, wanted = null, drawing = null, done = null;
 
   const upload = h('input', {type: 'file', class: 'unseen', 'aria-label': 'Policy file', tabindex: '-1'});
   const loadButton = h('button', {type: 'button', on: {click: () => upload.click()}}, 'Load a file');
@@ -254,6 +255,16 @@ export async function show(root, {signal}) {
     await readVersions();
   }));
 
+  const tableUpload = h('input', {type: 'file', class: 'unseen', 'aria-label': 'Gain table file', tabindex: '-1'});
+  tableUpload.addEventListener('change', () => act(loadButton, place, async () => {
+    const [chosen] = tableUpload.files;
+    if (!chosen) return;
+    await post(['policy', 'training', 'tables'], chosen, {query: {name: chosen.name}, timeout: 0});
+    tableUpload.value = '';
+    announce('The gain table is there.');
+    await refresh();
+  }));
+
   const stop = (run) => confirm({title: 'Stop the training', verb: 'Stop', text: `${run.run} keeps what it ` +
       'has learned so far.', action: () => post(['policy', 'training', run.run, 'stop'])}).then(refresh);
   const use = async (run) => {
@@ -264,6 +275,11 @@ export async function show(root, {signal}) {
     await refresh();
     await readVersions();
   };
+
+  function readComparisons() {
+    return fill(comparisons, async () =>
+      comparisonsView((await get(['policy', 'comparisons'], {}, {signal})).comparisons), signal);
+  }
 
   function readVersions() {
     return fill(versions, async () => {
@@ -327,12 +343,16 @@ export async function show(root, {signal}) {
         wanted = name;
         refresh().catch(() => {});
       }}) : null);
+    // Each training that ends brings its own.
+    const compared = training.runs.filter((run) => run.state === 'done').length;
+    if (done !== null && compared > done) readComparisons();
+    done = compared;
     draw(trainPlace, [training.folder, training.tables, training.error?.message], () => training.error
       ? errorBox(training.error) : trainingForm(training, (run) => {
         wanted = run;
         announce(`Training ${run} has begun.`);
         refresh().catch(() => {});
-      }));
+      }, () => tableUpload.click()));
     const running = training.runs.find((run) => run.state === 'running');
     showRun(byName.get(wanted ?? running?.run ?? training.runs.at(-1)?.run) ?? curves.runs.at(-1));
   }
@@ -345,7 +365,7 @@ export async function show(root, {signal}) {
     return {};
   }
   replace(root, h('div', {class: 'toolbar'}, h('h1', {}, 'Policy'),
-      h('div', {class: 'row push'}, upload, loadButton)), place,
+      h('div', {class: 'row push'}, upload, tableUpload, loadButton)), place,
   h('div', {class: 'stack'},
       h('div', {class: 'two'}, section('What chooses', policyPlace),
           section('Learning from live sessions', learningPlace, livePlace)),
@@ -354,8 +374,7 @@ export async function show(root, {signal}) {
           section('Curves', runPlace)),
       section('Versions', versions)));
   readVersions();
-  fill(comparisons, async () =>
-    comparisonsView((await get(['policy', 'comparisons'], {}, {signal})).comparisons), signal);
+  readComparisons();
   repeated(kRefreshMs, refresh, signal);
   return {refresh};
 }

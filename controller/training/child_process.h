@@ -1,0 +1,31 @@
+#pragma once
+// Another program, run to its end: as somebody of low priority, with no input and its output in a
+// file.
+//
+// Operation:   run() starts it and waits. However this process ends meanwhile, the child is told to
+//              end too (SIGTERM): Linux tells it when the thread that is in run() is gone.
+// Concurrency: run() on one thread, for one program after the other; terminate() on any.
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "shared/base/error.h"
+
+namespace memslot {
+
+class ChildProcess {
+ public:
+  // `words`: the program's path, then its arguments. `log` is appended to. Its exit code; 128 + the
+  // signal that ended it. kIo: it could not be started. None is
+  // started after terminate(): kCancelled.
+  Result<int> run(std::vector<std::string> words, const std::string& log);
+  void terminate();  // asks it to end, now and whenever
+  bool terminated() const;
+
+ private:
+  mutable std::mutex mutex_;
+  int pid_ = 0;              // guarded by mutex_; 0: none runs
+  bool terminated_ = false;  // guarded by mutex_
+};
+
+}  // namespace memslot
