@@ -127,15 +127,15 @@ class BrowserCase(unittest.TestCase):
         self.assertNotIn("error", reply)
         return reply.get("value")
 
-    def wait(self, condition, what=""):
-        end = time.monotonic() + WAIT_S
+    def wait(self, condition, what="", seconds=WAIT_S):
+        end = time.monotonic() + seconds
         while True:
             with contextlib.suppress(WebDriverException):  # a node that was replaced meanwhile
                 value = condition()
                 if value:
                     return value
             if time.monotonic() > end:
-                self.fail(f"waited {WAIT_S} s for {what or 'the page'}; it says: {self.text('main')[:600]}")
+                self.fail(f"waited {seconds} s for {what or 'the page'}; it says: {self.text('main')[:600]}")
             time.sleep(0.02)
 
     def all(self, css):
@@ -176,8 +176,8 @@ class BrowserCase(unittest.TestCase):
         return self.script("return document.activeElement.textContent || document.activeElement.ariaLabel || "
                            "document.activeElement.placeholder")
 
-    def until_text(self, css, part):
-        self.wait(lambda: part in self.text(css), f"{part!r} in {css}")
+    def until_text(self, css, part, seconds=WAIT_S):
+        self.wait(lambda: part in self.text(css), f"{part!r} in {css}", seconds)
 
     # --- the interface, without the page -------------------------------------------------------------
 

@@ -194,6 +194,17 @@ class Containers(unittest.TestCase):
             status, page = self.ask("/api/v1/memories", token, service="controller")
             self.assertEqual((status, [m["id"] for m in json.loads(page)["memories"]]), (200, seen))
 
+    def test_the_way_of_a_newcomer_in_a_browser(self):
+        python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable  # Debian's has selenium
+        environment = {**os.environ, "MEMSLOT_INSPECTOR_URL": f"http://{LOOPBACK}:{self.project.ports['controller']}/",
+                       "MEMSLOT_INSPECTOR_TOKEN": self.token("controller.tokens")}
+        done = subprocess.run([python, "-B", ROOT / "tests/web/newcomer.py", PROGRAMS / "make_synthetic_table"],
+                              env=environment, capture_output=True, text=True, check=False, timeout=600)
+        if done.returncode == 77:
+            self.skipTest(done.stderr.strip())
+        self.assertEqual(done.returncode, 0, done.stdout[-4000:] + done.stderr[-4000:])
+        self.assert_all_is_found_again()
+
     def test_kill_9_of_either_container_loses_nothing(self):
         for service in ("controller", "generator"):
             with self.subTest(service=service):
