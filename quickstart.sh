@@ -59,7 +59,7 @@ if [ -z "$MODEL" ]; then
   MODEL=$MODEL_DEFAULT
 fi
 [ -e "$MODEL" ] || die "model: expected a file, found nothing at $MODEL"
-configure_and_build -- memslot memslot-controller memslot-generator memslot-gains
+configure_and_build -- memslot memslot-controller memslot-generator memslot-gains memslot-rl
 
 own_directory "$MEMSLOT_CACHE"
 own_directory "$DATA"
@@ -81,10 +81,10 @@ trap 'exit 130' INT TERM
 MEMSLOT_ENDPOINT=ipc://$DATA/link.sock
 [ ${#MEMSLOT_ENDPOINT} -le 100 ] || MEMSLOT_ENDPOINT=tcp://127.0.0.1:7400
 export MEMSLOT_ENDPOINT
-"$MEMSLOT_BUILD/bin/memslot-controller" --endpoint "$MEMSLOT_ENDPOINT" --bank "$DATA/bank" \
+"$MEMSLOT_BUILD/bin/memslot-controller" --endpoint "$MEMSLOT_ENDPOINT" --bank "$DATA/bank" --http 127.0.0.1:0 \
   >"$DATA/controller.out" 2>"$DATA/controller.log" </dev/null 9>&- &
 CONTROLLER_PID=$!
-"$MEMSLOT_BUILD/bin/memslot-generator" --endpoint "$MEMSLOT_ENDPOINT" --model "$MODEL" \
+"$MEMSLOT_BUILD/bin/memslot-generator" --endpoint "$MEMSLOT_ENDPOINT" --model "$MODEL" --http 127.0.0.1:0 \
   >"$DATA/generator.out" 2>"$DATA/generator.log" </dev/null 9>&- &
 GENERATOR_PID=$!
 
@@ -121,5 +121,7 @@ if [ "$KEEP" = 1 ]; then
   say "  export MEMSLOT_ENDPOINT=$MEMSLOT_ENDPOINT"
   say "  $MEMSLOT_BUILD/bin/memslot bank ls"
   say "  $MEMSLOT_BUILD/bin/memslot generate --stream 'The lighthouse of Skerrow'"
+  say "  the inspector: $(sed -n 's/.* http=\([^ ]*\).*/\1/p' "$DATA/controller.out")#token=$(cat "$DATA/bank.token")"
+  say "  OpenAI's API: http://$(sed -n 's/.* http=\([^ ]*\).*/\1/p' "$DATA/generator.out")/v1"
   say "Stop it with ./quickstart.sh --uninstall, or: kill $GENERATOR_PID $CONTROLLER_PID"
 fi

@@ -136,6 +136,9 @@ Status show(Client& client, const Output& out, const TraceOptions& o) {
   out.line(out.dim("build   " + trace["build"].dump()));
   out.line(out.bold(trace.value("prompt", "")));
   for (const json& step : trace["shown"]) show_step(out, step, o.candidates);
+  for (const json& fault : trace["faults"]) {
+    out.note("step " + std::to_string(fault.value("step", 0)) + ": " + fault.value("text", ""));
+  }
   for (const json& stored : trace["write_backs"]) {
     out.line("wrote back " + stored.value("from", "") + " as " + stored.value("stored", "nothing"));
   }

@@ -110,10 +110,12 @@ Result<std::string> browser_token(const std::string& path) {
 
 Result<Web> web_options(const ControllerSettings& settings) {
   Web web;
-  if (settings.http == "off") return web;
-  MEMSLOT_TRY(const auto address, http::parse_address(settings.http));
-  web.options.address = address.first;
-  web.options.port = address.second;
+  constexpr std::uint16_t kPort = 7401;
+  MEMSLOT_TRY(const auto place, http::parse_place(settings.http, kPort));
+  if (!place) return web;
+  web.options.address = place->address;
+  web.options.port = place->port;
+  web.options.if_free = place->if_free;
   web.options.open = RestApi::open;
   web.options.workers = 64;
   for (const char* path :

@@ -74,8 +74,8 @@ ConfigTable settings_table(ControllerSettings& s) {
          .help = "with key_file, who may connect: KEY client,generator NAMESPACE,... (or *)"});
   t.add({.name = "http",
          .target = &s.http,
-         .help = "serve the web inspector and the REST API on ADDRESS:PORT, such as "
-                 "127.0.0.1:7401; off"});
+         .help = "serve the web inspector and the REST API on ADDRESS:PORT; auto: 127.0.0.1:7401, "
+                 "unless that is taken; off"});
   t.add({.name = "http_tokens",
          .target = &s.http_tokens,
          .help = "file of bearer tokens, lines TOKEN NAMESPACE,... (or *); needed beyond "

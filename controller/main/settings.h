@@ -26,7 +26,7 @@ struct ControllerSettings {
   std::string training = "auto";
   std::string key_file{};
   std::vector<std::string> clients{};
-  std::string http = "off";
+  std::string http = "auto";
   std::string http_tokens{};
   std::string log_level = "info";
   std::int64_t quota_mib = 0;

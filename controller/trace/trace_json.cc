@@ -1,5 +1,6 @@
 #include "controller/trace/trace_json.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "shared/wire/names.h"
@@ -36,18 +37,24 @@ Json json_of(const TraceSummary& s) {
 }
 
 // Base has no similarity, and what was not recorded none either.
-Json json_of(const trace::Candidate& c) {
-  return {{"memory", memory_name(c.ref)},
-          {"score", c.score},
-          {"current", c.current},
-          {"resident", c.resident},
-          {"best_key", c.best_key},
-          {"mean_key", c.mean_key},
-          {"long_key", c.long_key},
-          {"past_net_gain", c.past_net_gain},
-          {"uses", c.uses},
-          {"age", c.age},
-          {"swap_cost", c.swap_cost}};
+Json json_of(const trace::Candidate& c, const trace::Decision& d) {
+  Json out = {{"memory", memory_name(c.ref)}, {"score", c.score}};
+  // A learned policy's scores are logits: all probabilities follow from that of the chosen one.
+  if (d.policy.starts_with("learned:")) {
+    const double chosen = static_cast<double>(d.candidates[d.chosen].score);
+    out["probability"] =
+        std::exp(static_cast<double>(d.log_prob) + static_cast<double>(c.score) - chosen);
+  }
+  out.update({{"current", c.current},
+              {"resident", c.resident},
+              {"best_key", c.best_key},
+              {"mean_key", c.mean_key},
+              {"long_key", c.long_key},
+              {"past_net_gain", c.past_net_gain},
+              {"uses", c.uses},
+              {"age", c.age},
+              {"swap_cost", c.swap_cost}});
+  return out;
 }
 
 Json json_of(const trace::Decision& d, bool candidates) {
@@ -61,7 +68,7 @@ Json json_of(const trace::Decision& d, bool candidates) {
               {"explore", d.explore}};
   if (!candidates) return out;
   Json& rows = out["candidates"] = Json::array();
-  for (const trace::Candidate& c : d.candidates) rows.push_back(json_of(c));
+  for (const trace::Candidate& c : d.candidates) rows.push_back(json_of(c, d));
   return out;
 }
 
@@ -150,6 +157,9 @@ std::string show(const TraceSummary& summary, const trace::Trace& trace, std::ui
                            {"error", w.error}});
   }
   out["write_backs"] = std::move(write_backs);
+  Json faults = Json::array();
+  for (const trace::Fault& f : trace.faults) faults.push_back({{"step", f.step}, {"text", f.text}});
+  out["faults"] = std::move(faults);
   Json feedback = Json::array();
   for (const trace::Feedback& f : trace.feedback) feedback.push_back(f.value);
   out["feedback"] = std::move(feedback);

@@ -41,11 +41,13 @@ Result<std::unique_ptr<Channel>> connect(const GeneratorSettings& settings) {
 // Null: off.
 Result<std::unique_ptr<http::Server>> serve_http(const GeneratorSettings& settings,
                                                  OpenAiApi& api) {
-  if (settings.http == "off") return std::unique_ptr<http::Server>();
+  constexpr std::uint16_t kPort = 7402;
+  MEMSLOT_TRY(const auto place, http::parse_place(settings.http, kPort));
+  if (!place) return std::unique_ptr<http::Server>();
   http::ServerOptions options;
-  MEMSLOT_TRY(const auto address, http::parse_address(settings.http));
-  options.address = address.first;
-  options.port = address.second;
+  options.address = place->address;
+  options.port = place->port;
+  options.if_free = place->if_free;
   if (!settings.http_tokens.empty()) {
     MEMSLOT_TRY(options.tokens, http::read_tokens(settings.http_tokens));
   }

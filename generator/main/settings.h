@@ -27,7 +27,7 @@ struct GeneratorSettings {
   std::string anchor_directory = "auto";  // the project's samples, where they are
   std::string control_file = "auto";
   std::int64_t flush_ms = 10'000;
-  std::string http = "off";
+  std::string http = "auto";
   std::string http_tokens;
   std::string log_level = "info";
 };

@@ -137,6 +137,7 @@ void StepLoop::take(const wire::SlotAction& action, const std::vector<SharedByte
     active.reason = ActiveReason::kLoadFailed;
     log::warn("session {:x}: the old memory stays: {}", setup_.selector->session(),
               memory.error().message);
+    plan->faults.push_back("the old memory stays: " + memory.error().message);
     return;
   }
   plan->change(action.slot, std::move(memory).value());
@@ -152,6 +153,7 @@ StepLoop::Plan StepLoop::missed_plan(const Error& why) {
                          setup_.selector->session(), step_, why.message));
   Plan plan{{}, active_, 0, 0};
   for (wire::ActiveMemory& active : plan.active) active.reason = ActiveReason::kMissedDeadline;
+  if (first) plan.faults.push_back("no directive, keeping what is active: " + why.message);
   return plan;
 }
 
@@ -254,6 +256,7 @@ Result<StepReport> StepLoop::run_one() {
   report.candidates = plan.candidates;
   report.select_us = plan.select_us;
   report.advised_step = plan.advised_step;
+  report.faults = std::move(plan.faults);
   report.swap_source = plan.source;
   report.stage_us = plan.stage_us;
   setup_.probe->stepped(report, setup_.sampled);

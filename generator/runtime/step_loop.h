@@ -40,7 +40,8 @@ struct StepReport {
   double select_us = 0;                       // 0 where no directive came
   double compute_us = 0;                      // forward and choice of the tokens
   std::optional<std::uint64_t> advised_step;  // whose directive was applied; none: no advice came
-  std::optional<float> gain;  // nats per token over base, where a base run goes along
+  std::optional<float> gain;        // nats per token over base, where a base run goes along
+  std::vector<std::string> faults;  // what went wrong on the way to this step, in words
 };
 
 // A memory at hand, to be activated.
@@ -95,6 +96,7 @@ class StepLoop {
     std::optional<std::uint64_t> advised_step{};
     SwapSource source = SwapSource::kBase;
     double stage_us = 0;
+    std::vector<std::string> faults{};
     void change(std::size_t slot, StagedMemory staged);
   };
   // What an observation said to be active: `keep` means this, also where async has gone on since.

@@ -8,6 +8,7 @@ namespace {
 
 constexpr std::uint32_t kStepsAtOnce = 8;
 constexpr std::size_t kBytesAtOnce = std::size_t{1} << 16;
+constexpr std::size_t kLongestFault = 300;
 constexpr auto kLongest = std::chrono::seconds(1);  // that a step waits to be sent
 
 trace::NamedMemory active_in(const Session& session, std::size_t slot) {
@@ -72,6 +73,9 @@ void TraceRecorder::step(const StepReport& report, const Session& session, std::
     step.log_probs.push_back(token.log_prob);
   }
   encoder_.add(step);
+  for (const std::string& fault : report.faults) {
+    encoder_.add(trace::Fault{report.step, fault.substr(0, kLongestFault)});
+  }
   ++steps_;
   const bool due = steps_ >= kStepsAtOnce || encoder_.bytes() >= kBytesAtOnce ||
                    engine_.clock.now() - flushed_ >= kLongest;

@@ -27,7 +27,7 @@ class TraceRecorder {
 
   // After run_one(): `session` still has active what the step ran with.
   void step(const StepReport& report, const Session& session, std::string text);
-  void add(const trace::Event& event);  // WriteBack or Fault; goes with the next steps
+  void add(const trace::Event& event);  // a WriteBack; goes with the next steps
   void end(trace::End end);
 
   const std::string& id() const { return id_; }

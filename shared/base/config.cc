@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <toml.hpp>
 
+#include "shared/base/version.h"
+
 namespace memslot {
 namespace {
 
@@ -290,6 +292,10 @@ Result<ConfigOutcome> ConfigTable::load(int argc, const char* const* argv,
   }
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     if (arguments[i] == "--help") return ConfigOutcome{.run = false, .text = usage()};
+    if (arguments[i] == "--version") {
+      return ConfigOutcome{.run = false,
+                           .text = program_ + " " + std::string(build_version()) + "\n"};
+    }
     if (arguments[i] == "--help-config") return ConfigOutcome{.run = false, .text = describe()};
     if (arguments[i].starts_with("--config=")) path = arguments[i].substr(9);
     if (arguments[i] == "--config" && i + 1 < arguments.size()) path = arguments[i + 1];
@@ -327,6 +333,7 @@ std::string ConfigTable::usage() const {
   }
   out +=
       fmt::format("  --{:<24} {}\n", "help-config", "the same as a table, with what is accepted");
+  out += fmt::format("  --{:<24} {}\n", "version", "which build this is");
   out += fmt::format("\nEvery name can stand in FILE (TOML) and as {}_NAME in the environment.\n",
                      prefix_);
   return out;

@@ -520,6 +520,10 @@ Result<std::unique_ptr<Server>> Server::start(ServerOptions options, Handler han
   if (failed) {
     const std::string where = impl->options.address + ":" + std::to_string(impl->options.port);
     const bool taken = failed == asio::error::address_in_use;
+    if (taken && impl->options.if_free) {
+      log::warn("http: port {} is taken: not served (--http names another, or off)", where);
+      return std::unique_ptr<Server>();
+    }
     return Error{taken ? ErrorCode::kBusy : ErrorCode::kIo,
                  "http " + where + ": expected a port that is free, found: " + failed.message()};
   }
@@ -555,17 +559,19 @@ std::string Server::endpoint() const {
          std::to_string(local.port());
 }
 
-Result<std::pair<std::string, std::uint16_t>> parse_address(std::string_view text) {
+Result<std::optional<Place>> parse_place(std::string_view text, std::uint16_t standard) {
+  if (text == "off") return std::optional<Place>();
+  if (text == "auto") return std::optional(Place{.port = standard, .if_free = true});
   const std::size_t colon = text.rfind(':');
   std::uint16_t port = 0;
   const std::string_view digits = text.substr(std::min(colon + 1, text.size()));
   const auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
   const bool formed = colon != std::string_view::npos && colon > 0 && !digits.empty() &&
                       failed == std::errc() && end == digits.data() + digits.size();
-  if (!formed) return invalid("http", "ADDRESS:PORT, or off", std::string(text));
+  if (!formed) return invalid("http", "ADDRESS:PORT, auto or off", std::string(text));
   std::string_view host = text.substr(0, colon);
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  return std::pair(std::string(host == "localhost" ? "127.0.0.1" : host), port);
+  return std::optional(Place{std::string(host == "localhost" ? "127.0.0.1" : host), port, false});
 }
 
 Result<std::vector<std::string>> read_tokens(const std::string& path) {

@@ -19,6 +19,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <utility>
@@ -66,6 +67,7 @@ bool is_probe(const std::string& path);  // /healthz, /readyz
 struct ServerOptions {
   std::string address = "127.0.0.1";
   std::uint16_t port = 0;           // 0: any that is free
+  bool if_free = false;             // a port that is taken is no error: there is no server then
   std::vector<std::string> tokens;  // who may ask; empty: everybody, on loopback only
   std::string browser_token;        // without tokens: lets a browser change something; "": none may
   // What may be looked at without a token.
@@ -85,7 +87,7 @@ class Server {
  public:
   using Handler = std::function<void(Exchange&)>;
   // kInvalidArgument: an address that is none, or beyond loopback without tokens; kBusy: the port
-  // is taken; kIo.
+  // is taken; kIo. Null with `if_free`, where the port is taken: the log says so.
   static Result<std::unique_ptr<Server>> start(ServerOptions options, Handler handler);
   ~Server();
   void stop();
@@ -97,8 +99,14 @@ class Server {
   std::shared_ptr<Impl> impl_;
 };
 
-// "ADDRESS:PORT", "[::1]:PORT". kInvalidArgument.
-Result<std::pair<std::string, std::uint16_t>> parse_address(std::string_view text);
+// What the setting `http` of both programs says: "ADDRESS:PORT", "[::1]:PORT"; "auto": this host's
+// `standard` port, where it is free; "off": nowhere, nullopt. kInvalidArgument.
+struct Place {
+  std::string address = "127.0.0.1";
+  std::uint16_t port = 0;
+  bool if_free = false;
+};
+Result<std::optional<Place>> parse_place(std::string_view text, std::uint16_t standard);
 // One token a line of a file, empty lines and those with # left out. kNotFound, kIo,
 // kInvalidArgument (none, or one of under 16 characters).
 Result<std::vector<std::string>> read_tokens(const std::string& path);

@@ -23,7 +23,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "golden" / "fixtures"
 SOURCES = ROOT / "samples" / "sources"
 # Several processes share the cores: their OpenMP threads must sleep while they wait.
-ENVIRONMENT = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+# Their HTTP servers are for the tests that name a port.
+ENVIRONMENT = {**os.environ, "OMP_WAIT_POLICY": "passive", "MEMSLOT_CONTROLLER_HTTP": "off",
+               "MEMSLOT_GENERATOR_HTTP": "off"}
 for name in ("MEMSLOT_ENDPOINT", "MEMSLOT_NAMESPACE", "MEMSLOT_KEY", "MEMSLOT_SERVER_KEY"):
     ENVIRONMENT.pop(name, None)
 

@@ -24,6 +24,7 @@ class Program {
  public:
   explicit Program(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), CONTROLLER_PROGRAM);
+    ::setenv("MEMSLOT_CONTROLLER_HTTP", "off", /*overwrite=*/1);
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
     argv.push_back(nullptr);
@@ -133,6 +134,9 @@ TEST_F(ControllerProgram, ExplainsWrongSettings) {
   Program help({"--help-config"});
   EXPECT_EQ(help.line().find("| name |"), 0u);
   EXPECT_EQ(help.end(0), 0);
+  Program version({"--version"});
+  EXPECT_EQ(version.line().find("memslot-controller "), 0u);
+  EXPECT_EQ(version.end(0), 0);
 }
 
 TEST_F(ControllerProgram, APolicyFileThatIsNoneIsNamedAndTheBankIsLeftAsItWas) {

@@ -107,6 +107,14 @@ struct PolicyTest : testing::Test {
       return must(client->admin("trace.show", {{"trace", trace}}))["ended"] == true;
     };
     while (!ended() && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(10ms);
+    const json shown = must(client->admin("trace.show", {{"trace", trace}}))["shown"];
+    for (const json& step : shown) {
+      for (const json& decision : step.value("decisions", json::array())) {
+        double sum = 0;
+        for (const json& c : decision["candidates"]) sum += c["probability"].get<double>();
+        EXPECT_NEAR(sum, 1.0, 1e-3) << decision;
+      }
+    }
     const json checked = must(client->admin("trace.check", {{"trace", trace}}));
     EXPECT_GE(checked["decisions"], 3) << checked;
     EXPECT_EQ(checked["checked"], checked["decisions"]) << checked;

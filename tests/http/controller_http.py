@@ -2,6 +2,7 @@
 
 Arguments: memslot, memslot-controller, memslot-generator, make_synthetic_table. Exit code 77: skipped, no model.
 """
+import contextlib
 import http.client
 import json
 import os
@@ -321,6 +322,16 @@ class OwnHost(HttpCase):
         self.assertIs(self.get("/session", token=None, port=self.lone_port)["may_change"], False)
         session = self.get("/session", token=token, port=self.lone_port)
         self.assertEqual([session[name] for name in ("may_change", "traces", "learning")], [True, True, False])
+
+    def test_by_default_it_does_without_a_port_that_is_taken(self):
+        pair = PairCase.pair
+        with contextlib.suppress(OSError):  # where somebody has it already, so much the better
+            holder = socket.create_server(("127.0.0.1", 7401))
+            self.addCleanup(holder.close)
+        second = pair.controller(pair.ipc("second"), pair.folder / "second-bank", "--http", "auto")
+        self.assertNotIn("http=", second.text())
+        self.assertIn("port 127.0.0.1:7401 is taken", second.text())
+        self.assertEqual(second.stop(), 0)
 
     def test_a_busy_port_and_bad_settings_are_told(self):
         pair = PairCase.pair

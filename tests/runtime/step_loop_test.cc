@@ -109,7 +109,10 @@ TEST_F(StepLoopTest, AMissedDeadlineKeepsAndSaysSo) {
   EXPECT_EQ(second.active[0].ref, memory.version.ref) << "kept";
   EXPECT_EQ(second.output.tokens.size(), 4u);
   EXPECT_EQ(run->steps().missed(), 1u);
+  ASSERT_EQ(second.faults.size(), 1u);
+  EXPECT_NE(second.faults[0].find("no directive"), std::string::npos) << second.faults[0];
   const StepReport third = must(run->steps().run_one());
+  EXPECT_TRUE(third.faults.empty());
   EXPECT_EQ(third.active[0].reason, ActiveReason::kDirective);
   const auto seen = controller.heard_of<wire::Observation>();
   EXPECT_EQ(seen.back().active[0].reason, ActiveReason::kMissedDeadline);
@@ -163,6 +166,8 @@ TEST_F(StepLoopTest, AMemoryThatDoesNotLoadLeavesTheOldOneActive) {
   EXPECT_EQ(report.active[0].reason, ActiveReason::kLoadFailed);
   EXPECT_EQ(report.active[0].ref, good.version.ref);
   EXPECT_FALSE(report.swap.changed);
+  ASSERT_EQ(report.faults.size(), 1u);
+  EXPECT_NE(report.faults[0].find("the old memory stays"), std::string::npos) << report.faults[0];
   EXPECT_EQ(tiny.loader->counters().failures, 1u);
   EXPECT_EQ(tiny.residents.size(), 1u);
 }

@@ -363,6 +363,7 @@ export async function show(root, {path, query, signal}) {
       h('div', {class: 'beside'}, h('div', {class: 'stack'},
           h('div', {class: 'panel'}, headFacts(head), result,
               head.error ? errorBox(new Error(head.error)) : null,
+              (head.faults ?? []).map((f) => h('p', {class: 'warn', dir: 'auto'}, `Step ${f.step}: ${f.text}`)),
               head.damage ? h('p', {class: 'warn'}, `Damaged: ${head.damage}`) : null),
           steps.length ? [section('Timeline', line.node, legendPlace),
             section('Text', list.text, list.pages), whatIfSection,
