@@ -48,6 +48,9 @@ void add_keygen(CLI::App& app, Context& context);
 void add_offline(CLI::App& app, Context& context);
 void add_gains(CLI::App& app, Context& context);
 
+// What --help of the commands says beside their options. After all of the above.
+void add_help(CLI::App& app);
+
 // A file that a reply brought, replaced as a whole; into a pipe or device as it is. kCorruption:
 // none came; kNoSpace, kIo.
 Status save_file(const Output& out, const std::string& path, const SharedBytes& file);

@@ -10,6 +10,11 @@ namespace memslot::cli {
 namespace {
 
 constexpr const char* kFooter =
+    "Begin with: memslot status; memslot learn FILE; memslot generate --stream 'TEXT'. Each "
+    "command has its\n"
+    "own --help with examples; the pages of docs/ say the rest. Options before or after the "
+    "command.\n"
+    "\n"
     "Exit codes: 0 success, 1 unexpected failure, 2 usage, 11 invalid argument, 12 not found,\n"
     "13 corruption, 14 mismatch, 15 conflict, 16 indeterminate, 17 unavailable, 18 timeout,\n"
     "19 overloaded, 20 no space, 21 busy, 22 i/o, 23 not supported, 24 cancelled, 25 permission,\n"
@@ -59,6 +64,7 @@ int run(int argc, char** argv) {
   add_keygen(app, context);
   add_offline(app, context);
   add_gains(app, context);
+  add_help(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RequiredError& e) {

@@ -5,6 +5,19 @@
 namespace memslot {
 namespace {
 
+constexpr const char* kMore =
+    "Files: BANK (RocksDB), and beside it BANK.traces (generations), BANK.training (policies), "
+    "BANK.token\n"
+    "(lets a browser on this host change something). Its ready line, on standard output, says "
+    "where it\n"
+    "listens; the log goes to standard error. SIGTERM and SIGINT end it cleanly; after any other "
+    "end nothing\n"
+    "that was acknowledged is lost. Exit codes: docs/operations.md.\n"
+    "\n"
+    "Examples:\n"
+    "  memslot-controller --bank ~/memories\n"
+    "  memslot-controller --config controller.toml --http 0.0.0.0:7401 --http-tokens tokens.txt\n"
+    "  memslot-controller --restore /var/backups/memslot/monday --bank new-bank";
 constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 
 std::size_t bytes_of_mib(std::int64_t mib) { return static_cast<std::size_t>(mib * kMiB); }
@@ -24,7 +37,7 @@ std::string training_folder(const ControllerSettings& s) {
 
 ConfigTable settings_table(ControllerSettings& s) {
   ConfigTable t("memslot-controller", "MEMSLOT_CONTROLLER",
-                "Owns the bank of memories and chooses which one each generator loads.");
+                "Owns the bank of memories and chooses which one each generator loads.", kMore);
   t.add(
       {.name = "bank", .target = &s.bank, .help = "directory of the bank; memory: keeps nothing"});
   t.add({.name = "endpoint",

@@ -6,6 +6,21 @@
 namespace memslot {
 namespace {
 
+constexpr const char* kMore =
+    "It keeps nothing but the model in memory; what it learns goes to the controller's bank. "
+    "Without a\n"
+    "controller it waits for one. Its ready line, on standard output, says what it loaded; the log "
+    "goes to\n"
+    "standard error. SIGTERM and SIGINT let the step under way end and what waits be sent. Several "
+    "may share\n"
+    "one controller. Exit codes: docs/operations.md.\n"
+    "\n"
+    "Examples:\n"
+    "  memslot-generator --model SmolLM2-135M-Instruct.Q4_1.gguf\n"
+    "  memslot-generator --model gpt2/ --slot-layers 8 --weights f32 --threads 2\n"
+    "  memslot-generator --model M.gguf --endpoint tcp://bank.example:7400 --keys own.key "
+    "--server-key bank.pub";
+
 // `named` itself, "" for none; for auto the samples of the source tree that this was built from, if
 // they are still there.
 std::string text_path(const std::string& named, const char* path) {
@@ -29,7 +44,7 @@ Result<int> layer_number(const std::string& text) {
 
 ConfigTable settings_table(GeneratorSettings& s) {
   ConfigTable table("memslot-generator", "MEMSLOT_GENERATOR",
-                    "Runs a GPT whose MLP is swapped for memories, step by step.");
+                    "Runs a GPT whose MLP is swapped for memories, step by step.", kMore);
   table.add(
       {.name = "model", .target = &s.model, .help = "model file (*.gguf) or folder (safetensors)"});
   table.add({.name = "weights",

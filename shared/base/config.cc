@@ -196,12 +196,32 @@ Result<toml::value> parse_toml(const std::string& path) {
 
 bool is_bool(const ConfigField& field) { return std::holds_alternative<bool*>(field.target); }
 
+// "  --name   words", wrapped into a column.
+std::string option_lines(const std::string& name, std::string_view words) {
+  constexpr std::size_t kColumn = 25, kWidth = 100;
+  std::string out = fmt::format("  --{:<{}}", name, kColumn - 5);
+  std::size_t at = out.size();
+  while (!words.empty()) {
+    const std::size_t end = std::min(words.find(' '), words.size());
+    if (at + 1 + end > kWidth) {
+      out += "\n" + std::string(kColumn - 1, ' ');
+      at = kColumn - 1;
+    }
+    out += " " + std::string(words.substr(0, end));
+    at += 1 + end;
+    words.remove_prefix(std::min(end + 1, words.size()));
+  }
+  return out + "\n";
+}
+
 }  // namespace
 
-ConfigTable::ConfigTable(std::string program, std::string environment_prefix, std::string about)
+ConfigTable::ConfigTable(std::string program, std::string environment_prefix, std::string about,
+                         std::string more)
     : program_(std::move(program)),
       prefix_(std::move(environment_prefix)),
-      about_(std::move(about)) {}
+      about_(std::move(about)),
+      more_(std::move(more)) {}
 
 void ConfigTable::add(ConfigField field) {
   MEMSLOT_CHECK(find(field.name) == nullptr);
@@ -328,14 +348,14 @@ std::string ConfigTable::usage() const {
     const ConfigField& f = entry.field;
     const std::string unit = f.unit.empty() ? "" : ", " + f.unit;
     const std::string shown = entry.default_text.empty() ? "none" : entry.default_text;
-    out += fmt::format("  --{:<24} {} ({}{}; default {})\n", dashed(f.name), f.help, type_name(f),
-                       unit, shown);
+    out += option_lines(dashed(f.name),
+                        fmt::format("{} ({}{}; default {})", f.help, type_name(f), unit, shown));
   }
-  out +=
-      fmt::format("  --{:<24} {}\n", "help-config", "the same as a table, with what is accepted");
-  out += fmt::format("  --{:<24} {}\n", "version", "which build this is");
+  out += option_lines("help-config", "the same as a table, with what is accepted");
+  out += option_lines("version", "which build this is");
   out += fmt::format("\nEvery name can stand in FILE (TOML) and as {}_NAME in the environment.\n",
                      prefix_);
+  if (!more_.empty()) out += "\n" + more_ + "\n";
   return out;
 }
 

@@ -51,8 +51,10 @@ struct ConfigOutcome {
 
 class ConfigTable {
  public:
-  // `about` is one line for --help.
-  ConfigTable(std::string program, std::string environment_prefix, std::string about = "");
+  // `about` is one line for --help, `more` what stands behind its options: examples, files,
+  // signals.
+  ConfigTable(std::string program, std::string environment_prefix, std::string about = "",
+              std::string more = "");
 
   // REQUIRES: a new name and a target that is not null.
   void add(ConfigField field);
@@ -77,7 +79,7 @@ class ConfigTable {
 
   std::string program_;
   std::string prefix_;
-  std::string about_;
+  std::string about_, more_;
   std::vector<Entry> entries_;
 };
 

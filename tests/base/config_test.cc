@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include <cstdio>
 #include <fstream>
 
@@ -161,7 +163,10 @@ TEST(Config, PrintsHelpWithDefaultsBoundsAndUnits) {
                 "| `heartbeat_ms` | integer | ms | `1000` | 10 to 60000 | between heartbeats |"),
             std::string::npos)
       << help.result.value().text;
-  EXPECT_NE(load({"--help"}).result.value().text.find("--heartbeat-ms"), std::string::npos);
+  const std::string page = load({"--help"}).result.value().text;
+  EXPECT_NE(page.find("--heartbeat-ms"), std::string::npos);
+  std::istringstream lines(page);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
 }
 
 }  // namespace

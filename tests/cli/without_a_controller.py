@@ -51,6 +51,19 @@ class WithoutAController(unittest.TestCase):
                      "tokenize"):
             self.assertIn(word, result.stdout)
 
+    def test_every_command_has_a_help_with_an_example(self):
+        def commands(*path):
+            shown = run(*path, "--help")
+            self.assertEqual(shown.returncode, 0, path)
+            listed = shown.stdout.partition("Subcommands:\n")[2].split("\n\n")[0]
+            names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "]
+            if not names:
+                self.assertRegex(shown.stdout, r"Examples?:\n  ", path)
+                self.assertLessEqual(max(len(line) for line in shown.stdout.partition("xample")[2].splitlines()), 110, path)
+                return 1
+            return sum(commands(*path, name) for name in names if not path or len(path) < 2)
+        self.assertGreater(commands(), 35)
+
     def test_an_absent_controller_is_said_with_its_endpoint(self):
         result = run("bank", "ls")
         self.assertEqual(result.returncode, UNAVAILABLE)
