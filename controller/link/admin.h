@@ -112,7 +112,8 @@ class Admin {
   Result<Job> show_policy();
   Result<Job> give_feedback(const Access& access, std::uint64_t session, double value);
   // trace_verbs.cc
-  Result<Job> trace_verb(const Peer& client, const wire::AdminRequest& admin);
+  Result<Job> trace_verb(const Peer& client, const wire::AdminRequest& admin, SharedBytes file);
+  Result<Job> other_choices(const std::string& id, Arguments& arguments, SharedBytes checkpoint);
   Result<Job> list_traces(const Access& access, Arguments& arguments);
   Result<std::set<std::string>> memories_of(const std::string& source, const Access& access);
   Result<TraceSummary> visible_trace(const Access& access, const std::string& id) const;

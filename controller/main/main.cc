@@ -116,7 +116,8 @@ Result<Web> web_options(const ControllerSettings& settings) {
   web.options.port = address.second;
   web.options.open = RestApi::open;
   web.options.workers = 64;
-  for (const char* path : {"/api/v1/memories/import", "/api/v1/policy/load"}) {
+  for (const char* path :
+       {"/api/v1/memories/import", "/api/v1/policy/choices", "/api/v1/policy/load"}) {
     web.options.max_body_of[path] = kLargestFile;
   }
   if (settings.http_tokens.empty()) {
