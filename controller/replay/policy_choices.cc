@@ -104,9 +104,8 @@ void Course::compare_spaces(const trace::Decision& decision,
     if (c.key.empty() || decision.query.empty()) continue;
     ++keys_;
     const bool comparable = c.key.size() == decision.query.size();
-    const float found =
-        comparable ? dot(c.key.data(), decision.query.data(), c.key.size()) : c.mean_key + 1;
-    if (!(std::abs(found - c.mean_key) <= kSameCosine)) ++keys_elsewhere_;
+    const float found = comparable ? dot(c.key.data(), decision.query.data(), c.key.size()) : 0.0f;
+    if (!comparable || !(std::abs(found - c.mean_key) <= kSameCosine)) ++keys_elsewhere_;
   }
 }
 

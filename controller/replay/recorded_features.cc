@@ -26,7 +26,11 @@ Result<const RecordedFeatures::Known*> RecordedFeatures::known(const PolicySnaps
   if (version.value().keys > 0) {
     MEMSLOT_TRY(const MemoryKeys keys, bank_.load_keys(version.value(), deadline_));
     const Whitening& whitening = learned.checkpoint.whitening;
-    if (keys.dim == whitening.dim()) out.mean = whiten_keys(whitening, keys.values).mean;
+    if (keys.dim != whitening.dim()) {
+      return mismatch("policy learned's whitening: width of " + ref.text() + "'s keys", keys.dim,
+                      whitening.dim());
+    }
+    out.mean = whiten_keys(whitening, keys.values).mean;
   }
   return &(known_[key] = std::move(out));
 }

@@ -3,7 +3,8 @@
 // the trace holds, and for a learned policy what it does not hold and the bank does, the
 // candidates' kinds and the means of their keys in the policy's whitening.
 //
-// Errors:  kNotFound: a candidate's version is gone.
+// Errors:  kNotFound: a candidate's version is gone; kMismatch: the policy's whitening is of another
+//          width than a candidate's keys.
 // Owner:   the candidates' keys are views into this.
 // Threads: one; it reads the bank.
 #include <map>
@@ -31,7 +32,7 @@ class RecordedFeatures {
  private:
   struct Known {
     MemoryKind kind = MemoryKind::kMlp;
-    std::vector<float> mean;  // (R); empty: no keys of that width
+    std::vector<float> mean;  // (R); empty: no keys
   };
   Result<const Known*> known(const PolicySnapshot& learned, const MemoryRef& ref);
 
