@@ -30,6 +30,8 @@ class WithoutAController(unittest.TestCase):
     def test_an_option_out_of_range_is_a_usage_error(self):
         self.assertEqual(run("generate", "text", "--max-tokens", "0").returncode, USAGE)
         self.assertEqual(run("generate", "text", "--kv", "sometimes").returncode, USAGE)
+        both = run("trace", "replay", "0" * 16, "--policy", "base", "--what-if", "step=0,memory=base")
+        self.assertEqual(both.returncode, USAGE)
 
     def test_a_learning_number_that_is_none_or_makes_no_sense_is_a_usage_error_that_names_it(self):
         bad = {"--lr": ("nan", "inf", "-inf", "-0.001", "0", "1e-300", "2", "fast"),
