@@ -3,6 +3,7 @@
 #include <array>
 #include <ctime>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "cli/commands.h"
 
@@ -264,8 +265,10 @@ Status replay_otherwise(Client& client, const Output& out, const TraceOptions& o
   }
   const json arguments = {{"trace", o.trace}, {"what_if", {{"choices", other["choices"]}}}};
   MEMSLOT_TRY(json done, run_replay(client, out, arguments));
+  std::set<std::uint64_t> steps;
+  for (const json& choice : other["choices"]) steps.insert(choice.value("step", std::uint64_t{0}));
   out.line(policy + " decides otherwise at " + count("otherwise") + " of " + count("decisions") +
-           " decisions; " + std::to_string(other["choices"].size()) + " steps have another memory");
+           " decisions; steps with another memory: " + std::to_string(steps.size()));
   if (!done["divergence"].is_null()) out.line("diverged at " + divergence_text(done));
   show_what_if(out, done);
   other["identical"] = false;

@@ -3,8 +3,8 @@
 // the trace holds, and for a learned policy what it does not hold and the bank does, the
 // candidates' kinds and the means of their keys in the policy's whitening.
 //
-// Errors:  kNotFound: a candidate's version is gone; kMismatch: the policy's whitening is of another
-//          width than a candidate's keys.
+// Errors:  kNotFound: a candidate's version is gone; kMismatch: the policy's whitening is of
+//          another width than a candidate's keys.
 // Owner:   the candidates' keys are views into this.
 // Threads: one; it reads the bank.
 #include <map>

@@ -148,7 +148,7 @@ class Traces(PairCase):
         self.assertEqual(done["what_if"]["tokens"], [token for step in base for token in step["tokens"]])
         self.assertAlmostEqual(done["what_if"]["log_prob"], sum(sum(step["log_probs"]) for step in base), 3)
         plain = self.client("trace", "replay", trace, "--policy", "base").stdout
-        for line in ("base decides otherwise at 3 of 3 decisions; 3 steps have another memory", "as recorded",
+        for line in ("base decides otherwise at 3 of 3 decisions; steps with another memory: 3", "as recorded",
                      "with the change", done["original"]["text"], done["what_if"]["text"]):
             self.assertIn(line, plain)
         same = self.client.json("trace", "replay", trace, "--policy", "nearest:-1")
