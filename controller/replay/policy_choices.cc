@@ -160,7 +160,7 @@ Status Course::ask(const trace::Decision& decision) {
 const MemoryRef& Course::carried_out(const Choices& choices, const trace::Active& active) const {
   const MemoryRef& then = active.memory.ref;
   if (!same(choices.mine, choices.recorded) || same(then, choices.recorded)) return choices.mine;
-  // It did not load: what was active stayed.
+  // It did not load: what was active stayed (in async, what had been reported came back).
   const bool together = same(active_[active.slot], recorded_[active.slot]);
   return together ? then : active_[active.slot];
 }

@@ -206,6 +206,22 @@ TEST_F(PolicyChoicesTest, ChoicesTakeTheCourseOfTheRecordedOnes) {
             (Changes{"3:a", "4:a"}));
 }
 
+// In async, a choice without a payload brings back what its observation reported.
+TEST_F(PolicyChoicesTest, WhatAFailedChoiceBroughtBackIsNoChange) {
+  const std::vector all = {listed(kBase), listed(named("a")), listed(named("b"))};
+  using enum wire::ActiveReason;
+  add_step(kBase, std::nullopt, kOpening);
+  add_step(named("a"), 0, kLate);
+  add_step(kBase, 1, kLate);  // b was chosen while base was active
+  for (const std::uint32_t chosen : {1u, 2u, 0u}) {
+    add_decision(trace.decisions.size(), all, chosen);
+  }
+  EXPECT_EQ(changes(any([&](const StepContext& step, std::span<const Candidate>) {
+              return std::size_t{trace.decisions[step.step].chosen};
+            })),
+            (Changes{}));
+}
+
 TEST_F(PolicyChoicesTest, WhatCannotBeAskedIsRefused) {
   const std::vector all = {listed(kBase), listed(named("a"), 0.5f)};
   add(all, 1);

@@ -1,5 +1,5 @@
 // The learned policy through the two real processes: loaded, refused, used, judged, learned from
-// live sessions, published, and still there after kill -9.
+// live sessions, published, and still there after kill -9; another one asked of a trace.
 #include <gtest/gtest.h>
 
 #include "rl/features.h"

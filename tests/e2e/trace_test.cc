@@ -1,5 +1,6 @@
 // Traces through the two real processes: every generation is recorded, and replays bit for bit,
-// also after both were restarted; what-if; what is not visible, gone or damaged.
+// also after both were restarted; what-if, also by another policy; what is not visible, gone or
+// damaged.
 #include <gtest/gtest.h>
 
 #include <filesystem>
