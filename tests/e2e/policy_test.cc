@@ -2,6 +2,8 @@
 // live sessions, published, and still there after kill -9; another one asked of a trace.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "rl/features.h"
 #include "rl/reinforce.h"
 #include "tests/e2e/pair.h"
@@ -211,10 +213,19 @@ TEST_F(PolicyTest, AnotherOneIsAskedOfATraceAndNothingChanges) {
   // One that decides otherwise from the first step on decides the same there when it acts.
   json asked;
   std::string other;
-  for (const float of_base : {100.0f, -100.0f}) {  // it takes base, or never
-    Checkpoint biased = first;
-    biased.tensors.at("scorer.linear").values.at(0) += of_base;
-    other = biased.bytes();
+  // Sessions that are learned from draw: it is so sure of base, or of the nearest, that every draw
+  // is the same.
+  const auto table = feature_table();
+  const auto column = [&](std::string_view name) {
+    return static_cast<std::size_t>(std::ranges::find(table, name, &FeatureInfo::name) -
+                                    table.begin());
+  };
+  for (const float of_base : {1e6f, -1e6f}) {
+    Checkpoint sure = first;
+    std::vector<float>& linear = sure.tensors.at("scorer.linear").values;
+    linear.at(column("best_key")) = 1e5f;
+    linear.at(column("is_base")) = of_base;
+    other = sure.bytes();
     asked = must(choices(learned, other));
     EXPECT_EQ(asked["decisions"], 3) << asked;
     EXPECT_EQ(asked["notes"], json::array());
