@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <span>
+#include <utility>
 
 #include "controller/replay/recorded_features.h"
 
@@ -41,6 +44,7 @@ Result<Build> build_of(const std::string& text) {
   return out;
 }
 
+// Goes through a trace's steps with what would have been active in them.
 class Course {
  public:
   Course(const AskedPolicy& policy, const trace::Trace& trace, MemoryBank& bank, TimePoint deadline)

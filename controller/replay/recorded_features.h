@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "controller/policy/policy_shelf.h"
+#include "rl/selection_policy.h"
 #include "shared/trace/event.h"
 #include "storage/memory_bank.h"
 
