@@ -191,7 +191,8 @@ constexpr Page kPages[] = {
      "\n"
      "Examples:\n"
      "  memslot trace replay 12f68c33f3466f8f\n"
-     "  memslot trace replay 12f68c33f3466f8f --what-if step=12,memory=base"},
+     "  memslot trace replay 12f68c33f3466f8f --what-if step=12,memory=base\n"
+     "  memslot trace replay 12f68c33f3466f8f --policy policy.safetensors"},
 };
 
 CLI::App* find(CLI::App& app, std::string_view command) {

@@ -1,7 +1,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <ctime>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "cli/commands.h"
 
@@ -68,7 +70,8 @@ Status list(Client& client, const Output& out, const Context& context, const Tra
   for (const json& one : (*reply.result)["traces"]) {
     std::string memories;
     for (const json& memory : one["memories"]) {
-      memories += (memories.empty() ? "" : " ") + memory.get<std::string>();
+      if (!memories.empty()) memories += ' ';
+      memories += memory.get<std::string>();
     }
     out.line(one.value("trace", "") + "  " +
              time_text(one.value("created_unix_ms", std::int64_t{0})) + "  " +
@@ -219,31 +222,85 @@ Result<json> check(Client& client, const TraceOptions& o) {
   return *reply.result;
 }
 
-Status replay(Client& client, const Output& out, const TraceOptions& o) {
+// A rule's spec, or a learned policy of the bank; any other name is that of a checkpoint's file.
+bool is_spec(std::string_view policy) {
+  constexpr std::array<std::string_view, 5> kNames = {"base", "random", "nearest", "fixed",
+                                                      "learned"};
+  return std::ranges::find(kNames, policy.substr(0, policy.find(':'))) != kNames.end();
+}
+
+// What another policy had chosen on the recorded text.
+Result<json> other_choices(Client& client, const TraceOptions& o) {
   json arguments = {{"trace", o.trace}};
-  if (!o.what_if.empty()) {
-    MEMSLOT_TRY(arguments["what_if"], what_if_of(o.what_if));
+  SharedBytes file;
+  if (is_spec(o.policy)) {
+    arguments["policy"] = o.policy;
+  } else {
+    MEMSLOT_TRY(const std::string text, read_text_file(o.policy));
+    const auto bytes = std::as_bytes(std::span(text));
+    file = share_bytes({bytes.begin(), bytes.end()});
   }
+  MEMSLOT_TRY(const auto reply, client.ask("trace.choices", arguments, std::move(file)));
+  return *reply.result;
+}
+
+Result<json> run_replay(Client& client, const Output& out, const json& arguments) {
   MEMSLOT_TRY(const auto done, client.run("replay", arguments, [&](const json& event) {
     out.event(event);
     if (out.json() || !out.stream() || event.value("type", "") != "step") return;
     out.text(out.coloured(event.value("memory", "base"), event.value("text", "")));
   }));
   if (out.stream()) out.line("");
-  if (!o.what_if.empty() || !(*done)["divergence"].is_null()) out.result(*done);
-  if (!(*done)["divergence"].is_null()) {
-    out.line("diverged at " + divergence_text(*done));
+  return *done;
+}
+
+Status replay_otherwise(Client& client, const Output& out, const TraceOptions& o) {
+  MEMSLOT_TRY(json other, other_choices(client, o));
+  const auto count = [&](const char* name) { return std::to_string(other.value(name, 0)); };
+  const std::string policy = other.value("policy", "");
+  for (const json& note : other["notes"]) out.note(note.get<std::string>());
+  if (other["choices"].empty()) {
+    other["identical"] = true;
+    out.result(other);
+    out.line("identical: " + policy + " decides otherwise at " + count("otherwise") + " of " +
+             count("decisions") + " decisions, and no step has another memory");
+    return ok();
+  }
+  const json arguments = {{"trace", o.trace}, {"what_if", {{"choices", other["choices"]}}}};
+  MEMSLOT_TRY(json done, run_replay(client, out, arguments));
+  std::set<std::uint64_t> steps;
+  for (const json& choice : other["choices"]) steps.insert(choice.value("step", std::uint64_t{0}));
+  out.line(policy + " decides otherwise at " + count("otherwise") + " of " + count("decisions") +
+           " decisions; steps with another memory: " + std::to_string(steps.size()));
+  if (!done["divergence"].is_null()) out.line("diverged at " + divergence_text(done));
+  show_what_if(out, done);
+  other["identical"] = false;
+  done.update(other);
+  out.result(done);
+  return ok();
+}
+
+Status replay(Client& client, const Output& out, const TraceOptions& o) {
+  if (!o.policy.empty()) return replay_otherwise(client, out, o);
+  json arguments = {{"trace", o.trace}};
+  if (!o.what_if.empty()) {
+    MEMSLOT_TRY(arguments["what_if"], what_if_of(o.what_if));
+  }
+  MEMSLOT_TRY(json done, run_replay(client, out, arguments));
+  if (!o.what_if.empty() || !done["divergence"].is_null()) out.result(done);
+  if (!done["divergence"].is_null()) {
+    out.line("diverged at " + divergence_text(done));
     if (o.what_if.empty()) {
       return Error{ErrorCode::kMismatch, "trace " + o.trace + ": diverged"};
     }
   }
   if (!o.what_if.empty()) {
-    show_what_if(out, *done);
+    show_what_if(out, done);
     return ok();
   }
   MEMSLOT_TRY(const json checked, check(client, o));
-  (*done)["decisions"] = checked;
-  out.result(*done);
+  done["decisions"] = checked;
+  out.result(done);
   if (!checked["others"].empty()) {
     const json& first = checked["others"][0];
     out.line("decided otherwise at step " + std::to_string(first.value("step", 0)) + ": " +
@@ -254,8 +311,8 @@ Status replay(Client& client, const Output& out, const TraceOptions& o) {
            std::to_string(checked.value("decisions", 0)) + " made again, bit for bit");
   for (const json& why : checked["unchecked"])
     out.note("not made again: " + why.get<std::string>());
-  out.line("identical: " + std::to_string(done->value("steps", 0)) + " steps, " +
-           std::to_string(done->value("tokens", 0)) + " tokens, every bit of the logits");
+  out.line("identical: " + std::to_string(done.value("steps", 0)) + " steps, " +
+           std::to_string(done.value("tokens", 0)) + " tokens, every bit of the logits");
   return ok();
 }
 
@@ -351,10 +408,16 @@ void add_trace(CLI::App& app, Context& context) {
   };
   named(add(trace, context, "show", "One trace, step by step", o, show))
       ->add_flag("--candidates", o->candidates, "With all candidates of each decision");
-  named(add(trace, context, "replay",
-            "Compute it again and compare every bit; or ask what another choice had made", o,
-            replay))
-      ->add_option("--what-if", o->what_if, "step=N,memory=ID or base: another choice at one step");
+  auto* again = named(
+      add(trace, context, "replay",
+          "Compute it again and compare every bit; or ask what other choices had made", o, replay));
+  auto* what_if = again->add_option("--what-if", o->what_if,
+                                    "step=N,memory=ID or base: another choice at one step");
+  again
+      ->add_option("--policy", o->policy,
+                   "What this policy had chosen: base, random, nearest[:THRESHOLD], fixed:NS/ID, "
+                   "learned[:DIGEST], or a checkpoint's file")
+      ->excludes(what_if);
   named(add(trace, context, "diff", "What differs between two traces", o, diff))
       ->add_option("other", o->other, "The other one's id")
       ->required();

@@ -313,6 +313,13 @@ const std::vector<RestApi::Route>& RestApi::table() {
       {"GET", "/policy/versions", kNone, [](Call& c) { c.ask("policy.ls", Json::object()); }},
       {"POST", "/policy/load", kNone,
        [](Call& c) { c.ask("policy.load", Json::object(), bytes_of_body(c.request.body)); }},
+      {"POST",
+       "/policy/choices",
+       {"trace", "policy"},
+       [](Call& c) {
+         const bool file = !c.request.body.empty();
+         c.ask("trace.choices", c.query({}), file ? bytes_of_body(c.request.body) : nullptr);
+       }},
       {"GET", "/policy/curves", kNone, [](Call& c) { c.ask("policy.curves", Json::object()); }},
       {"GET", "/policy/comparisons", kNone,
        [](Call& c) { c.ask("training.comparisons", Json::object()); }},

@@ -332,7 +332,7 @@ void Admin::handle(const Peer& client, std::uint64_t request, const wire::AdminR
   }
   SharedBytes file = parts.empty() ? nullptr : parts[0];
   auto job = policy     ? policy_verb(client, admin, std::move(file))
-             : traces   ? trace_verb(client, admin)
+             : traces   ? trace_verb(client, admin, std::move(file))
              : training ? training_verb(client, admin, std::move(file))
                         : bank_verb(client, admin, std::move(file));
   if (!job) return reply(key, asker, job.error());

@@ -120,7 +120,8 @@ class Admin {
   Result<Job> start_training(Arguments& arguments);
   Result<Job> policy_curves(bool trainings);
   // trace_verbs.cc
-  Result<Job> trace_verb(const Peer& client, const wire::AdminRequest& admin);
+  Result<Job> trace_verb(const Peer& client, const wire::AdminRequest& admin, SharedBytes file);
+  Result<Job> other_choices(const std::string& id, Arguments& arguments, SharedBytes checkpoint);
   Result<Job> list_traces(const Access& access, Arguments& arguments);
   Result<std::set<std::string>> memories_of(const std::string& source, const Access& access);
   Result<TraceSummary> visible_trace(const Access& access, const std::string& id) const;

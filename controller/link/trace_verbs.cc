@@ -6,15 +6,17 @@
 #include "controller/link/admin.h"
 #include "controller/link/arguments.h"
 #include "controller/replay/decision_check.h"
+#include "controller/replay/policy_choices.h"
 #include "controller/trace/trace_json.h"
+#include "shared/wire/names.h"
 
 namespace memslot {
 namespace {
 
 constexpr std::uint64_t kMostListed = 10000;
 constexpr std::uint64_t kMostSteps = 512;
-constexpr std::array<std::string_view, 4> kVerbs = {"trace.show", "trace.rm", "trace.export",
-                                                    "trace.check"};
+constexpr std::array<std::string_view, 5> kVerbs = {"trace.show", "trace.rm", "trace.export",
+                                                    "trace.check", "trace.choices"};
 
 // A memory's name without its version.
 std::string plain(const MemoryRef& ref) { return ref.ns + "/" + ref.id; }
@@ -30,6 +32,34 @@ std::string checked_json(const DecisionReport& report) {
                     {"others", std::move(others)},
                     {"unchecked", report.unchecked}};
   return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string choices_json(const std::string& id, const std::string& policy,
+                         const PolicyChoices& found) {
+  using Json = nlohmann::ordered_json;
+  Json choices = Json::array();
+  for (const PolicyChoices::Change& change : found.changes) {
+    choices.push_back(
+        {{"step", change.step}, {"slot", change.slot}, {"memory", memory_name(change.memory)}});
+  }
+  const Json out = {{"trace", id},
+                    {"policy", policy},
+                    {"decisions", found.decisions},
+                    {"otherwise", found.otherwise},
+                    {"choices", std::move(choices)},
+                    {"notes", found.notes}};
+  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// A trace that can be gone through step by step: without damage or gap.
+Result<trace::Trace> whole_trace(const std::string& id, std::span<const std::byte> bytes) {
+  MEMSLOT_TRY(trace::Trace out, trace::read_trace(bytes));
+  if (out.damage) return out.damage->with_context("trace " + id);
+  for (std::size_t i = 0; i < out.steps.size(); ++i) {
+    if (out.steps[i].step == i) continue;
+    return corrupt("trace " + id + ": steps without a gap", i, out.steps[i].step);
+  }
+  return out;
 }
 
 }  // namespace
@@ -104,7 +134,33 @@ Result<std::set<std::string>> Admin::memories_of(const std::string& source, cons
   return out;
 }
 
-Result<Admin::Job> Admin::trace_verb(const Peer& client, const wire::AdminRequest& admin) {
+// What another policy would have chosen: nothing is published, so that whoever sees the trace may
+// ask, also with a checkpoint of their own.
+Result<Admin::Job> Admin::other_choices(const std::string& id, Arguments& arguments,
+                                        SharedBytes checkpoint) {
+  MEMSLOT_TRY(const auto spec, arguments.text_if("policy"));
+  MEMSLOT_TRY(arguments.finish());
+  if (spec.has_value() == (checkpoint != nullptr)) {
+    return invalid("trace.choices", "either policy or a checkpoint as part 0",
+                   spec ? "both" : "neither");
+  }
+  return Job([=, this]() -> Result<Answer> {
+    MEMSLOT_TRY(const auto bytes, p_.traces.bytes(id));
+    MEMSLOT_TRY(const trace::Trace trace, whole_trace(id, bytes));
+    AskedPolicy policy;
+    if (spec) {
+      MEMSLOT_TRY(policy, policy_of_spec(*spec, p_.learned.shelf, quick_end()));
+    } else {
+      const std::string text(reinterpret_cast<const char*>(checkpoint->data()), checkpoint->size());
+      MEMSLOT_TRY(policy, policy_of_checkpoint(text, p_.learned.shelf->engine()));
+    }
+    MEMSLOT_TRY(const auto found, choices_of(policy, trace, p_.bank, quick_end()));
+    return text_answer(choices_json(id, policy.spec, found));
+  });
+}
+
+Result<Admin::Job> Admin::trace_verb(const Peer& client, const wire::AdminRequest& admin,
+                                     SharedBytes file) {
   MEMSLOT_TRY(Arguments arguments, Arguments::parse(admin.arguments));
   if (!p_.traces.keeps()) {
     return Error{ErrorCode::kUnavailable,
@@ -117,6 +173,7 @@ Result<Admin::Job> Admin::trace_verb(const Peer& client, const wire::AdminReques
   }
   MEMSLOT_TRY(const std::string id, arguments.text("trace"));
   MEMSLOT_TRY(const TraceSummary summary, visible_trace(client.access, id));
+  if (admin.verb == "trace.choices") return other_choices(id, arguments, std::move(file));
   std::uint64_t from = 0, steps = 0;
   bool candidates = true;
   if (admin.verb == "trace.show") {
@@ -160,12 +217,7 @@ Result<wire::SubmitTask> Admin::replay_task(const Peer& client,
   MEMSLOT_TRY(arguments.finish());
   MEMSLOT_TRY(const TraceSummary summary, visible_trace(client.access, id));
   MEMSLOT_TRY(const auto bytes, p_.traces.bytes(id));
-  MEMSLOT_TRY(const trace::Trace whole, trace::read_trace(bytes));
-  if (whole.damage) return whole.damage->with_context("trace " + id);
-  for (std::size_t i = 0; i < whole.steps.size(); ++i) {
-    if (whole.steps[i].step == i) continue;
-    return corrupt("trace " + id + ": steps without a gap", i, whole.steps[i].step);
-  }
+  MEMSLOT_TRY(const trace::Trace whole, whole_trace(id, bytes));
   return wire::SubmitTask{"replay", trace_json::replay_arguments(summary, whole, what_if)};
 }
 

@@ -118,8 +118,8 @@ Result<Web> web_options(const ControllerSettings& settings) {
   web.options.if_free = place->if_free;
   web.options.open = RestApi::open;
   web.options.workers = 64;
-  for (const char* path :
-       {"/api/v1/memories/import", "/api/v1/policy/load", "/api/v1/policy/training/tables"}) {
+  for (const char* path : {"/api/v1/memories/import", "/api/v1/policy/choices",
+                           "/api/v1/policy/load", "/api/v1/policy/training/tables"}) {
     web.options.max_body_of[path] = kLargestFile;
   }
   if (settings.http_tokens.empty()) {

@@ -75,26 +75,45 @@ void read_steps(ArgumentReader& in, ReplayArguments* out) {
   }
 }
 
-void read_change(ArgumentReader& in, ReplayArguments* out) {
+// {"step", "memory", "slot" (0)}
+Result<ReplayChange> change_of(const json& item, const ReplayArguments& arguments) {
+  const bool formed = item.is_object() && item.contains("step") &&
+                      item["step"].is_number_unsigned() && item.contains("memory") &&
+                      item.size() == (item.contains("slot") ? 3u : 2u) &&
+                      item.value("slot", json(0u)).is_number_unsigned();
+  if (!formed) {
+    return invalid("argument what_if", R"({"step": N, "memory": NAME} or {"choices": [such ones]})",
+                   item.dump().substr(0, 60));
+  }
+  const auto step = item["step"].get<std::uint64_t>();
+  const auto slot = item.value("slot", std::uint64_t{0});
+  const std::size_t steps = arguments.steps.size(), slots = arguments.opening.size();
+  if (step >= steps) {
+    return invalid("argument what_if", "a step under " + std::to_string(steps), step);
+  }
+  if (slot >= slots) {
+    return invalid("argument what_if", "a slot under " + std::to_string(slots), slot);
+  }
+  auto memory = recorded_memory(item["memory"]);
+  if (!memory) return memory.error().with_context("argument what_if");
+  return ReplayChange{step, static_cast<std::uint32_t>(slot), std::move(memory).value()};
+}
+
+void read_changes(ArgumentReader& in, ReplayArguments* out) {
   const json* item = in.take("what_if");
   if (item == nullptr) return;
-  const bool formed = item->is_object() && item->contains("step") &&
-                      (*item)["step"].is_number_unsigned() && item->contains("memory") &&
-                      item->size() == (item->contains("slot") ? 3u : 2u) &&
-                      item->value("slot", json(0u)).is_number_unsigned();
-  if (!formed) return in.wrong("what_if", "{\"step\": N, \"memory\": NAME}", *item);
-  auto memory = recorded_memory((*item)["memory"]);
-  if (!memory) return in.fail(memory.error().with_context("argument what_if"));
-  out->change = ReplayChange{(*item)["step"].get<std::uint64_t>(), item->value("slot", 0u),
-                             std::move(memory).value()};
-  if (out->change->step >= out->steps.size()) {
-    return in.fail("argument what_if", "a step under " + std::to_string(out->steps.size()),
-                   std::to_string(out->change->step));
+  const bool several = item->is_object() && item->size() == 1 && item->contains("choices") &&
+                       (*item)["choices"].is_array();
+  for (const json& one : several ? (*item)["choices"] : json::array({*item})) {
+    auto change = change_of(one, *out);
+    if (!change) return in.fail(change.error());
+    const auto place = [](const ReplayChange& c) { return std::pair(c.step, c.slot); };
+    if (!out->changes.empty() && place(out->changes.back()) >= place(change.value())) {
+      return in.fail("argument what_if", "choices by step and slot, each once", "others");
+    }
+    out->changes.push_back(std::move(change).value());
   }
-  if (out->change->slot >= out->opening.size()) {
-    return in.fail("argument what_if", "a slot under " + std::to_string(out->opening.size()),
-                   std::to_string(out->change->slot));
-  }
+  if (out->changes.empty()) in.fail("argument what_if", "at least one choice", "none");
 }
 
 // --- running it ----------------------------------------------------------------------------------
@@ -287,9 +306,9 @@ Result<std::string> Replay::as_recorded() {
 }
 
 Result<std::string> Replay::what_if() {
-  const ReplayChange& change = *a_.change;
+  const ReplayChange& change = a_.changes.front();
   Schedule changed = recorded();
-  changed[change.step][change.slot] = change.memory;
+  for (const ReplayChange& one : a_.changes) changed[one.step][one.slot] = one.memory;
   std::vector<std::int32_t> original;
   double original_log_prob = 0;
   for (const ReplayStep& step : a_.steps) {
@@ -307,6 +326,7 @@ Result<std::string> Replay::what_if() {
               {"slot", change.slot},
               {"memory", memory_name(change.memory.ref)},
               {"instead_of", memory_name(a_.steps[change.step].active[change.slot].ref)},
+              {"changes", a_.changes.size()},
               {"differences", differences()}};
   MEMSLOT_TRY(const Outcome other,
               follow(changed, &original, a_.written ? nullptr : std::function(tell)));
@@ -343,7 +363,7 @@ Result<std::string> Replay::run() {
   if (build.is_object() && build.value("model", model) != model) {
     return memslot::mismatch("trace " + a_.trace + ": model", model, build.value("model", ""));
   }
-  return a_.change ? what_if() : as_recorded();
+  return a_.changes.empty() ? as_recorded() : what_if();
 }
 
 }  // namespace
@@ -371,7 +391,7 @@ Result<ReplayArguments> replay_arguments(std::string_view text) {
   }
   if (out.opening.empty()) in.fail("argument opening", "a memory for each slot", "none");
   read_steps(in, &out);
-  read_change(in, &out);
+  read_changes(in, &out);
   MEMSLOT_TRY(in.finish());
   if (out.steps.empty()) return invalid("trace", "at least one step with tokens", "none");
   return out;

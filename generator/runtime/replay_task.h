@@ -1,19 +1,18 @@
 #pragma once
-// `replay`: a trace again, as it was recorded or with another choice at one step.
+// `replay`: a trace again, as it was recorded or with other choices at some steps.
 //
 // As recorded: the same tokens are sampled (or read), with the same memories active in the same
 // steps, and each step's tokens and logits are compared with what the trace says. Every bit is the
 // same on the same build, instruction set and number of threads; where one differs, the first
 // divergence is named together with what differs between then and now.
 //
-// What if: the same up to one step, which another memory takes; later steps keep their memories.
-// What is written from there on is another text; each of both texts is then read with the other's
-// memories, so that all four log-probabilities are known. Of a text that was given there is one
-// text, and its gain difference.
+// What if: the same up to the first step of which a slot takes another memory; all that is not
+// named keeps the memory that was recorded. What is written from there on is another text; each of
+// both texts is then read with the other's memories, so that all four log-probabilities are known.
+// Of a text that was given there is one text, and its gain difference.
 //
 // Threads: the task's own thread.
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,7 +44,7 @@ struct ReplayArguments {
   SamplingSettings sampling;
   std::vector<MemoryChoice> opening;  // by slot
   std::vector<ReplayStep> steps;
-  std::optional<ReplayChange> change;
+  std::vector<ReplayChange> changes;  // by step and slot, each once; empty: as it was recorded
 };
 // kInvalidArgument, naming the argument.
 Result<ReplayArguments> replay_arguments(std::string_view json);

@@ -3,11 +3,12 @@
 Budget:   2 % of generation time; a what-if at most twice the original; 200 bytes a step beside its tokens, 2.5 KB a
 decision.
 
-    trace_cost.py --build DIR --bank DIR [--model FILE] [--pairs N]
+    trace_cost.py --build DIR --bank DIR [--model FILE] [--pairs N] [--prompt FILE]
 
 Starts a pair over a copy of the bank, generates with and without a record in turn (the same text, steps chosen by
-`nearest`), and prints one JSON object: the medians of the decoding seconds, their ratio, seconds of replay and what-if,
-and bytes a step.
+`nearest`), and prints one JSON object: the medians of the decoding seconds, their ratio, seconds of replay, of a what-if
+with another memory at one step, and of one with the choices of `random` (another memory at almost every step), and bytes
+a step. Seconds are those of the whole command; the prompt is a sentence, or a file's text.
 """
 import argparse
 import json
@@ -38,6 +39,7 @@ def main():
     parser.add_argument("--bank", type=Path, required=True)
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--prompt", type=Path)
     options = parser.parse_args()
     programs = options.build / "bin"
     with tempfile.TemporaryDirectory() as folder:
@@ -46,14 +48,16 @@ def main():
         pair = [start([programs / "memslot-controller", "--bank", bank, "--endpoint", endpoint])]
         try:
             pair.append(start([programs / "memslot-generator", "--model", options.model, "--endpoint", endpoint]))
-            print(json.dumps(measure(programs / "memslot", endpoint, options.pairs), indent=1))
+            print(json.dumps(measure(programs / "memslot", endpoint, options), indent=1))
         finally:
             for process in reversed(pair):
                 process.terminate()
                 process.wait(30)
 
 
-def measure(client, endpoint, pairs):
+def measure(client, endpoint, options):
+    prompt = options.prompt.read_text(encoding="utf-8") if options.prompt else PROMPT
+
     def run(*arguments):
         done = subprocess.run([client, "--endpoint", endpoint, "--json", *arguments], capture_output=True, text=True,
                               check=False, timeout=300)
@@ -62,7 +66,7 @@ def measure(client, endpoint, pairs):
         return json.loads(done.stdout)
 
     def generate(*more):
-        return run("generate", PROMPT, "--policy", "nearest:-1", "--max-tokens", "128", "--deadline-ms", "10000", *more)
+        return run("generate", prompt, "--policy", "nearest:-1", "--max-tokens", "128", "--deadline-ms", "10000", *more)
 
     def timed(*arguments):
         began = time.perf_counter()
@@ -71,18 +75,19 @@ def measure(client, endpoint, pairs):
 
     generate()
     with_it, without, traces = [], [], []
-    for _ in range(pairs):
+    for _ in range(options.pairs):
         done = generate()
         with_it.append(done["decode_seconds"])
         traces.append(done["trace"])
         without.append(generate("--no-trace")["decode_seconds"])
     shown = run("trace", "show", traces[-1])
-    original, replayed, what_if = [], [], []
+    original, replayed, what_if, other_policy = [], [], [], []
     change = f"step={shown['steps'] // 2},memory=base"
     for trace in traces[:5]:
-        original.append(timed("generate", PROMPT, "--policy", "nearest:-1", "--max-tokens", "128", "--no-trace"))
+        original.append(timed("generate", prompt, "--policy", "nearest:-1", "--max-tokens", "128", "--no-trace"))
         replayed.append(timed("trace", "replay", trace))
         what_if.append(timed("trace", "replay", trace, "--what-if", change))
+        other_policy.append(timed("trace", "replay", trace, "--policy", "random"))
     ratios = [a / b for a, b in zip(with_it, without)]
     return {
         "decode_seconds_recorded": statistics.median(with_it),
@@ -94,6 +99,9 @@ def measure(client, endpoint, pairs):
         "replay_seconds": statistics.median(replayed),
         "what_if_seconds": statistics.median(what_if),
         "what_if_of_original": statistics.median(what_if) / statistics.median(original),
+        "other_policy_seconds": statistics.median(other_policy),
+        "other_policy_of_original": statistics.median(other_policy) / statistics.median(original),
+        "prompt_tokens": shown["prompt_tokens"],
         "steps": shown["steps"],
         "bytes_per_step_all_in": shown["bytes"] / shown["steps"],
     }

@@ -11,8 +11,8 @@ import unittest
 
 from bad_input import BadInput  # noqa: F401: its tests run with these
 from curve import Curve  # noqa: F401
-from pair import (CONTROLLER, ENVIRONMENT, INVALID, MEMSLOT, NOT_FOUND, PROMPT, SOURCES, UNAVAILABLE, Client,
-                  PairCase, model_path)
+from pair import (CONTROLLER, CORRUPTION, ENVIRONMENT, INVALID, MEMSLOT, MISMATCH, NOT_FOUND, PROMPT, SOURCES,
+                  UNAVAILABLE, Client, PairCase, model_path)
 
 
 class TheMainJob(PairCase):
@@ -135,6 +135,37 @@ class Traces(PairCase):
             self.assertIn(line, plain)
         for wrong in ("step=1", "memory=base", "step=x,memory=base", "step=99,memory=base", "stop=1,memory=base"):
             self.assertEqual(self.client("trace", "replay", trace, "--what-if", wrong).returncode, INVALID, wrong)
+
+    def test_another_policy_shows_both_texts_or_that_it_chooses_the_same(self):
+        trace = self.recorded("--policy", "nearest:-1", "--deadline-ms", 10000)
+        first = self.client.json("trace", "show", trace)["shown"][0]["active"][0]["memory"]
+        self.assertNotEqual(first, "base")
+        done = self.client.json("trace", "replay", trace, "--policy", "base")
+        self.assertEqual((done["identical"], done["policy"], done["decisions"], done["otherwise"]), (False, "base", 3, 3))
+        self.assertEqual([one["step"] for one in done["choices"]], [0, 1, 2])
+        self.assertEqual((done["memory"], done["instead_of"]), ("base", first))
+        base = self.client.json("trace", "show", self.recorded("-m", "base"))["shown"]
+        self.assertEqual(done["what_if"]["tokens"], [token for step in base for token in step["tokens"]])
+        self.assertAlmostEqual(done["what_if"]["log_prob"], sum(sum(step["log_probs"]) for step in base), 3)
+        plain = self.client("trace", "replay", trace, "--policy", "base").stdout
+        for line in ("base decides otherwise at 3 of 3 decisions; steps with another memory: 3", "as recorded",
+                     "with the change", done["original"]["text"], done["what_if"]["text"]):
+            self.assertIn(line, plain)
+        same = self.client.json("trace", "replay", trace, "--policy", "nearest:-1")
+        self.assertEqual((same["identical"], same["otherwise"], same["choices"]), (True, 0, []))
+        self.assertNotIn("what_if", same)
+        self.assertIn("identical: nearest:-1 decides otherwise at 0 of 3 decisions",
+                      self.client("trace", "replay", trace, "--policy", "nearest:-1").stdout)
+
+    def test_another_policy_that_cannot_be_asked_says_why(self):
+        trace, chosen = self.recorded("--policy", "nearest", "--deadline-ms", 10000), self.recorded("-m", "base")
+        self.refused(self.client("trace", "replay", chosen, "--policy", "base"), MISMATCH, "that the user chose")
+        self.refused(self.client("trace", "replay", trace, "--policy", "learned"), NOT_FOUND, "policy learned")
+        self.refused(self.client("trace", "replay", trace, "--policy", "nearest:7"), INVALID, "nearest:7")
+        self.refused(self.client("trace", "replay", trace, "--policy", self.folder / "nobody"), NOT_FOUND, "nobody")
+        broken = self.write("broken.safetensors", b"no checkpoint")
+        self.refused(self.client("trace", "replay", trace, "--policy", broken), CORRUPTION)
+        self.assertIsNone(self.client.json("policy", "show")["policy"])
 
     def test_two_traces_differ_where_they_differ(self):
         base, other = self.recorded("-m", "base"), self.recorded("-m", "corvandite-lora")

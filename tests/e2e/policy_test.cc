@@ -1,6 +1,8 @@
 // The learned policy through the two real processes: loaded, refused, used, judged, learned from
-// live sessions, published, and still there after kill -9.
+// live sessions, published, and still there after kill -9; another one asked of a trace.
 #include <gtest/gtest.h>
+
+#include <algorithm>
 
 #include "rl/features.h"
 #include "rl/reinforce.h"
@@ -72,14 +74,15 @@ struct PolicyTest : testing::Test {
   std::uint32_t tiny_width() const {
     return json::parse(slurp(pair.model + "/config.json"))["hidden_size"];
   }
-  Result<json> load(const std::string& bytes) {
+  Result<json> ask(const std::string& verb, const json& arguments, const std::string& bytes) {
     const auto view = std::as_bytes(std::span(bytes));
     MEMSLOT_TRY(auto reply, client->rpc().call({0,
-                                                wire::AdminRequest{"policy.load", "{}"},
+                                                wire::AdminRequest{verb, arguments.dump()},
                                                 {share_bytes({view.begin(), view.end()})}},
                                                std::chrono::steady_clock::now() + 20s));
     return json::parse(std::get<wire::AdminReply>(reply.body).result);
   }
+  Result<json> load(const std::string& bytes) { return ask("policy.load", json::object(), bytes); }
   json shown() { return must(client->admin("policy.show", json::object())); }
   std::string acting() { return shown()["policy"]["digest"]; }
   // The start event of a short generation.
@@ -100,13 +103,19 @@ struct PolicyTest : testing::Test {
                                 {"step_tokens", 8},
                                 {"deadline_ms", 20000}}));
   }
-  // From what its trace says, choice, log-probability and scores come out again.
-  void expect_decided_again(const std::string& trace) {
+  // The trace of a short generation, once its end is there.
+  std::string recorded(const std::string& policy) { return ended(generate(policy)["trace"]); }
+  std::string ended(const std::string& trace) {
     const auto end = std::chrono::steady_clock::now() + 10s;
-    const auto ended = [&] {
+    const auto has_end = [&] {
       return must(client->admin("trace.show", {{"trace", trace}}))["ended"] == true;
     };
-    while (!ended() && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(10ms);
+    while (!has_end() && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(10ms);
+    return trace;
+  }
+  // From what its trace says, choice, log-probability and scores come out again.
+  void expect_decided_again(const std::string& trace) {
+    ended(trace);
     const json shown = must(client->admin("trace.show", {{"trace", trace}}))["shown"];
     for (const json& step : shown) {
       for (const json& decision : step.value("decisions", json::array())) {
@@ -188,6 +197,87 @@ TEST_F(PolicyTest, IsLoadedUsedJudgedLearnedPublishedAndKept) {
   expect_decided_again(started["trace"]);  // by another process
   // A session that began with the first one would go on with it.
   EXPECT_EQ(generate("learned:" + digest)["policy"], "learned:" + digest);
+}
+
+// A checkpoint that was not loaded is asked what it had chosen.
+TEST_F(PolicyTest, AnotherOneIsAskedOfATraceAndNothingChanges) {
+  const Checkpoint first = checkpoint();
+  const std::string before = recorded("nearest");
+  const auto choices = [&](const std::string& trace, const std::string& bytes) {
+    return ask("trace.choices", {{"trace", trace}}, bytes);
+  };
+  // Similarities of before are in the bank's own whitening.
+  expect_refused(choices(before, first.bytes()), ErrorCode::kMismatch);
+
+  const std::string digest = must(load(first.bytes()))["policy"]["digest"];
+  const std::string learned = recorded("learned");
+  for (const std::string& spec : {std::string("learned"), "learned:" + digest.substr(0, 8)}) {
+    const json same = must(client->admin("trace.choices", {{"trace", learned}, {"policy", spec}}));
+    EXPECT_EQ(same["policy"], "learned:" + digest);
+    EXPECT_EQ(same["otherwise"], 0) << same;
+    EXPECT_TRUE(same["choices"].empty()) << same;
+  }
+
+  // One that decides otherwise from the first step on decides the same there when it acts.
+  json asked;
+  std::string other;
+  // Sessions that are learned from draw: it is so sure of base, or of the nearest, that every draw
+  // is the same.
+  const auto table = feature_table();
+  const auto column = [&](std::string_view name) {
+    return static_cast<std::size_t>(std::ranges::find(table, name, &FeatureInfo::name) -
+                                    table.begin());
+  };
+  for (const float of_base : {1e6f, -1e6f}) {
+    Checkpoint sure = first;
+    std::vector<float>& linear = sure.tensors.at("scorer.linear").values;
+    linear.at(column("best_key")) = 1e5f;
+    linear.at(column("is_base")) = of_base;
+    other = sure.bytes();
+    asked = must(choices(learned, other));
+    EXPECT_EQ(asked["decisions"], 3) << asked;
+    EXPECT_EQ(asked["notes"], json::array());
+    if (!asked["choices"].empty() && asked["choices"][0]["step"] == 0) break;
+  }
+  ASSERT_FALSE(asked["choices"].empty());
+  ASSERT_EQ(asked["choices"][0]["step"], 0);
+  const json done = must(
+      client->task("replay", {{"trace", learned}, {"what_if", {{"choices", asked["choices"]}}}}));
+  EXPECT_EQ(done["memory"], asked["choices"][0]["memory"]);
+  EXPECT_NE(done["original"]["log_prob"], done["original"]["log_prob_with_change"]);
+  EXPECT_EQ(acting(), digest);
+
+  // By a rule in the space of the policy that acts: an index follows it in its own time.
+  json by_rule;
+  const auto end = std::chrono::steady_clock::now() + 30s;
+  while (by_rule.is_null() && std::chrono::steady_clock::now() < end) {
+    const auto found = choices(recorded("nearest:-1"), first.bytes());
+    if (found) by_rule = found.value();
+  }
+  ASSERT_FALSE(by_rule.is_null());
+  ASSERT_EQ(by_rule["notes"].size(), 1u) << by_rule;
+  EXPECT_NE(by_rule["notes"][0].get<std::string>().find("longer window"), std::string::npos);
+
+  const std::string bytes = first.bytes();
+  expect_refused(choices(learned, bytes.substr(0, bytes.size() - 100)), ErrorCode::kCorruption);
+  expect_refused(choices(learned, ""), ErrorCode::kCorruption);
+  expect_refused(choices(learned, checkpoint(tiny_width() / 2).bytes()), ErrorCode::kMismatch);
+  Checkpoint strange = first;
+  strange.feature_version += 1;
+  expect_refused(choices(learned, strange.bytes()), ErrorCode::kMismatch);
+  strange = first;
+  strange.task.model = std::string(64, 'a');
+  expect_refused(choices(learned, strange.bytes()), ErrorCode::kMismatch);
+  expect_refused(ask("trace.choices", {{"trace", learned}, {"policy", "base"}}, bytes),
+                 ErrorCode::kInvalidArgument);
+
+  EXPECT_EQ(acting(), digest);
+  EXPECT_EQ(must(client->admin("policy.ls", json::object()))["policies"].size(), 1u);
+
+  must(load(other));
+  const json live = must(client->admin("trace.show", {{"trace", recorded("learned")}}));
+  EXPECT_EQ(live["policy"], asked["policy"]);
+  EXPECT_EQ(live["shown"][0]["active"][0]["memory"], asked["choices"][0]["memory"]);
 }
 
 }  // namespace

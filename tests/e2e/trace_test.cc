@@ -1,5 +1,6 @@
 // Traces through the two real processes: every generation is recorded, and replays bit for bit,
-// also after both were restarted; what-if; what is not visible, gone or damaged.
+// also after both were restarted; what-if, also by another policy; what is not visible, gone or
+// damaged.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -281,6 +282,180 @@ TEST_F(TraceTest, WhatIfAnotherMemoryHadBeenActive) {
   EXPECT_NEAR(same["what_if"]["log_prob"].get<double>(), recorded, 1e-3);
   EXPECT_NEAR(same["original"]["log_prob_with_change"].get<double>(), recorded, 1e-3);
   EXPECT_NEAR(same["what_if"]["log_prob_as_recorded"].get<double>(), recorded, 1e-3);
+}
+
+// What another policy had chosen, and the texts that its choices make.
+struct PolicyWhatIfTest : TraceTest {
+  json choices(const std::string& id, const std::string& policy) {
+    return must(client->admin("trace.choices", {{"trace", id}, {"policy", policy}}));
+  }
+  json replay(const std::string& id, const json& choices) {
+    return must(client->task("replay", {{"trace", id}, {"what_if", {{"choices", choices}}}}));
+  }
+  static double sum(const json& steps, const char* name) {
+    double out = 0;
+    for (const json& step : steps) {
+      for (const json& value : step[name]) out += value.get<double>();
+    }
+    return out;
+  }
+  static std::string active(const json& step) { return step["active"][0]["memory"]; }
+};
+
+TEST_F(PolicyWhatIfTest, ThePolicyThatChoseChoosesTheSame) {
+  std::mt19937 random(test_seed());
+  for (int tried = 0, asked = 0; asked < 12 && tried < 100; ++tried) {
+    const json settings = drawn_settings(random);
+    if (!settings.contains("policy")) continue;
+    const std::string id = generate(settings);
+    const json trace = shown(id);
+    const json same = choices(id, trace["policy"]);
+    EXPECT_EQ(same["decisions"], trace["steps"]) << settings;
+    EXPECT_EQ(same["otherwise"], 0) << settings << same;
+    EXPECT_EQ(same["choices"], json::array()) << settings << same;
+    EXPECT_EQ(same["notes"], json::array()) << same;
+    ++asked;
+  }
+}
+
+// Of a reading everything that the what-if says can be computed another way.
+TEST_F(PolicyWhatIfTest, OfAReadTextIsTheScoreUnderItsSchedule) {
+  for (const char* kv : {"activated", "recompute"}) {
+    const std::string id = read({{"policy", "nearest:-1"}, {"step_tokens", 8}, {"kv", kv}});
+    const json trace = shown(id);
+    const json other = choices(id, "random");
+    ASSERT_FALSE(other["choices"].empty());
+    json schedule = json::array();  // as `score` takes it: what is active in every step
+    std::map<std::uint64_t, std::string> changed;
+    for (const json& one : other["choices"]) changed[one["step"]] = one["memory"];
+    for (const json& step : trace["shown"]) {
+      const std::uint64_t number = step["step"];
+      const bool is_changed = changed.contains(number);
+      EXPECT_TRUE(!is_changed || changed[number] != active(step));
+      schedule.push_back(
+          {{"step", number}, {"memory", is_changed ? changed[number] : active(step)}});
+    }
+    const json scored = must(client->task(
+        "score",
+        {{"text", kSources[0].second}, {"kv", kv}, {"step_tokens", 8}, {"schedule", schedule}}));
+    double expected = 0;
+    for (const json& token : scored["tokens"]) expected += token["logprob"].get<double>();
+    const json done = replay(id, other["choices"]);
+    const json& original = done["original"];
+    const auto tokens = static_cast<double>(original["tokens"].size());
+    const double recorded = sum(trace["shown"], "log_probs");
+    EXPECT_NEAR(original["log_prob_with_change"].get<double>(), expected, 1e-3);
+    EXPECT_NEAR(original["log_prob"].get<double>(), recorded, 1e-3);
+    EXPECT_NEAR(original["gain"].get<double>(), (expected - recorded) / tokens, 1e-5);
+    EXPECT_NE(original["log_prob"], original["log_prob_with_change"]);
+    EXPECT_FALSE(done.contains("what_if"));
+    EXPECT_TRUE(done["divergence"].is_null()) << done["divergence"];
+    EXPECT_EQ(done["changes"], other["choices"].size());
+  }
+}
+
+// `base` had written what a session without memories writes.
+TEST_F(PolicyWhatIfTest, OfAWrittenTextIsWhatItsChoicesWrite) {
+  const json settings = {{"policy", "nearest:-1"}, {"max_tokens", 30}, {"temperature", 0.8}};
+  const std::string id = generate(settings);
+  const json trace = shown(id);
+  const json other = choices(id, "base");
+  EXPECT_EQ(other["policy"], "base");
+  EXPECT_EQ(other["decisions"], 5);
+  ASSERT_EQ(active(trace["shown"][0]), "default/ferry@1");
+  ASSERT_EQ(other["choices"].size(), 5u) << other;
+  const json done = replay(id, other["choices"]);
+  json plain = settings;
+  plain.erase("policy");
+  plain["memory"] = "base";
+  const json base = shown(generate(plain));
+  json written = json::array();
+  for (const json& step : base["shown"]) {
+    for (const json& token : step["tokens"]) written.push_back(token);
+  }
+  EXPECT_EQ(done["what_if"]["tokens"], written);
+  EXPECT_NEAR(done["what_if"]["log_prob"].get<double>(), sum(base["shown"], "log_probs"), 1e-3);
+  EXPECT_NE(done["original"]["tokens"], written);
+  EXPECT_EQ(done["step"], 0);
+  EXPECT_EQ(done["memory"], "base");
+  EXPECT_EQ(done["instead_of"], "default/ferry@1");
+
+  // And back: what base wrote, asked of the memories that were recorded before.
+  json back = json::array();
+  for (const json& step : trace["shown"]) {
+    back.push_back({{"step", step["step"]}, {"memory", active(step)}});
+  }
+  const std::string base_id = base["trace"];
+  const json again = replay(base_id, back);
+  EXPECT_EQ(again["what_if"]["tokens"], done["original"]["tokens"]);
+  EXPECT_NEAR(again["original"]["log_prob_with_change"].get<double>(),
+              done["what_if"]["log_prob_as_recorded"].get<double>(), 1e-3);
+  EXPECT_NEAR(again["what_if"]["log_prob_as_recorded"].get<double>(),
+              done["original"]["log_prob_with_change"].get<double>(), 1e-3);
+}
+
+TEST_F(PolicyWhatIfTest, WhatCannotBeAskedSaysWhy) {
+  const std::string id = generate({{"policy", "nearest:-1"}});
+  const std::string chosen = generate({{"memory", "ferry"}});
+  shown(id);
+  shown(chosen);
+  const auto asked = [&](const std::string& trace, const json& policy) {
+    const auto reply = client->admin("trace.choices", {{"trace", trace}, {"policy", policy}});
+    return reply ? std::string() : std::string(error_code_name(reply.error().code));
+  };
+  EXPECT_EQ(asked(id, "base"), "");
+  EXPECT_EQ(asked(id, "fixed:clock"), "");
+  EXPECT_EQ(asked(chosen, "base"), "mismatch");  // the user chose
+  EXPECT_EQ(asked("0000000000000001", "base"), "not_found");
+  EXPECT_EQ(asked(id, "nearest:7"), "invalid_argument");
+  EXPECT_EQ(asked(id, "cleverest"), "invalid_argument");
+  EXPECT_EQ(asked(id, "auto"), "invalid_argument");
+  EXPECT_EQ(asked(id, "learned"), "not_found");
+  EXPECT_EQ(asked(id, "learned:0123"), "not_found");
+  EXPECT_EQ(asked(id, "fixed:nobody"), "not_found");
+  EXPECT_EQ(refused("trace.choices", {{"trace", id}}), ErrorCode::kInvalidArgument);
+  const auto replayed = [&](const json& list) {
+    return refused("replay", {{"trace", id}, {"what_if", {{"choices", list}}}});
+  };
+  const json first = {{"step", 0}, {"memory", "base"}}, last = {{"step", 3}, {"memory", "base"}};
+  EXPECT_EQ(replayed({first, last}), std::nullopt);
+  EXPECT_EQ(replayed(json::array()), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(replayed({last, first}), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(replayed({first, first}), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(replayed({first, {{"step", 4}, {"memory", "base"}}}), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(replayed({{{"step", 0}, {"slot", std::uint64_t{1} << 32}, {"memory", "base"}}}),
+            ErrorCode::kInvalidArgument);
+  // A version that is gone: its memory's traces went with it, and these two are of others.
+  const std::string base = generate({{"policy", "nearest:1"}});
+  shown(base);
+  const json wanted = choices(base, "fixed:ferry")["choices"];
+  ASSERT_FALSE(wanted.empty());
+  must(client->admin("bank.rm", {{"memory", "ferry"}}));
+  EXPECT_EQ(refused("replay", {{"trace", base}, {"what_if", {{"choices", wanted}}}}),
+            ErrorCode::kNotFound);
+}
+
+TEST(TraceWithoutFeatures, CannotBeAskedOfAnotherPolicy) {
+  Pair pair("", {}, {"--trace-features=false"});
+  pair.start();
+  Client client(pair.endpoint);
+  must(client.wait_connected());
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (!client.task("status", json::object(), nullptr, std::chrono::seconds(2))) {
+    ASSERT_LT(std::chrono::steady_clock::now(), end) << "no generator answers";
+  }
+  const json done = must(client.task(
+      "generate",
+      {{"prompt", "The ferry"}, {"policy", "nearest"}, {"max_tokens", 4}, {"deadline_ms", 30000}}));
+  const std::string id = done["trace"];
+  for (bool ended = false; !ended;) {
+    ended = must(client.admin("trace.show", {{"trace", id}}))["ended"];
+  }
+  const auto reply = client.admin("trace.choices", {{"trace", id}, {"policy", "base"}});
+  ASSERT_FALSE(reply) << reply.value();
+  EXPECT_EQ(reply.error().code, ErrorCode::kMismatch);
+  EXPECT_NE(reply.error().message.find("--trace-features"), std::string::npos)
+      << reply.error().message;
 }
 
 TEST_F(TraceTest, IsFoundByMemorySourceAndPolicyAndGoesWithItsMemory) {

@@ -134,6 +134,21 @@ class Memories(HttpCase):
         self.assertTrue(self.post(f"/traces/{trace}/replay", {})["identical"])
         other = self.post(f"/traces/{trace}/replay", {"what_if": {"step": 0, "memory": "base"}})
         self.assertEqual(other["type"], "what_if")
+        # The user chose: no policy can be asked in place of another.
+        self.assertIn("the user chose", json.dumps(self.post(f"/policy/choices?trace={trace}&policy=base", None, 400)))
+        done = self.events("POST", "/generate", {"prompt": PROMPT, "policy": "nearest:-1", "max_tokens": 20,
+                                                 "deadline_ms": 10000})[-1]
+        chosen = done["trace"]
+        wait_for(lambda: self.get(f"/traces/{chosen}")["ended"])
+        self.assertEqual(self.post(f"/policy/choices?trace={chosen}&policy=nearest:-1", None)["choices"], [])
+        base = self.post(f"/policy/choices?trace={chosen}&policy=base", None)
+        self.assertEqual([one["memory"] for one in base["choices"]], ["base"] * base["decisions"])
+        other = self.post(f"/traces/{chosen}/replay", {"what_if": {"choices": base["choices"]}})
+        self.assertEqual((other["type"], other["memory"]), ("what_if", "base"))
+        # A checkpoint is the body, and may be larger than other bodies.
+        self.post(f"/policy/choices?trace={chosen}", bytes(2 << 20), 500)
+        self.post(f"/policy/choices?trace={chosen}&policy=base", b"x", 400)
+        self.post(f"/policy/choices?trace={chosen}", None, 400)
         uses = lambda: self.get("/memories?q=quillmere&sort=uses&order=desc")["memories"][0]["uses"]  # noqa: E731
         wait_for(lambda: uses() > 0)
         self.ask("DELETE", f"/api/v1/traces/{trace}")
@@ -265,6 +280,7 @@ class Rights(HttpCase):
                 ("POST", "/generate", {"prompt": "a", "namespaces": ["default"], "memory": "default/corvandite-lora"}),
                 ("POST", "/score", {"text": "a b", "memory": "default/corvandite-lora"}),
                 ("POST", f"/traces/{done['trace']}/replay", {}),
+                ("POST", f"/policy/choices?trace={done['trace']}&policy=base", None),
                 ("DELETE", f"/traces/{done['trace']}", None),
                 ("DELETE", "/memories/default/corvandite-lora", None),
                 ("POST", "/memories/default/corvandite-lora/rollback", {"to": 1}),

@@ -275,11 +275,24 @@ class Traces:
                    missed_deadlines=0, load_failures=0, prefill_seconds=0.2, decode_seconds=0.09 * t["count"])
         return out
 
+    def choices(self, name, policy, checkpoint):
+        """`base` chooses otherwise at every step but those of base, "learned:3f6a" nowhere."""
+        t = self.find(name)
+        if bool(policy) == bool(checkpoint):
+            raise Refused(400, "invalid_argument", "trace.choices: expected either policy or a checkpoint")
+        policy = policy or "learned:" + sha(checkpoint.decode("latin-1"))
+        taken = [i for i in range(t["count"]) if self.step(name, i)["active"][0]["memory"] != "base"]
+        taken = [] if policy == "learned:3f6a" else taken
+        return {"trace": name, "policy": policy, "decisions": t["count"], "otherwise": len(taken),
+                "choices": [{"step": i, "slot": 0, "memory": "base"} for i in taken],
+                "notes": ["2 decisions: a note of the fake"] if checkpoint else []}
+
     def replay(self, name, what_if):
         t = self.find(name)
         if not what_if:
             return {"type": "replayed", "trace": name, "identical": True, "steps": t["count"],
                     "tokens": 16 * t["count"], "divergence": None, "differences": []}
+        what_if = what_if["choices"][0] if "choices" in what_if else what_if
         at = what_if["step"]
         if at >= t["count"]:
             raise Refused(400, "invalid_argument", f"argument what_if: expected a step under {t['count']}, found {at}")
@@ -579,6 +592,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if parts[0] == "traces":
             return self.traces(method, parts[1:], q, data)
         if parts[0] == "policy":
+            if what == ("POST", "policy", "choices"):
+                return fake.traces.choices(q["trace"], q.get("policy"), body)
             return self.policy(method, parts[1:], q, data)
         raise Refused(404, "not_found", f"{self.path}: expected a path of the interface, found none")
 

@@ -412,6 +412,43 @@ class Traces(BrowserCase):
             self.wait(lambda: "cinder-moth-lantern" in self.text(".what-if section:last-child"))
 
     @fake_only
+    def test_another_policy_stands_side_by_side_or_chooses_the_same(self):
+        self.open("#/trace/12f68c33f3460002")
+        self.wait(lambda: self.script("return document.querySelectorAll('#policies option').length") > 3)
+        digest = self.fake.policy.versions[-1]["digest"]
+        self.assertIn(f"learned:{digest}", self.script(
+            "return [...document.querySelectorAll('#policies option')].map((o) => o.value)"))
+        place = ".policy-what-if"
+        self.type(f"{place} input[type=text]", "base")
+        self.button("What if this policy").click()
+        self.wait(lambda: len(self.all(f"{place} .what-if section")) == 2, "two texts")
+        others = len([s for s in (self.fake.traces.step("12f68c33f3460002", i) for i in range(14))
+                      if s["active"][0]["memory"] != "base"])
+        self.assertIn(f"base decides otherwise at {others} of 14 decisions; {others} steps", self.text(place))
+        self.assertIn("−41.20 nats", self.text(place))
+        self.type(f"{place} input[type=text]", "learned:3f6a")
+        self.button("What if this policy").click()
+        self.until_text(place, "0 of 14 decisions; no step has another memory")
+        self.assertEqual(self.all(f"{place} .what-if"), [])
+        file = tempfile.NamedTemporaryFile(suffix=".safetensors", delete=False)
+        self.addCleanup(os.unlink, file.name)
+        with file:
+            file.write(b"a checkpoint")
+        self.one(f"{place} input[type=file]").send_keys(file.name)
+        self.button("What if this policy").click()
+        self.until_text(place, "a note of the fake")
+        self.assertIn("learned:" + fake_controller.sha("a checkpoint")[:12], self.text(place))
+        self.type(f"{place} input[type=text]", "learned:3f6a")  # the last one named counts
+        self.button("What if this policy").click()
+        self.until_text(place, "learned:3f6a decides otherwise")
+        self.expected = ["400 (Bad Request)"]
+        self.fake.fail["POST", "/api/v1/policy/choices"] = fake_controller.Refused(
+            400, "mismatch", "trace: decision of step 0: expected features (--trace-features)")
+        self.addCleanup(self.fake.fail.clear)
+        self.button("What if this policy").click()
+        self.until_text(place, "expected features")
+
+    @fake_only
     def test_replay_says_what_was_the_same(self):
         self.open("#/trace/12f68c33f3460002")
         self.button("Replay").click()

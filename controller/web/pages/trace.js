@@ -238,6 +238,55 @@ function whatIfForm(id, state) {
   };
 }
 
+// What another policy had chosen: a rule, a learned one of the bank, or a checkpoint's file.
+function policyForm(id, signal) {
+  const place = h('div', {class: 'result'}), result = h('div', {class: 'result'});
+  const list = h('datalist', {id: 'policies'});
+  const checkpoint = h('input', {type: 'file', accept: '.safetensors'});
+  const policy = h('input', {type: 'text', list: 'policies', autocomplete: 'off', spellcheck: 'false',
+    placeholder: 'base, nearest:0.3, learned', on: {input: () => {
+      checkpoint.value = '';  // the last one named counts
+    }}});
+  const go = h('button', {type: 'submit'}, 'What if this policy');
+  const listed = async () => {
+    const {policies} = await get(['policy', 'versions'], {}, {signal});
+    list.append(...['base', 'nearest', 'random', ...policies.map((p) => `learned:${p.digest}`)]
+        .map((value) => h('option', {value})));
+  };
+  const ask = async () => {
+    const [chosen] = checkpoint.files;
+    const options = {timeout: 0, signal};
+    const other = await post(['policy', 'choices'], chosen ?? new Blob(), {...options,
+      query: {trace: id, policy: chosen ? '' : policy.value.trim() || 'base'}});
+    const steps = new Set(other.choices.map((c) => c.step)).size;
+    const said = [
+      h('p', {class: steps ? '' : 'good', dir: 'auto'}, `${oneLine(other.policy, 40)} decides otherwise at ` +
+          `${integer(other.otherwise)} of ${plural(other.decisions, 'decision')}; ` +
+          (steps ? `${plural(steps, 'step')} with another memory.` : 'no step has another memory.')),
+      other.notes.map((note) => h('p', {class: 'dim', dir: 'auto'}, note))];
+    if (!steps) return said;
+    const texts = await post(['traces', id, 'replay'], {what_if: {choices: other.choices}}, options);
+    return [said, whatIfResult(texts)];
+  };
+  const form = h('form', {on: {submit: (event) => {
+    event.preventDefault();
+    replace(result, loading('Asking the policy, and computing both texts'));
+    act(go, place, async () => {
+      try {
+        replace(result, await ask());
+        announce('The policy was asked.');
+      } catch (error) {
+        replace(result);
+        throw error;
+      }
+    });
+  }}}, h('div', {class: 'row ends'}, field('With this policy', policy), list,
+      field('or this checkpoint', checkpoint), go));
+  listed().catch(() => {});  // without the list the names can still be typed
+  return h('div', {class: 'policy-what-if'}, h('p', {class: 'dim'}, 'Another policy is asked at every ' +
+      'decision, on the text as it was recorded; nothing is published.'), form, place, result);
+}
+
 // --- steps as text and as a table --------------------------------------------------------------
 
 const kColumns = [
@@ -330,7 +379,7 @@ export async function show(root, {path, query, signal}) {
   const line = timeline(steps, choose, signal);
   const list = stepsView(steps, head.prompt, choose);
   const legendPlace = h('div');
-  const whatIfSection = section('What if', whatIf.node);
+  const whatIfSection = section('What if', whatIf.node, head.policy ? policyForm(id, signal) : null);
 
   const replay = (event) => {
     replace(result, loading('Computing it again'));
