@@ -103,9 +103,9 @@ class Admin {
   Result<Job> find_verb(const Access& access, Arguments& arguments);
   Result<Job> segments_verb(const MemoryRef& ref);
   Result<Job> map_verb(const MemoryRef& ref, std::uint64_t others);
-  // The namespaces of a listing: all that the client sees, or the one it names.
-  Result<std::vector<std::string>> listed(const Access& access,
-                                          const std::optional<std::string>& wanted) const;
+  // The namespaces of a listing, ascending: all that the client sees, or the one it names.
+  std::vector<std::string> listed(const Access& access,
+                                  const std::optional<std::string>& wanted) const;
   // policy_verbs.cc
   Result<Job> policy_verb(const Peer& client, const wire::AdminRequest& admin, SharedBytes file);
   Result<Job> load_policy(const Access& access, SharedBytes file);
