@@ -114,7 +114,7 @@ class Admin {
   // trace_verbs.cc
   Result<Job> trace_verb(const Peer& client, const wire::AdminRequest& admin);
   Result<Job> list_traces(const Access& access, Arguments& arguments);
-  Result<std::set<std::string>> memories_of(const std::string& source, const Access& access);
+  std::set<std::string> memories_of(const std::string& source, const Access& access) const;
   Result<TraceSummary> visible_trace(const Access& access, const std::string& id) const;
   Status check_policy_fits(const Checkpoint& checkpoint) const;
   static Result<Answer> text_answer(Result<std::string> json);

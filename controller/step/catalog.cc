@@ -108,6 +108,13 @@ struct Catalog::Entry {
   std::atomic<std::uint64_t> uses, gains;
   std::atomic<double> mean_net_gain;
 
+  // `lowered`: the query's text.
+  bool matches(const CatalogQuery& query, std::string_view lowered) const {
+    return std::ranges::find(query.namespaces, ns()) != query.namespaces.end() &&
+           (!query.kind || *query.kind == kind) && (!query.source || *query.source == source()) &&
+           contains(text, lowered);
+  }
+
   // Of the orders by number; what was not measured comes first.
   double number(CatalogOrder order) const {
     constexpr double kNone = std::numeric_limits<double>::lowest();
@@ -207,10 +214,7 @@ CatalogPage Catalog::find(const CatalogQuery& query) const {
     const auto entries = copy_of(from);
     if (entries.empty()) break;
     for (const EntryPtr& entry : entries) {
-      if (entry == nullptr) continue;
-      if (std::ranges::find(query.namespaces, entry->ns()) == query.namespaces.end()) continue;
-      if (query.kind && *query.kind != entry->kind) continue;
-      if (!contains(entry->text, text)) continue;
+      if (entry == nullptr || !entry->matches(query, text)) continue;
       found.push_back({entry->number(query.order), entry});
     }
   }
@@ -227,7 +231,7 @@ CatalogPage Catalog::find(const CatalogQuery& query) const {
   CatalogPage out;
   out.total = found.size();
   const std::size_t begin = std::min(query.offset, found.size());
-  const std::size_t end = std::min(begin + query.limit, found.size());
+  const std::size_t end = begin + std::min(query.limit, found.size() - begin);
   const auto at = [&](std::size_t i) { return found.begin() + static_cast<std::ptrdiff_t>(i); };
   if (begin > 0 && begin < found.size()) {
     std::nth_element(at(0), at(begin), found.end(), before);

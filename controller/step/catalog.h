@@ -44,6 +44,7 @@ Result<CatalogOrder> parse_catalog_order(std::string_view name);
 struct CatalogQuery {
   std::vector<std::string> namespaces;  // that may be seen
   std::string text;                     // in namespace/id or source, whatever its ASCII case
+  std::optional<std::string> source;    // exactly this one
   std::optional<MemoryKind> kind;
   CatalogOrder order = CatalogOrder::kId;
   bool descending = false;

@@ -61,7 +61,11 @@ int run(unsigned memories) {
   out["first_page_ms"] = milliseconds(catalog, query);
   query.text = "lantern-0001";
   out["search_ms"] = milliseconds(catalog, query);
-  query = {.namespaces = {"default"}, .text = "lora", .kind = {}, .order = CatalogOrder::kGain};
+  query = {.namespaces = {"default"},
+           .text = "lora",
+           .source = {},
+           .kind = {},
+           .order = CatalogOrder::kGain};
   query.offset = memories / 2;
   out["sorted_middle_ms"] = milliseconds(catalog, query);
   std::puts(out.dump().c_str());

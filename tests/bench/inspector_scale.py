@@ -41,6 +41,7 @@ REQUESTS = {
     "its history": "memories/{memory}/history",
     "its segments": "memories/{memory}/segments",
     "its map among 500": "memories/{memory}/map?others=500",
+    "traces of a source": "traces?source=glass-heron",
     "status": "status",
 }
 

@@ -46,6 +46,7 @@ CatalogPage found_in(const std::map<std::string, CatalogRow>& model, const Catal
   for (const auto& [name, row] : model) {
     if (std::ranges::find(query.namespaces, row.ns) == query.namespaces.end()) continue;
     if (query.kind && *query.kind != row.kind) continue;
+    if (query.source && *query.source != row.source) continue;
     const bool has =
         name.find(text) != std::string::npos || row.source.find(text) != std::string::npos;
     if (has) rows.push_back(row);
@@ -106,10 +107,11 @@ CatalogQuery drawn_query(std::mt19937& random) {
   static const char* const kTexts[] = {"", "g", "GOR", "default/", "e1", "nothing"};
   out.text = kTexts[random() % 6];
   if (random() % 3 == 0) out.kind = MemoryKind::kLora;
+  if (random() % 4 == 0) out.source = random() % 3 == 0 ? "" : "gorge";
   out.order = kOrders[random() % std::size(kOrders)];
   out.descending = random() % 2 == 0;
   out.offset = random() % 3 == 0 ? 0 : random() % 60;
-  out.limit = 1 + random() % 20;
+  out.limit = random() % 9 == 0 ? std::numeric_limits<std::size_t>::max() : 1 + random() % 20;
   return out;
 }
 

@@ -73,6 +73,7 @@ class Answer:
     text: str = ""
     trace: str = ""
     arrivals: list = dataclasses.field(default_factory=list)  # of its events, the request's own time first
+    steps: list = dataclasses.field(default_factory=list)     # when each of them came
     memories: set = dataclasses.field(default_factory=set)    # that were active
 
 
@@ -90,7 +91,7 @@ def event_of(line):
 
 
 class Reader:
-    """A keep-alive connection that reads streams. `pause`: seconds after each 256 bytes."""
+    """A keep-alive connection that reads streams. `pause`: seconds after each 32 bytes."""
 
     def __init__(self, pause=0.0):
         self.pause = pause
@@ -106,7 +107,7 @@ class Reader:
             yield from reply
             return
         rest = b""
-        while piece := reply.read1(256):
+        while piece := reply.read1(32):
             time.sleep(self.pause)
             *whole, rest = (rest + piece).split(b"\n")
             yield from whole
@@ -130,7 +131,9 @@ class Reader:
             text, memory, trace = event_of(line)
             out.text += text
             out.trace = trace or out.trace
-            out.memories |= {memory} if memory else set()
+            if memory:
+                out.steps.append(out.arrivals[-1])
+                out.memories.add(memory)
         if not ended:
             raise RuntimeError(f"the stream broke off after {len(out.arrivals) - 1} events")
         return out
@@ -360,23 +363,23 @@ class Scene:
         steps = {number: 0 for number in range(CLIENTS)}
         pauses, firsts = [], []
         for number, _, answer in self.answers:
-            steps[number] += sum(began <= at <= end for at in answer.arrivals[1:])
+            steps[number] += sum(began <= at <= end for at in answer.steps)
             if number >= SLOW:
                 pauses += [b - a for a, b in zip(answer.arrivals, answer.arrivals[1:])]
                 firsts.append(answer.arrivals[1] - answer.arrivals[0])
         prompt = [count for number, count in steps.items() if number >= SLOW]
-        self.expect(min(steps.values()) > 0, f"every client is served, found events {steps}")
+        self.expect(min(steps.values()) > 0, f"every client is served, found steps {steps}")
         longest = max(LONGEST_PAUSE_S, LONGEST_PAUSE * CLIENTS * (end - began) / sum(steps.values()))
         self.expect(max(pauses) < longest, f"no pause of {longest:.1f} s, found {max(pauses):.1f}")
         # A client may have lost its turn a few times by the draw of its requests alone.
-        self.expect(min(prompt) + 8 >= LEAST_SHARE * max(prompt), f"even shares, found events {steps}")
+        self.expect(min(prompt) + 8 >= LEAST_SHARE * max(prompt), f"even shares, found steps {steps}")
         chosen = [answer for _, ask, answer in self.answers if ask.alone is None]
         memories = set().union(*(one.memories for one in chosen))
         self.expect(len(memories) > 2, f"the controller to choose several memories, found {memories}")
         return {"clients": CLIENTS, "seconds": self.seconds, "model": pathlib.Path(self.model).name,
                 "streams": len(self.answers), "chosen_and_replayed": len(chosen),
                 "tokens_per_s": round(self.rate, 1), "tokens_per_s_alone": round(self.rate_alone, 1),
-                "events_of_each_client": list(steps.values()),
+                "steps_of_each_client": list(steps.values()),
                 "slowest_of_fastest": round(min(prompt) / max(prompt), 3),
                 "first_event_s": {"median": round(sorted(firsts)[len(firsts) // 2], 3), "max": round(max(firsts), 3)},
                 "longest_pause_s": round(max(pauses), 3), "faults": len(self.faults)}
