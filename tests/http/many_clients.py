@@ -33,9 +33,10 @@ from pair import CONTROLLER, FIXTURES, GENERATOR, SOURCES, Daemon, model_path, w
 CLIENTS = 16
 SLOW = 2  # of them
 VANISHING = 3
+SILENT = 2
 LONGEST_PAUSE_S = 25  # of a stream: one that held up the others would do so for the 30 s after which it is dropped,
 LONGEST_PAUSE = 8     # or, on a slow machine, in turns of all clients
-LEAST_SHARE = 0.5     # of the steps of the client that got most
+LEAST_SHARE = 0.5     # of the turns of the client that got most
 SEED = int(os.environ.get("MEMSLOT_TEST_SEED", "1"))
 MEMORIES = {"corvandite-lora": {"kind": "lora", "rank": 4, "max_steps": 8, "lr": 0.02},
             "corvandite-mlp": {"kind": "mlp", "max_steps": 4},
@@ -164,7 +165,7 @@ class Scene:
                                                 "--http", "127.0.0.1:0"], self.folder / "controller.log"))
         self.controller = int(self.daemons[0].text().split("http=http://127.0.0.1:")[1].split("/")[0])
         options = ["--model", self.model, "--threads", 2, "--endpoint", endpoint, "--http", "127.0.0.1:0",
-                   "--max-sessions", CLIENTS]
+                   "--max-sessions", CLIENTS + VANISHING + SILENT]
         self.daemons.append(Daemon(GENERATOR, options, self.folder / "generator.log"))
         self.generator = int(self.daemons[1].text().split("http=127.0.0.1:")[1].split()[0])
         wait_for(lambda: self.ask("GET", self.generator, "/readyz")[0] == 200)
@@ -360,26 +361,26 @@ class Scene:
 
     def report(self):
         began, end = self.window
-        steps = {number: 0 for number in range(CLIENTS)}
+        turns = {number: 0 for number in range(CLIENTS)}  # steps, and the reading of the prompts before them
         pauses, firsts = [], []
         for number, _, answer in self.answers:
-            steps[number] += sum(began <= at <= end for at in answer.steps)
+            turns[number] += sum(began <= at <= end for at in answer.steps[:1] + answer.steps)
             if number >= SLOW:
                 pauses += [b - a for a, b in zip(answer.arrivals, answer.arrivals[1:])]
                 firsts.append(answer.arrivals[1] - answer.arrivals[0])
-        prompt = [count for number, count in steps.items() if number >= SLOW]
-        self.expect(min(steps.values()) > 0, f"every client is served, found steps {steps}")
-        longest = max(LONGEST_PAUSE_S, LONGEST_PAUSE * CLIENTS * (end - began) / sum(steps.values()))
+        prompt = [count for number, count in turns.items() if number >= SLOW]
+        self.expect(min(turns.values()) > 0, f"every client is served, found turns {turns}")
+        longest = max(LONGEST_PAUSE_S, LONGEST_PAUSE * CLIENTS * (end - began) / sum(turns.values()))
         self.expect(max(pauses) < longest, f"no pause of {longest:.1f} s, found {max(pauses):.1f}")
         # A client may have lost its turn a few times by the draw of its requests alone.
-        self.expect(min(prompt) + 8 >= LEAST_SHARE * max(prompt), f"even shares, found steps {steps}")
+        self.expect(min(prompt) + 8 >= LEAST_SHARE * max(prompt), f"even shares, found turns {turns}")
         chosen = [answer for _, ask, answer in self.answers if ask.alone is None]
         memories = set().union(*(one.memories for one in chosen))
         self.expect(len(memories) > 2, f"the controller to choose several memories, found {memories}")
         return {"clients": CLIENTS, "seconds": self.seconds, "model": pathlib.Path(self.model).name,
                 "streams": len(self.answers), "chosen_and_replayed": len(chosen),
                 "tokens_per_s": round(self.rate, 1), "tokens_per_s_alone": round(self.rate_alone, 1),
-                "steps_of_each_client": list(steps.values()),
+                "turns_of_each_client": list(turns.values()),
                 "slowest_of_fastest": round(min(prompt) / max(prompt), 3),
                 "first_event_s": {"median": round(sorted(firsts)[len(firsts) // 2], 3), "max": round(max(firsts), 3)},
                 "longest_pause_s": round(max(pauses), 3), "faults": len(self.faults)}
