@@ -105,9 +105,9 @@ class Admin {
   Result<Job> find_verb(const Access& access, Arguments& arguments);
   Result<Job> segments_verb(const MemoryRef& ref);
   Result<Job> map_verb(const MemoryRef& ref, std::uint64_t others);
-  // The namespaces of a listing: all that the client sees, or the one it names.
-  Result<std::vector<std::string>> listed(const Access& access,
-                                          const std::optional<std::string>& wanted) const;
+  // The namespaces of a listing, ascending: all that the client sees, or the one it names.
+  std::vector<std::string> listed(const Access& access,
+                                  const std::optional<std::string>& wanted) const;
   // policy_verbs.cc
   Result<Job> policy_verb(const Peer& client, const wire::AdminRequest& admin, SharedBytes file);
   Result<Job> load_policy(const Access& access, SharedBytes file);
@@ -123,7 +123,7 @@ class Admin {
   Result<Job> trace_verb(const Peer& client, const wire::AdminRequest& admin, SharedBytes file);
   Result<Job> other_choices(const std::string& id, Arguments& arguments, SharedBytes checkpoint);
   Result<Job> list_traces(const Access& access, Arguments& arguments);
-  Result<std::set<std::string>> memories_of(const std::string& source, const Access& access);
+  std::set<std::string> memories_of(const std::string& source, const Access& access) const;
   Result<TraceSummary> visible_trace(const Access& access, const std::string& id) const;
   Status check_policy_fits(const Checkpoint& checkpoint) const;
   static Result<Answer> text_answer(Result<std::string> json);

@@ -67,7 +67,7 @@ Result<Admin::Job> Admin::find_verb(const Access& access, Arguments& arguments) 
   query.descending = order == "desc";
   query.text = text.value_or("");
   return Job([=, this]() mutable -> Result<Answer> {
-    MEMSLOT_TRY(query.namespaces, listed(access, ns));
+    query.namespaces = listed(access, ns);
     const CatalogPage page = p_.keeper.catalog().find(query);
     Json rows = Json::array();
     for (const CatalogRow& row : page.rows) rows.push_back(json_of(row));

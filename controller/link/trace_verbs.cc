@@ -1,6 +1,7 @@
 // Admin: the verbs "trace.*" of docs/formats/tasks.md, and what a replay is told.
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "controller/link/admin.h"
@@ -100,7 +101,7 @@ Result<Admin::Job> Admin::list_traces(const Access& access, Arguments& arguments
     std::set<std::string> wanted;  // NS/ID
     if (named) wanted.insert(plain(*named));
     if (source) {
-      MEMSLOT_TRY(const auto of_source, memories_of(*source, access));
+      const auto of_source = memories_of(*source, access);
       if (named)
         std::erase_if(wanted, [&](const auto& name) { return !of_source.contains(name); });
       else
@@ -119,17 +120,14 @@ Result<Admin::Job> Admin::list_traces(const Access& access, Arguments& arguments
 }
 
 // Of the heads, as they are now.
-Result<std::set<std::string>> Admin::memories_of(const std::string& source, const Access& access) {
+std::set<std::string> Admin::memories_of(const std::string& source, const Access& access) const {
+  CatalogQuery query;
+  query.namespaces = access.seen(p_.keeper.catalog().namespaces());
+  query.source = source;
+  query.limit = std::numeric_limits<std::size_t>::max();
   std::set<std::string> out;
-  MEMSLOT_TRY(auto namespaces, p_.bank.namespaces(quick_end()));
-  for (const std::string& ns : access.seen(namespaces)) {
-    std::string after;
-    do {
-      MEMSLOT_TRY(const auto page,
-                  p_.bank.list(ns, {.id_prefix = "", .source = source}, after, 1000, quick_end()));
-      for (const MemoryVersion& head : page.heads) out.insert(plain(head.ref));
-      after = page.next;
-    } while (!after.empty());
+  for (const CatalogRow& row : p_.keeper.catalog().find(query).rows) {
+    out.insert(row.ns + "/" + row.id);
   }
   return out;
 }

@@ -1,5 +1,7 @@
 #include "controller/step/catalog.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -47,24 +49,83 @@ Result<CatalogOrder> parse_catalog_order(std::string_view name) {
                  std::string(name));
 }
 
-// The row as it was put, and what moves between one put and the next.
+// The row as it was put, and what moves between one put and the next. What is searched is in one
+// piece: a search of all rows takes as long as fetching them does.
 struct Catalog::Entry {
-  CatalogRow row;
-  std::string name;  // "<ns>/<id>"
-  std::atomic<std::uint64_t> uses = 0, gains = 0;
-  std::atomic<double> mean_net_gain = 0;
+  Entry(const MemoryVersion& head, std::uint64_t used, std::uint64_t measured, double mean)
+      : text(fmt::format("{}/{}{}{}", head.ref.ns, head.ref.id, '\0', head.source)),
+        slash(head.ref.ns.size()),
+        end(slash + 1 + head.ref.id.size()),
+        version(head.ref.version),
+        kind(head.signature.kind),
+        origin(head.origin),
+        layer(head.signature.layer),
+        keys(head.keys),
+        payload_bytes(head.payload_bytes),
+        created_unix_ms(head.created_unix_ms),
+        nll_before(head.stats.nll_before),
+        nll_after(head.stats.nll_after),
+        recall(head.stats.recall),
+        uses(used),
+        gains(measured),
+        mean_net_gain(mean) {}
+
+  std::string_view name() const { return std::string_view(text).substr(0, end); }
+  std::string_view ns() const { return std::string_view(text).substr(0, slash); }
+  std::string_view id() const { return name().substr(slash + 1); }
+  std::string_view source() const { return std::string_view(text).substr(end + 1); }
+
+  CatalogRow row() const {
+    return {.ns = std::string(ns()),
+            .id = std::string(id()),
+            .source = std::string(source()),
+            .version = version,
+            .kind = kind,
+            .origin = origin,
+            .layer = layer,
+            .keys = keys,
+            .payload_bytes = payload_bytes,
+            .created_unix_ms = created_unix_ms,
+            .nll_before = nll_before,
+            .nll_after = nll_after,
+            .recall = recall,
+            .uses = uses,
+            .gains = gains,
+            .mean_net_gain = mean_net_gain};
+  }
+
+  const std::string text;        // "<ns>/<id>", a NUL, the source
+  const std::size_t slash, end;  // of the name, in `text`
+  const std::uint64_t version;
+  const MemoryKind kind;
+  const VersionOrigin origin;
+  const std::int32_t layer;
+  const std::uint32_t keys;
+  const std::uint64_t payload_bytes;
+  const std::int64_t created_unix_ms;
+  const double nll_before, nll_after;
+  const std::optional<double> recall;
+  std::atomic<std::uint64_t> uses, gains;
+  std::atomic<double> mean_net_gain;
+
+  // `lowered`: the query's text.
+  bool matches(const CatalogQuery& query, std::string_view lowered) const {
+    return std::ranges::find(query.namespaces, ns()) != query.namespaces.end() &&
+           (!query.kind || *query.kind == kind) && (!query.source || *query.source == source()) &&
+           contains(text, lowered);
+  }
 
   // Of the orders by number; what was not measured comes first.
   double number(CatalogOrder order) const {
     constexpr double kNone = std::numeric_limits<double>::lowest();
     switch (order) {
-      case CatalogOrder::kCreated: return static_cast<double>(row.created_unix_ms);
-      case CatalogOrder::kVersion: return static_cast<double>(row.version);
-      case CatalogOrder::kBytes: return static_cast<double>(row.payload_bytes);
-      case CatalogOrder::kKeys: return row.keys;
+      case CatalogOrder::kCreated: return static_cast<double>(created_unix_ms);
+      case CatalogOrder::kVersion: return static_cast<double>(version);
+      case CatalogOrder::kBytes: return static_cast<double>(payload_bytes);
+      case CatalogOrder::kKeys: return keys;
       case CatalogOrder::kUses: return static_cast<double>(uses.load());
       case CatalogOrder::kGain: return gains > 0 ? mean_net_gain.load() : kNone;
-      case CatalogOrder::kRecall: return row.recall.value_or(kNone);
+      case CatalogOrder::kRecall: return recall.value_or(kNone);
       case CatalogOrder::kId:
       case CatalogOrder::kSource: break;
     }
@@ -77,43 +138,35 @@ Catalog::~Catalog() = default;
 
 void Catalog::put(const MemoryVersion& head, std::uint64_t uses, std::uint64_t gains,
                   double mean_net_gain) {
-  auto entry = std::make_shared<Entry>();
-  CatalogRow& row = entry->row;
-  row.ns = head.ref.ns;
-  row.id = head.ref.id;
-  row.source = head.source;
-  row.version = head.ref.version;
-  row.kind = head.signature.kind;
-  row.origin = head.origin;
-  row.layer = head.signature.layer;
-  row.keys = head.keys;
-  row.payload_bytes = head.payload_bytes;
-  row.created_unix_ms = head.created_unix_ms;
-  row.nll_before = head.stats.nll_before;
-  row.nll_after = head.stats.nll_after;
-  row.recall = head.stats.recall;
-  entry->name = key_of(row.ns, row.id);
-  entry->uses = uses;
-  entry->gains = gains;
-  entry->mean_net_gain = mean_net_gain;
+  auto entry = std::make_shared<Entry>(head, uses, gains, mean_net_gain);
   const std::lock_guard lock(mutex_);
-  const auto [found, is_new] = where_.try_emplace(entry->name, slots_.size());
-  if (is_new && !free_.empty()) {
-    found->second = free_.back();
-    free_.pop_back();
-  } else if (is_new) {
-    slots_.emplace_back();
+  std::size_t slot = slots_.size();
+  if (const auto found = where_.find(entry->name()); found != where_.end()) {
+    slot = found->second;
+    where_.erase(found);  // its key is the old entry's
+  } else {
+    ++held_[head.ref.ns];
+    if (free_.empty()) {
+      slots_.emplace_back();
+    } else {
+      slot = free_.back();
+      free_.pop_back();
+    }
   }
-  slots_[found->second] = std::move(entry);
+  where_.emplace(entry->name(), slot);
+  slots_[slot] = std::move(entry);
 }
 
 void Catalog::erase(std::string_view ns, std::string_view id) {
   const std::lock_guard lock(mutex_);
   const auto found = where_.find(key_of(ns, id));
   if (found == where_.end()) return;
-  slots_[found->second].reset();
-  free_.push_back(found->second);
-  where_.erase(found);
+  const std::size_t slot = found->second;
+  where_.erase(found);  // before the entry that its key is of
+  slots_[slot].reset();
+  free_.push_back(slot);
+  const auto held = held_.find(ns);
+  if (--held->second == 0) held_.erase(held);
 }
 
 void Catalog::note_use(std::string_view ns, std::string_view id, const float* net_gain) {
@@ -126,6 +179,13 @@ void Catalog::note_use(std::string_view ns, std::string_view id, const float* ne
   const std::uint64_t gains = ++entry.gains;
   const double mean = entry.mean_net_gain;
   entry.mean_net_gain = mean + (double{*net_gain} - mean) / static_cast<double>(gains);
+}
+
+std::vector<std::string> Catalog::namespaces() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> out;
+  for (const auto& [ns, memories] : held_) out.push_back(ns);
+  return out;
 }
 
 std::size_t Catalog::size() const {
@@ -144,6 +204,7 @@ std::vector<Catalog::EntryPtr> Catalog::copy_of(std::size_t from) const {
 CatalogPage Catalog::find(const CatalogQuery& query) const {
   std::string text = query.text;
   std::ranges::transform(text, text.begin(), lower);
+  if (text.find('\0') != std::string::npos) return {};  // no name has it, but an entry's text has
   struct Found {
     double number;
     EntryPtr entry;
@@ -153,11 +214,7 @@ CatalogPage Catalog::find(const CatalogQuery& query) const {
     const auto entries = copy_of(from);
     if (entries.empty()) break;
     for (const EntryPtr& entry : entries) {
-      if (entry == nullptr) continue;
-      const CatalogRow& row = entry->row;
-      if (std::ranges::find(query.namespaces, row.ns) == query.namespaces.end()) continue;
-      if (query.kind && *query.kind != row.kind) continue;
-      if (!text.empty() && !contains(entry->name, text) && !contains(row.source, text)) continue;
+      if (entry == nullptr || !entry->matches(query, text)) continue;
       found.push_back({entry->number(query.order), entry});
     }
   }
@@ -165,27 +222,22 @@ CatalogPage Catalog::find(const CatalogQuery& query) const {
     const Found& first = query.descending ? b : a;
     const Found& second = query.descending ? a : b;
     if (first.number != second.number) return first.number < second.number;
-    if (query.order == CatalogOrder::kSource && a.entry->row.source != b.entry->row.source) {
-      return first.entry->row.source < second.entry->row.source;
+    if (query.order == CatalogOrder::kSource && a.entry->source() != b.entry->source()) {
+      return first.entry->source() < second.entry->source();
     }
-    if (query.order == CatalogOrder::kId) return first.entry->name < second.entry->name;
-    return a.entry->name < b.entry->name;
+    if (query.order == CatalogOrder::kId) return first.entry->name() < second.entry->name();
+    return a.entry->name() < b.entry->name();
   };
   CatalogPage out;
   out.total = found.size();
   const std::size_t begin = std::min(query.offset, found.size());
-  const std::size_t end = std::min(begin + query.limit, found.size());
+  const std::size_t end = begin + std::min(query.limit, found.size() - begin);
   const auto at = [&](std::size_t i) { return found.begin() + static_cast<std::ptrdiff_t>(i); };
-  if (begin < found.size()) std::nth_element(at(0), at(begin), found.end(), before);
-  std::partial_sort(at(begin), at(end), found.end(), before);
-  for (std::size_t i = begin; i < end; ++i) {
-    const Entry& entry = *found[i].entry;
-    CatalogRow row = entry.row;
-    row.uses = entry.uses;
-    row.gains = entry.gains;
-    row.mean_net_gain = entry.mean_net_gain;
-    out.rows.push_back(std::move(row));
+  if (begin > 0 && begin < found.size()) {
+    std::nth_element(at(0), at(begin), found.end(), before);
   }
+  std::partial_sort(at(begin), at(end), found.end(), before);
+  for (std::size_t i = begin; i < end; ++i) out.rows.push_back(found[i].entry->row());
   return out;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 // What a listing of the bank is searched and sorted by: a row for every memory's head, in memory
-// (some 400 bytes each), so that a page of 100,000 is found without reading the bank.
+// (some 350 bytes each), so that a page of 100,000 is found without reading the bank.
 //
 // It is derived: index_keeper.h keeps it equal to the bank, along with the index.
 //
@@ -8,6 +8,8 @@
 //              waits for no search; a memory that changes meanwhile is seen before or after it.
 #include <atomic>
 #include <cstdint>
+#include <functional>  // less
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -42,6 +44,7 @@ Result<CatalogOrder> parse_catalog_order(std::string_view name);
 struct CatalogQuery {
   std::vector<std::string> namespaces;  // that may be seen
   std::string text;                     // in namespace/id or source, whatever its ASCII case
+  std::optional<std::string> source;    // exactly this one
   std::optional<MemoryKind> kind;
   CatalogOrder order = CatalogOrder::kId;
   bool descending = false;
@@ -63,6 +66,7 @@ class Catalog {
   // As CandidateIndex::note_use().
   void note_use(std::string_view ns, std::string_view id, const float* net_gain);
   CatalogPage find(const CatalogQuery& query) const;
+  std::vector<std::string> namespaces() const;  // that hold a memory, ascending
   std::size_t size() const;
 
  private:
@@ -71,9 +75,12 @@ class Catalog {
   std::vector<EntryPtr> copy_of(std::size_t from) const;
 
   mutable std::mutex mutex_;
-  std::vector<EntryPtr> slots_;                         // guarded by mutex_; null: free
-  std::vector<std::size_t> free_;                       // guarded by mutex_
-  std::unordered_map<std::string, std::size_t> where_;  // "<ns>/<id>"; guarded by mutex_
+  std::vector<EntryPtr> slots_;    // guarded by mutex_; null: free
+  std::vector<std::size_t> free_;  // guarded by mutex_
+  // By "<ns>/<id>", which is the entry's own; guarded by mutex_.
+  std::unordered_map<std::string_view, std::size_t> where_;
+  // Memories by namespace; guarded by mutex_.
+  std::map<std::string, std::size_t, std::less<>> held_;
 };
 
 }  // namespace memslot

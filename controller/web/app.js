@@ -56,9 +56,10 @@ async function show({focus = true} = {}) {
   markTab(name);
   const root = h('div', {class: `page page-${name}`});
   try {
-    const module = await kPages[name][1]();
-    session ??= await get(['session'], {}, {signal});
+    const [module, known] = await Promise.all(
+        [kPages[name][1](), session ?? get(['session'], {}, {signal})]);
     if (signal.aborted) return;
+    session = known;
     tokenButton.textContent = session.may_change ? 'Token' : 'Read only';
     document.title = `${module.title({path})} · memslot`;
     replace(main, root);

@@ -12,3 +12,7 @@ target_link_libraries(decision_bench PRIVATE memslot_rl_torch memslot_warnings)
 add_executable(passage_keys passage_keys.cc)
 target_link_libraries(passage_keys PRIVATE memslot_runtime memslot_gpt memslot_backend memslot_files
   memslot_warnings)
+# The list of all memories.
+add_executable(catalog_bench catalog_bench.cc)
+target_link_libraries(catalog_bench PRIVATE memslot_step nlohmann_json::nlohmann_json
+  memslot_warnings)

@@ -120,7 +120,7 @@ export async function show(root, {query, signal, session}) {
     }
   }
 
-  const typed = debounced(200, (values) => change({...values, offset: '0'}), signal);
+  const typed = debounced(100, (values) => change({...values, offset: '0'}), signal);
   const search = h('input', {type: 'search', placeholder: 'Search id, namespace, source  ( / )',
     'aria-label': 'Search memories', value: state.q, 'data-slash': true, autocomplete: 'off',
     on: {input: () => typed({q: search.value})}});
