@@ -80,7 +80,7 @@ Result<std::optional<OnlineLearner::Proposal>> OnlineLearner::add(Episode episod
       earned += static_cast<double>(step.reward);
       ++steps;
     }
-    guard_.earned(earned, steps);
+    if (guard_.earned(earned, steps)) forget();
   }
   if (!acting.empty() && ++number_ % options_.hold_out == 0) {
     hold_out(std::move(episode), std::move(acting));
@@ -96,6 +96,18 @@ Result<std::optional<OnlineLearner::Proposal>> OnlineLearner::add(Episode episod
   if (++since_look_ < options_.publish_every) return std::optional<Proposal>();
   since_look_ = 0;
   return look();
+}
+
+// The world is another one: what was seen of the old one would hold the new one up.
+void OnlineLearner::forget() {
+  const std::size_t recent = options_.guard.recent;
+  const std::uint64_t first = number_ - std::min<std::uint64_t>(number_, recent);
+  while (!held_.empty() && held_.front().number < first) held_.pop_front();
+  if (buffer_.size() > recent) {
+    buffer_.erase(buffer_.begin(), buffer_.end() - static_cast<std::ptrdiff_t>(recent));
+  }
+  since_learned_ = std::min<std::uint64_t>(since_learned_, buffer_.size());
+  ++counts_.shifts;
 }
 
 // The newest batch is always among those drawn.

@@ -16,6 +16,8 @@
 //     back to where it was at the last look: that policy can be judged, and be published first.
 //   - What was published is compared again with its predecessor, on episodes since. If it is the
 //     worse one, the predecessor is proposed again (a revert).
+//   - Where what acts earns less than it did, the world has changed: the guard and the buffer keep
+//     the newest episodes only.
 //   - After a publication the guard begins anew, with steps that the new policy drew. Episodes of
 //     sessions that began before train, but are not the guard's.
 //
@@ -54,8 +56,9 @@ struct OnlineCounts {
   std::uint64_t held_out = 0;             // episodes
   std::uint64_t refused = 0;              // episodes that did not fit
   std::uint64_t updates = 0, snapshots = 0, reverts = 0, set_back = 0;
-  double mean_return = 0;  // of the last updates' episodes, nats per token
-  double entropy = 0;      // of the last update, nats
+  std::uint64_t shifts = 0;  // times that the world was seen to change
+  double mean_return = 0;    // of the last updates' episodes, nats per token
+  double entropy = 0;        // of the last update, nats
 };
 
 class OnlineLearner {
@@ -91,6 +94,7 @@ class OnlineLearner {
   // Of every step's candidates, where the policy that acts drew all of the episode; else empty.
   Result<std::vector<std::vector<float>>> drawn_by_acting(const Episode& episode) const;
   void hold_out(Episode episode, std::vector<std::vector<float>> acting);
+  void forget();
   Status learn();
   struct Compared {
     PolicyComparison drawn, best;

@@ -148,28 +148,35 @@ PolicyComparison compare_policies(std::span<const LoggedStep> steps, ActsBy by, 
   return out;
 }
 
-void PolicyGuard::earned(double reward_sum, std::size_t steps) {
-  if (!std::isfinite(reward_sum) || steps == 0) return;
+bool PolicyGuard::earned(double reward_sum, std::size_t steps) {
+  if (!std::isfinite(reward_sum) || steps == 0) return false;
   now_.push_back({reward_sum, static_cast<double>(steps)});
   if (now_.size() > kEra) now_.pop_front();
   ++episodes_;
+  if (!earns_less_lately()) return false;
+  now_.erase(now_.begin(), now_.end() - options_.recent);
+  looks_ = looks_lately_ = 0;  // another world: nothing was spent on it
+  episodes_ = options_.recent;
+  next_look_ = 0;
+  before_.clear();  // what was earned in the old world is no measure
+  return true;
 }
 
-PolicyGuard::Mean PolicyGuard::mean_of(const Era& era) {
+PolicyGuard::Mean PolicyGuard::mean_of(const Era& era, std::size_t from, std::size_t to) {
   Mean out;
-  out.episodes = era.size();
+  out.episodes = to - from;
   double sum = 0, steps = 0, squares = 0;
-  for (const Episode& e : era) {
-    sum += e.reward;
-    steps += e.steps;
+  for (std::size_t i = from; i < to; ++i) {
+    sum += era[i].reward;
+    steps += era[i].steps;
   }
-  if (era.size() < 2) return out;
+  if (out.episodes < 2) return out;
   out.value = sum / steps;
-  for (const Episode& e : era) {
-    const double off = e.reward - out.value * e.steps;
+  for (std::size_t i = from; i < to; ++i) {
+    const double off = era[i].reward - out.value * era[i].steps;
     squares += off * off;
   }
-  const auto n = static_cast<double>(era.size());
+  const auto n = static_cast<double>(out.episodes);
   out.variance = n / (n - 1) * squares / (steps * steps);
   return out;
 }
@@ -179,22 +186,39 @@ double PolicyGuard::alpha_now() const { return spent(options_.alpha, looks_ + 1)
 PolicyGuard::Verdict PolicyGuard::judge(const PolicyComparison& drawn,
                                         const PolicyComparison& best) {
   if (drawn.episodes < options_.least_episodes) return Verdict::kGoOn;
+  const bool due = static_cast<double>(episodes_) >= next_look_;
   const double alpha = alpha_now();
-  ++looks_;
-  if (enough(drawn) && drawn.lower(alpha) > 0 &&
+  if (due) {
+    ++looks_;
+    next_look_ = options_.growth * static_cast<double>(episodes_);
+  }
+  if (due && enough(drawn) && drawn.lower(alpha) > 0 &&
       best.lower(options_.set_back_alpha) > -options_.tolerance) {
     return Verdict::kPublish;
   }
   return drawn.upper(options_.set_back_alpha) < 0 ? Verdict::kSetBack : Verdict::kGoOn;
 }
 
-// Welch 1947: two means of different variances, with the smaller number of degrees of freedom.
+// Welch 1947: two means of different variances, with the smaller number of degrees of freedom. The
+// lower bound of how much less `now` is.
+double PolicyGuard::less_by(const Mean& now, const Mean& then, double alpha) {
+  const double t = student_quantile(alpha, std::min(now.episodes, then.episodes) - 1);
+  return then.value - now.value - t * std::sqrt(now.variance + then.variance);
+}
+
 bool PolicyGuard::earns_less() const {
-  const Mean now = mean_of(now_), then = mean_of(before_);
+  const Mean now = mean_of(now_, 0, now_.size()), then = mean_of(before_, 0, before_.size());
   const std::size_t least = std::min(now.episodes, then.episodes);
   if (least < options_.least_episodes || episodes_ > options_.probation) return false;
-  const double t = student_quantile(spent(options_.alpha, looks_back_), least - 1);
-  return then.value - now.value > t * std::sqrt(now.variance + then.variance);
+  return less_by(now, then, spent(options_.alpha, looks_back_)) > 0;
+}
+
+bool PolicyGuard::earns_less_lately() {
+  const std::size_t n = now_.size(), recent = options_.recent;
+  if (n < 2 * recent || episodes_ % std::max<std::size_t>(1, recent / 2) != 0) return false;
+  ++looks_lately_;
+  const Mean now = mean_of(now_, n - recent, n), then = mean_of(now_, 0, n - recent);
+  return less_by(now, then, spent(options_.alpha, looks_lately_)) > 0;
 }
 
 bool PolicyGuard::reverts(const PolicyComparison& before) {
@@ -206,7 +230,8 @@ bool PolicyGuard::reverts(const PolicyComparison& before) {
 }
 
 void PolicyGuard::begin_era() {
-  looks_ = looks_back_ = episodes_ = 0;
+  looks_ = looks_back_ = looks_lately_ = episodes_ = 0;
+  next_look_ = 0;
   now_.clear();
 }
 

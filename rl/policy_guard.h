@@ -67,6 +67,8 @@ struct GuardOptions {
   double most_unjudged = 0.15;        // of a learner's policy: one further off cannot be told about
   double tolerance = 0.02;            // nats per token, where the best action is taken
   std::uint32_t probation = 64;       // measured episodes after a publication
+  double growth = 1.25;               // of what was seen, between looks that could publish
+  std::uint32_t recent = 16;          // episodes in which a change of the world shows
 };
 
 // Decides, from comparisons and from what was earned. The learner (online_learner.h) brings both.
@@ -74,21 +76,28 @@ struct GuardOptions {
 //   publish   the other is better by the lower bound at alpha / (k (k + 1)) at the k-th look since
 //             the last publication (they sum up to alpha: however often it looks, a policy that is
 //             not better is published with probability alpha at most, as far as Student's bound
-//             holds); and where the best action is taken its lower bound at `set_back_alpha` is no
+//             holds), where a look counts, and can publish, once `growth` times as many episodes
+//             were measured as at the one before: looks that bring little new would use alpha up;
+//             and where the best action is taken its lower bound at `set_back_alpha` is no
 //             worse than -tolerance
 //   set back  the other is worse by the upper bound, on the steps that the log can tell of
 //   revert    the policy before is better than the one that acts, by the same bound on the steps
 //             held out since; or, in its probation, what acts earns less than the one before did
 //             (all measured episodes of either, Welch's bound, the same alpha), unless the one
 //             before would earn less still on the steps held out: then the world has changed
+//   forget    what acts earns less in its `recent` newest episodes than in those before (Welch's
+//             bound at alpha / (k (k + 1)), k-th look since the last change or publication; a look
+//             every half of `recent`): the policy is the same, so the world is another, and what
+//             was seen of the old one speaks against what is right in the new one
 class PolicyGuard {
  public:
   enum class Verdict { kGoOn, kPublish, kSetBack };
 
   explicit PolicyGuard(GuardOptions options = {}) : options_(options) {}
 
-  // An episode that the policy drew which acts: all that was measured, learned from or not.
-  void earned(double reward_sum, std::size_t steps);
+  // An episode that the policy drew which acts: all that was measured, learned from or not. True:
+  // forget all but the `recent` newest ones.
+  bool earned(double reward_sum, std::size_t steps);
   // The learner's policy beside the one that acts.
   Verdict judge(const PolicyComparison& drawn, const PolicyComparison& best);
   // The policy before (as the other) beside the one that acts. REQUIRES: has_before().
@@ -109,15 +118,18 @@ class PolicyGuard {
     double value = 0, variance = 0;
     std::size_t episodes = 0;
   };
-  static Mean mean_of(const Era& era);
+  static Mean mean_of(const Era& era, std::size_t from, std::size_t to);
+  static double less_by(const Mean& now, const Mean& then, double alpha);
   bool enough(const PolicyComparison& seen) const {
     return seen.effective_steps >= options_.least_steps && seen.episodes >= options_.least_episodes;
   }
   bool earns_less() const;
+  bool earns_less_lately();
   void begin_era();
 
   GuardOptions options_;
-  std::uint64_t looks_ = 0, looks_back_ = 0;
+  double next_look_ = 0;  // in episodes since the publication, or change
+  std::uint64_t looks_ = 0, looks_back_ = 0, looks_lately_ = 0;
   Era now_, before_;
   std::uint64_t episodes_ = 0;  // measured since the publication
   bool has_before_ = false;

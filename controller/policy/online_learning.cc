@@ -23,6 +23,7 @@ OnlineCounts sum(const OnlineCounts& a, const OnlineCounts& b) {
   out.snapshots += a.snapshots;
   out.reverts += a.reverts;
   out.set_back += a.set_back;
+  out.shifts += a.shifts;
   return out;
 }
 

@@ -36,9 +36,10 @@ const Checkpoint& policy() { return world_of(1).policy; }
 
 void print(const char* what, double before, const LiveWorld& live) {
   const OnlineCounts& c = live.learner().counts();
-  std::printf("%s: %.3f -> %.3f (drawn %.3f), %llu snapshots, %llu reverts\n", what, before,
-              live.worth(), live.worth_drawn(), static_cast<unsigned long long>(c.snapshots),
-              static_cast<unsigned long long>(c.reverts));
+  std::printf(
+      "%s: %.3f -> %.3f (drawn %.3f), %llu snapshots, %llu reverts, %llu shifts\n", what, before,
+      live.worth(), live.worth_drawn(), static_cast<unsigned long long>(c.snapshots),
+      static_cast<unsigned long long>(c.reverts), static_cast<unsigned long long>(c.shifts));
 }
 
 // Gains are nats per token of the best actions on streams of sources that no session had.

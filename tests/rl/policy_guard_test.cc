@@ -48,9 +48,13 @@ PolicyComparison told(double difference, double standard_error, std::size_t epis
   return out;
 }
 
-// Episodes of ten steps around a reward.
-void earn(PolicyGuard& guard, double reward, int episodes) {
-  for (int i = 0; i < episodes; ++i) guard.earned(10 * (reward + (i % 2 == 0 ? 0.1 : -0.1)), 10);
+// Episodes of ten steps around a reward; how often the world was seen to change.
+int earn(PolicyGuard& guard, double reward, int episodes) {
+  int shifts = 0;
+  for (int i = 0; i < episodes; ++i) {
+    shifts += guard.earned(10 * (reward + (i % 2 == 0 ? 0.1 : -0.1)), 10) ? 1 : 0;
+  }
+  return shifts;
 }
 
 TEST(PolicyGuard, EstimatesWhatEachPolicyWouldHaveEarned) {
@@ -139,6 +143,54 @@ TEST(PolicyGuard, EveryLookAsksForMoreUntilAPublication) {
   EXPECT_LT(sum, 0.05);
   guard.published();
   EXPECT_DOUBLE_EQ(guard.alpha_now(), 0.05 / 2);
+}
+
+TEST(PolicyGuard, ALookCountsOnlyOnceAQuarterMoreWasSeen) {
+  PolicyGuard guard;
+  earn(guard, 0.2, 64);
+  guard.judge(told(0.0, 0.01), told(0, 0));
+  const double alpha = guard.alpha_now();
+  EXPECT_DOUBLE_EQ(alpha, 0.05 / 6);
+  earn(guard, 0.2, 15);
+  EXPECT_EQ(guard.judge(told(0.1, 0.01), told(0.1, 0.01)), PolicyGuard::Verdict::kGoOn);
+  EXPECT_EQ(guard.judge(told(-0.1, 0.01), told(0, 0)), PolicyGuard::Verdict::kSetBack);
+  EXPECT_EQ(guard.alpha_now(), alpha) << "nothing was spent";
+  earn(guard, 0.2, 1);
+  EXPECT_EQ(guard.judge(told(0.1, 0.01), told(0.1, 0.01)), PolicyGuard::Verdict::kPublish);
+}
+
+TEST(PolicyGuard, WhereTheSamePolicyEarnsLessTheWorldHasChanged) {
+  PolicyGuard guard;
+  EXPECT_EQ(earn(guard, 0.2, 60), 0);
+  guard.judge(told(0.0, 0.01), told(0, 0));
+  EXPECT_EQ(earn(guard, -0.3, 24), 1) << "seen within one and a half windows of 16 episodes";
+  EXPECT_DOUBLE_EQ(guard.alpha_now(), 0.05 / 2) << "nothing is known of the new one";
+  EXPECT_EQ(earn(guard, -0.3, 200), 0);
+  EXPECT_EQ(earn(guard, 0.4, 200), 0) << "what earns more holds nothing up";
+}
+
+TEST(PolicyGuard, InAWorldThatStaysAChangeIsSeenInOneOfTwentyAtMost) {
+  int seen = 0;
+  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+    PolicyGuard guard;
+    for (std::uint64_t i = 0; i < 400; ++i) {
+      const double steps = 5 + static_cast<double>(uniform_below(10, seed, 7, i));
+      if (guard.earned(steps * (uniform01(seed, 8, i) - 0.4), static_cast<std::size_t>(steps))) {
+        ++seen;
+        break;
+      }
+    }
+  }
+  EXPECT_LE(seen, 16) << "10 expected at most, and two standard errors of their number";
+}
+
+TEST(PolicyGuard, AfterAChangeTheOneBeforeIsNotTakenBackForWhatItOnceEarned) {
+  PolicyGuard guard;
+  earn(guard, 0.4, 40);
+  guard.published();
+  earn(guard, 0.4, 32);
+  EXPECT_GE(earn(guard, -0.3, 24), 1);
+  EXPECT_FALSE(guard.reverts(told(0.01, 0.05)));
 }
 
 TEST(PolicyGuard, WhatIsWorseWhereTheBestActionIsTakenIsNotPublished) {
