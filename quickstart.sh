@@ -81,10 +81,15 @@ trap 'exit 130' INT TERM
 MEMSLOT_ENDPOINT=ipc://$DATA/link.sock
 [ ${#MEMSLOT_ENDPOINT} -le 100 ] || MEMSLOT_ENDPOINT=tcp://127.0.0.1:7400
 export MEMSLOT_ENDPOINT
-"$MEMSLOT_BUILD/bin/memslot-controller" --endpoint "$MEMSLOT_ENDPOINT" --bank "$DATA/bank" --http 127.0.0.1:0 \
+# Over HTTP nobody else on this host gets in either.
+HTTP_TOKEN=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+(umask 077; echo "$HTTP_TOKEN *" >"$DATA/controller.tokens"; echo "$HTTP_TOKEN" >"$DATA/generator.tokens")
+"$MEMSLOT_BUILD/bin/memslot-controller" --endpoint "$MEMSLOT_ENDPOINT" --bank "$DATA/bank" \
+  --http 127.0.0.1:0 --http-tokens "$DATA/controller.tokens" \
   >"$DATA/controller.out" 2>"$DATA/controller.log" </dev/null 9>&- &
 CONTROLLER_PID=$!
-"$MEMSLOT_BUILD/bin/memslot-generator" --endpoint "$MEMSLOT_ENDPOINT" --model "$MODEL" --http 127.0.0.1:0 \
+"$MEMSLOT_BUILD/bin/memslot-generator" --endpoint "$MEMSLOT_ENDPOINT" --model "$MODEL" \
+  --http 127.0.0.1:0 --http-tokens "$DATA/generator.tokens" \
   >"$DATA/generator.out" 2>"$DATA/generator.log" </dev/null 9>&- &
 GENERATOR_PID=$!
 
@@ -121,7 +126,7 @@ if [ "$KEEP" = 1 ]; then
   say "  export MEMSLOT_ENDPOINT=$MEMSLOT_ENDPOINT"
   say "  $MEMSLOT_BUILD/bin/memslot bank ls"
   say "  $MEMSLOT_BUILD/bin/memslot generate --stream 'The lighthouse of Skerrow'"
-  say "  the inspector: $(sed -n 's/.* http=\([^ ]*\).*/\1/p' "$DATA/controller.out")#token=$(cat "$DATA/bank.token")"
-  say "  OpenAI's API: http://$(sed -n 's/.* http=\([^ ]*\).*/\1/p' "$DATA/generator.out")/v1"
+  say "  the inspector: $(sed -n 's/.* http=\([^ ]*\).*/\1/p' "$DATA/controller.out")#token=$HTTP_TOKEN"
+  say "  OpenAI's API: http://$(sed -n 's/.* http=\([^ ]*\).*/\1/p' "$DATA/generator.out")/v1 (key: $HTTP_TOKEN)"
   say "Stop it with ./quickstart.sh --uninstall, or: kill $GENERATOR_PID $CONTROLLER_PID"
 fi

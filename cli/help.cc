@@ -1,5 +1,6 @@
 // What --help of each command says beside its options: how it works, and examples.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "cli/commands.h"
 

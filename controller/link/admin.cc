@@ -331,7 +331,11 @@ void Admin::handle(const Peer& client, std::uint64_t request, const wire::AdminR
              : training ? training_verb(client, admin, std::move(file))
                         : bank_verb(client, admin, std::move(file));
   if (!job) return reply(key, asker, job.error());
-  run(is_slow(admin.verb) ? p_.slow : p_.quick, client, request, std::move(job).value());
+  const bool again = admin.verb == "trace.check" || admin.verb == "trace.choices";
+  run(is_slow(admin.verb) ? p_.slow
+      : again             ? p_.again
+                          : p_.quick,
+      client, request, std::move(job).value());
 }
 
 void Admin::verify(const Peer& client, std::uint64_t request, const wire::SubmitTask& task) {

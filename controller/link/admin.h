@@ -40,6 +40,7 @@ struct AdminParts {
   DecisionRecorder& decisions;
   Worker& quick;  // reads and single publishes
   Worker& slow;   // backup, purging, reading everything
+  Worker& again;  // decisions made again, of traces
   LearnedParts learned;
   TrainingRuns& trainings;
 };
@@ -115,8 +116,7 @@ class Admin {
   Result<Job> give_feedback(const Access& access, std::uint64_t session, double value);
   // training_verbs.cc
   Result<Job> training_verb(const Peer& client, const wire::AdminRequest& admin, SharedBytes file);
-  Result<Job> change_training(const Access& access, const std::string& verb, Arguments& arguments,
-                              SharedBytes file);
+  Result<Job> change_training(const std::string& verb, Arguments& arguments, SharedBytes file);
   Result<Job> start_training(Arguments& arguments);
   Result<Job> policy_curves(bool trainings);
   // trace_verbs.cc
@@ -125,7 +125,10 @@ class Admin {
   Result<Job> list_traces(const Access& access, Arguments& arguments);
   std::set<std::string> memories_of(const std::string& source, const Access& access) const;
   Result<TraceSummary> visible_trace(const Access& access, const std::string& id) const;
-  Status check_policy_fits(const Checkpoint& checkpoint) const;
+  // Of each connected generator that has a slot, what a policy must fit.
+  std::vector<wire::OpenSession> spaces() const;
+  Result<Answer> load_checkpoint(const std::string& bytes,
+                                 const std::vector<wire::OpenSession>& spaces);
   static Result<Answer> text_answer(Result<std::string> json);
   TimePoint quick_end() const;
   TimePoint slow_end() const;

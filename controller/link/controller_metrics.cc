@@ -218,9 +218,11 @@ void ControllerMetrics::collect_queues(Page& page) const {
   constexpr auto kQueues = "memslot_controller_queue_length";
   constexpr auto kQueuesHelp =
       "What waits: quick and slow work beside the link (verbs, statistics; backup, removal), "
+      "decisions of traces made again, "
       "episodes for the learner.";
   page.gauge(kQueues, kQueuesHelp, p_.quick.waiting(), {{"queue", "quick"}});
   page.gauge(kQueues, kQueuesHelp, p_.slow.waiting(), {{"queue", "slow"}});
+  page.gauge(kQueues, kQueuesHelp, p_.again.waiting(), {{"queue", "again"}});
   page.gauge(kQueues, kQueuesHelp, view.queued, {{"queue", "learner"}});
   const ChannelStats channel = p_.channel.stats();
   constexpr auto kPackets = "memslot_controller_link_messages_total";

@@ -59,6 +59,7 @@ class ControllerMetrics {
     Outbox& outbox;
     Worker& quick;
     Worker& slow;
+    Worker& again;
   };
   explicit ControllerMetrics(const Parts& parts) : p_(parts) {}
 

@@ -37,11 +37,11 @@ Json json_of(const PolicyRecord& record) {
 
 Json json_of(const LearningView& view) {
   const OnlineCounts& c = view.counts;
-  Json out = {{"episodes", c.episodes}, {"steps", c.steps},       {"held_out", c.held_out},
-              {"refused", c.refused},   {"updates", c.updates},   {"snapshots", c.snapshots},
-              {"reverts", c.reverts},   {"set_back", c.set_back}, {"mean_reward", c.mean_return},
-              {"entropy", c.entropy},   {"queued", view.queued},  {"dropped", view.dropped},
-              {"strange", view.strange}};
+  Json out = {{"episodes", c.episodes},       {"steps", c.steps},       {"held_out", c.held_out},
+              {"refused", c.refused},         {"updates", c.updates},   {"snapshots", c.snapshots},
+              {"reverts", c.reverts},         {"set_back", c.set_back}, {"shifts", c.shifts},
+              {"mean_reward", c.mean_return}, {"entropy", c.entropy},   {"queued", view.queued},
+              {"dropped", view.dropped},      {"strange", view.strange}};
   if (!view.last_look) return out;
   out["guard"] = {{"acting", view.last_look->value_good},
                   {"other", view.last_look->value_new},
@@ -58,18 +58,31 @@ std::string dump(const Json& json) {
 
 }  // namespace
 
-// Against what the controller knows: the connected generators' lowest slots. None: nothing to say.
-Status Admin::check_policy_fits(const Checkpoint& checkpoint) const {
-  Status fits = ok();
+std::vector<wire::OpenSession> Admin::spaces() const {
+  std::vector<wire::OpenSession> out;
   for (const auto& [id, peer] : p_.peers.all()) {
     if (!peer.is_generator() || peer.hello.slots.empty()) continue;
     wire::OpenSession session;
     session.model = peer.hello.model;
     session.slots = peer.hello.slots;
-    fits = check_fits(checkpoint, space_of(session, session.slots[lowest_slot(session)]));
-    if (fits) return ok();
+    out.push_back(std::move(session));
   }
-  return fits;
+  return out;
+}
+
+// Against what the controller knows: the connected generators' lowest slots. None: nothing to say.
+Result<Admin::Answer> Admin::load_checkpoint(const std::string& bytes,
+                                             const std::vector<wire::OpenSession>& spaces) {
+  auto checkpoint = Checkpoint::parse(bytes);
+  if (!checkpoint) return checkpoint.error().with_context("policy.load");
+  Status fits = ok();
+  for (const wire::OpenSession& session : spaces) {
+    fits = check_fits(checkpoint.value(), space_of(session, session.slots[lowest_slot(session)]));
+    if (fits) break;
+  }
+  MEMSLOT_TRY(fits);
+  MEMSLOT_TRY(const auto made, p_.learned.shelf->publish(bytes, "file", "", quick_end()));
+  return text_answer(dump({{"policy", json_of(*made)}}));
 }
 
 Result<Admin::Job> Admin::load_policy(const Access& access, SharedBytes file) {
@@ -78,13 +91,9 @@ Result<Admin::Job> Admin::load_policy(const Access& access, SharedBytes file) {
                  "policy.load: expected a client that sees every namespace"};
   }
   if (file == nullptr) return invalid("policy.load", "a checkpoint as part 0", "none");
-  std::string bytes(reinterpret_cast<const char*>(file->data()), file->size());
-  auto checkpoint = Checkpoint::parse(bytes);
-  if (!checkpoint) return checkpoint.error().with_context("policy.load");
-  MEMSLOT_TRY(check_policy_fits(checkpoint.value()));
-  return Job([this, bytes = std::move(bytes)]() -> Result<Answer> {
-    MEMSLOT_TRY(const auto made, p_.learned.shelf->publish(bytes, "file", "", quick_end()));
-    return text_answer(dump({{"policy", json_of(*made)}}));
+  return Job([this, file = std::move(file), spaces = spaces()]() -> Result<Answer> {
+    const std::string bytes(reinterpret_cast<const char*>(file->data()), file->size());
+    return load_checkpoint(bytes, spaces);
   });
 }
 

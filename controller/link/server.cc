@@ -57,6 +57,7 @@ Server::Server(Channel& channel, MemoryBank& bank, DocumentBank& documents, cons
               .decisions = decisions_,
               .quick = quick_,
               .slow = slow_,
+              .again = again_,
               .learned = {&shelf_, online_.get(), online_ == nullptr ? nullptr : &desk_},
               .trainings = trainings_}),
       metrics_({.clock = clock_,
@@ -67,9 +68,11 @@ Server::Server(Channel& channel, MemoryBank& bank, DocumentBank& documents, cons
                 .online = online_.get(),
                 .outbox = outbox_,
                 .quick = quick_,
-                .slow = slow_}),
+                .slow = slow_,
+                .again = again_}),
       quick_([this] { channel_.wake(); }),
-      slow_([this] { channel_.wake(); }) {}
+      slow_([this] { channel_.wake(); }),
+      again_([this] { channel_.wake(); }) {}
 
 Server::~Server() = default;
 
@@ -123,6 +126,7 @@ void Server::run() {
   while (!stop_) receive_one();
   quick_.begin_stop();
   slow_.begin_stop();
+  again_.begin_stop();
   if (const auto flushed = bank_.flush_statistics(soon()); !flushed) {
     log::warn("statistics: {}", flushed.error().message);
   }
@@ -142,6 +146,7 @@ void Server::receive_one() {
   }
   quick_.run_completions();
   slow_.run_completions();
+  again_.run_completions();
   decisions_.flush();
   follow_policy();
   keeper_.adopt();

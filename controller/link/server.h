@@ -113,7 +113,7 @@ class Server {
   ServerCounters counters_;
   TimePoint next_heartbeat_{}, next_tick_{}, next_garbage_{}, next_flush_{}, last_tick_{};
   std::atomic<bool> stop_ = false;
-  Worker quick_, slow_;  // last: their work uses everything above, and is waited for first
+  Worker quick_, slow_, again_;  // last: their work uses everything above, and is waited for first
 };
 
 }  // namespace memslot

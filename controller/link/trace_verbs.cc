@@ -152,7 +152,7 @@ Result<Admin::Job> Admin::other_choices(const std::string& id, Arguments& argume
       const std::string text(reinterpret_cast<const char*>(checkpoint->data()), checkpoint->size());
       MEMSLOT_TRY(policy, policy_of_checkpoint(text, p_.learned.shelf->engine()));
     }
-    MEMSLOT_TRY(const auto found, choices_of(policy, trace, p_.bank, quick_end()));
+    MEMSLOT_TRY(const auto found, choices_of(policy, trace, p_.bank, p_.clock, quick_end()));
     return text_answer(choices_json(id, policy.spec, found));
   });
 }

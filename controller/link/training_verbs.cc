@@ -1,4 +1,5 @@
 // Admin: the verbs "training.*" and "policy.curves" of docs/formats/tasks.md.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "controller/link/admin.h"
@@ -49,22 +50,19 @@ Result<std::map<std::string, std::string>> options_of(const std::string& object)
   return out;
 }
 
-// Of (name, JSON text), the newest that one reply holds, oldest first; `make` makes the element.
-template <class Make>
-Json newest(const std::vector<std::pair<std::string, std::vector<std::string>>>& found,
-            const Make& make) {
+// The JSON objects of `lines`; others, such as the first of a file's end, are left out.
+Json rows_of(const std::vector<std::string>& lines) {
   Json out = Json::array();
-  std::size_t bytes = 0;
-  for (auto one = found.rbegin(); one != found.rend(); ++one) {
-    for (const std::string& text : one->second) bytes += text.size();
-    if (bytes > bank_verbs::kPageBytes) break;
-    Json rows = Json::array();
-    for (const std::string& text : one->second) {
-      Json row = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-      if (row.is_object()) rows.push_back(std::move(row));
-    }
-    if (!rows.empty()) out.insert(out.begin(), make(one->first, std::move(rows)));
+  for (const std::string& line : lines) {
+    Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (row.is_object()) out.push_back(std::move(row));
   }
+  return out;
+}
+
+std::size_t bytes_of(const std::vector<std::string>& lines) {
+  std::size_t out = 0;
+  for (const std::string& line : lines) out += line.size();
   return out;
 }
 
@@ -78,17 +76,19 @@ Result<Admin::Job> Admin::policy_curves(bool trainings) {
         live.push_back(json_of(sample));
       }
     }
-    std::vector<std::pair<std::string, std::vector<std::string>>> curves;
+    Json runs = Json::array();
     if (trainings && !p_.trainings.folder().empty()) {
-      MEMSLOT_TRY(const auto runs, p_.trainings.runs());
-      for (const TrainingRun& run : runs) {
-        MEMSLOT_TRY(auto curve, p_.trainings.curve(run.name));
-        curves.emplace_back(run.name, std::move(curve));
+      MEMSLOT_TRY(const auto known, p_.trainings.runs());
+      std::size_t bytes = 0;
+      for (auto run = known.rbegin(); run != known.rend(); ++run) {
+        MEMSLOT_TRY(const auto curve, p_.trainings.curve(run->name));
+        bytes += bytes_of(curve);
+        if (bytes > bank_verbs::kPageBytes) break;
+        Json rows = rows_of(curve);
+        if (rows.empty()) continue;
+        runs.insert(runs.begin(), Json{{"run", run->name}, {"rows", std::move(rows)}});
       }
     }
-    Json runs = newest(curves, [](const std::string& name, Json rows) {
-      return Json{{"run", name}, {"rows", std::move(rows)}};
-    });
     return text_answer(dump({{"live", std::move(live)}, {"runs", std::move(runs)}}));
   });
 }
@@ -105,16 +105,17 @@ Result<Admin::Job> Admin::start_training(Arguments& arguments) {
   });
 }
 
-Result<Admin::Job> Admin::change_training(const Access& access, const std::string& verb,
-                                          Arguments& arguments, SharedBytes file) {
+Result<Admin::Job> Admin::change_training(const std::string& verb, Arguments& arguments,
+                                          SharedBytes file) {
   if (verb == "training.start") return start_training(arguments);
   const std::string what = verb == "training.table" ? "name" : "run";
   MEMSLOT_TRY(const std::string name, arguments.text(what));
   MEMSLOT_TRY(arguments.finish());
   if (verb == "training.load") {
-    MEMSLOT_TRY(std::string bytes, p_.trainings.policy(name));
-    const auto view = std::as_bytes(std::span(bytes));
-    return load_policy(access, share_bytes({view.begin(), view.end()}));
+    return Job([this, name, spaces = spaces()]() -> Result<Answer> {
+      MEMSLOT_TRY(const std::string bytes, p_.trainings.policy(name));
+      return load_checkpoint(bytes, spaces);
+    });
   }
   if (verb == "training.table" && file == nullptr) {
     return invalid("training.table", "a gain table as part 0", "none");
@@ -144,7 +145,7 @@ Result<Admin::Job> Admin::training_verb(const Peer& client, const wire::AdminReq
   constexpr std::string_view kChanges[] = {"training.start", "training.stop", "training.rm",
                                            "training.load", "training.table"};
   if (std::ranges::find(kChanges, verb) != std::end(kChanges)) {
-    return change_training(client.access, verb, arguments, std::move(file));
+    return change_training(verb, arguments, std::move(file));
   }
   MEMSLOT_TRY(arguments.finish());
   if (verb == "training.ls") {
@@ -162,11 +163,14 @@ Result<Admin::Job> Admin::training_verb(const Peer& client, const wire::AdminReq
   }
   return Job([this]() -> Result<Answer> {
     MEMSLOT_TRY(const auto found, p_.trainings.comparisons());
-    std::vector<std::pair<std::string, std::vector<std::string>>> reports;
-    for (const auto& [name, report] : found) reports.push_back({name, {report}});
-    Json listed = newest(reports, [](const std::string& name, Json rows) {
-      return Json{{"name", name}, {"report", std::move(rows[0])}};
-    });
+    Json listed = Json::array();
+    std::size_t bytes = 0;
+    for (auto one = found.rbegin(); one != found.rend(); ++one) {
+      Json rows = rows_of({one->second});
+      if (rows.empty() || bytes + one->second.size() > bank_verbs::kPageBytes) continue;
+      bytes += one->second.size();
+      listed.insert(listed.begin(), Json{{"name", one->first}, {"report", std::move(rows[0])}});
+    }
     return text_answer(dump({{"comparisons", std::move(listed)}}));
   });
 }

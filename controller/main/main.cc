@@ -40,6 +40,7 @@ class SignalWatch {
     for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals_, signal);
     pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGCHLD, SIG_DFL);  // trainings are waited for
   }
   void start(std::function<void()> stop) {
     thread_ = std::thread([this, stop = std::move(stop)] {
@@ -87,7 +88,8 @@ struct Web {
   }
 };
 
-constexpr std::size_t kLargestFile = std::size_t{256} << 20;  // of a memory, or a policy
+constexpr std::size_t kLargestFile = std::size_t{256} << 20;   // of a memory, or a gain table
+constexpr std::size_t kLargestPolicy = std::size_t{32} << 20;  // that everybody may ask about
 
 // Lets a browser on this host change something: whoever can read the bank's folder can read it. The
 // same as long as the file is there, so that open pages outlive a restart.
@@ -112,16 +114,19 @@ Result<Web> web_options(const ControllerSettings& settings) {
   Web web;
   constexpr std::uint16_t kPort = 7401;
   MEMSLOT_TRY(const auto place, http::parse_place(settings.http, kPort));
-  if (!place) return web;
+  // Nobody gets past a link's keys, or the permissions of its socket, by asking over HTTP instead.
+  const bool guarded = !settings.key_file.empty() || settings.endpoint.starts_with("ipc:");
+  if (!place || (place->if_free && guarded && settings.http_tokens.empty())) return web;
   web.options.address = place->address;
   web.options.port = place->port;
   web.options.if_free = place->if_free;
   web.options.open = RestApi::open;
   web.options.workers = 64;
-  for (const char* path : {"/api/v1/memories/import", "/api/v1/policy/choices",
-                           "/api/v1/policy/load", "/api/v1/policy/training/tables"}) {
+  for (const char* path :
+       {"/api/v1/memories/import", "/api/v1/policy/load", "/api/v1/policy/training/tables"}) {
     web.options.max_body_of[path] = kLargestFile;
   }
+  web.options.max_body_of["/api/v1/policy/choices"] = kLargestPolicy;
   if (settings.http_tokens.empty()) {
     web.users = {everybody()};
     return web;

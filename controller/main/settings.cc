@@ -88,7 +88,8 @@ ConfigTable settings_table(ControllerSettings& s) {
   t.add({.name = "http",
          .target = &s.http,
          .help = "serve the web inspector and the REST API on ADDRESS:PORT; auto: 127.0.0.1:7401, "
-                 "unless that is taken; off"});
+                 "unless that is taken, or the link has keys or is ipc and there are no "
+                 "http_tokens; off"});
   t.add({.name = "http_tokens",
          .target = &s.http_tokens,
          .help = "file of bearer tokens, lines TOKEN NAMESPACE,... (or *); needed beyond "

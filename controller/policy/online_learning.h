@@ -45,7 +45,7 @@ struct LearningSample {
 class OnlineLearning {
  public:
   static constexpr std::size_t kMaxQueued = 256;
-  static constexpr std::size_t kMaxSamples = 720;  // of the last hour, where episodes keep coming
+  static constexpr std::size_t kMaxSamples = 720;  // an hour, where episodes keep coming
   static constexpr auto kSampleEvery = std::chrono::seconds(5);
 
   // All must outlive it.

@@ -47,8 +47,13 @@ Result<Build> build_of(const std::string& text) {
 // Goes through a trace's steps with what would have been active in them.
 class Course {
  public:
-  Course(const AskedPolicy& policy, const trace::Trace& trace, MemoryBank& bank, TimePoint deadline)
-      : policy_(policy), trace_(trace), features_(bank, deadline) {}
+  Course(const AskedPolicy& policy, const trace::Trace& trace, MemoryBank& bank, const Clock& clock,
+         TimePoint deadline)
+      : policy_(policy),
+        trace_(trace),
+        clock_(clock),
+        deadline_(deadline),
+        features_(bank, deadline) {}
   Result<PolicyChoices> run();
 
  private:
@@ -62,10 +67,13 @@ class Course {
   Result<Memories> active_in(const trace::Step& step);
   // What this policy's choice had made active, where the recorded one made `active` so.
   const MemoryRef& carried_out(const Choices& choices, const trace::Active& active) const;
+  Status check_space() const;
   void note();
 
   const AskedPolicy& policy_;
   const trace::Trace& trace_;
+  const Clock& clock_;
+  const TimePoint deadline_;
   RecordedFeatures features_;
   std::uint32_t lowest_ = 0;      // the slot where a learned policy acts
   Memories active_, recorded_;    // during the step before
@@ -150,6 +158,10 @@ Status Course::ask(const trace::Decision& decision) {
   }
   MEMSLOT_TRY(auto candidates, features_.candidates_of(decision, policy_.learned.get()));
   compare_spaces(decision, candidates);
+  constexpr std::uint64_t kEnough = 64;  // keys, before many decisions are made in vain
+  if (keys_ > kEnough) {
+    MEMSLOT_TRY(check_space());
+  }
   take_own(decision, &candidates);
   StepContext context = recorded_context(trace_.start.session, decision);
   context.steps_since_swap = since_swap_;
@@ -190,6 +202,11 @@ Result<Memories> Course::active_in(const trace::Step& step) {
                                          ": expected one, found none"};
 }
 
+Status Course::check_space() const {
+  if (keys_elsewhere_ * 2 <= keys_) return ok();
+  return mismatch(policy_.spec + ": whitening", "the one of the recorded similarities", "another");
+}
+
 void Course::note() {
   const auto of = [](std::uint64_t count) { return std::to_string(count) + " decisions"; };
   if (without_long_ > 0) {
@@ -214,6 +231,12 @@ Result<PolicyChoices> Course::run() {
   auto decision = trace_.decisions.begin();
   for (const trace::Step& step : trace_.steps) {
     for (; decision != trace_.decisions.end() && decision->step <= step.step; ++decision) {
+      if (clock_.now() > deadline_) {
+        return Error{ErrorCode::kTimeout,
+                     "trace: decisions made again: expected all in time, found " +
+                         std::to_string(out_.decisions) + " of " +
+                         std::to_string(trace_.decisions.size())};
+      }
       MEMSLOT_TRY(ask(*decision));
     }
     Memories recorded = active_;
@@ -231,10 +254,7 @@ Result<PolicyChoices> Course::run() {
     active_ = std::move(now);
     recorded_ = std::move(recorded);
   }
-  if (keys_elsewhere_ * 2 > keys_) {
-    return mismatch(policy_.spec + ": whitening", "the one of the recorded similarities",
-                    "another");
-  }
+  MEMSLOT_TRY(check_space());
   if (out_.decisions > 0 && not_wanted_ == out_.decisions) {
     return Error{ErrorCode::kNotFound, "policy " + policy_.spec +
                                            ": expected its memory among the candidates, found it "
@@ -247,8 +267,8 @@ Result<PolicyChoices> Course::run() {
 }  // namespace
 
 Result<PolicyChoices> choices_of(const AskedPolicy& policy, const trace::Trace& trace,
-                                 MemoryBank& bank, TimePoint deadline) {
-  return Course(policy, trace, bank, deadline).run();
+                                 MemoryBank& bank, const Clock& clock, TimePoint deadline) {
+  return Course(policy, trace, bank, clock, deadline).run();
 }
 
 }  // namespace memslot

@@ -44,6 +44,6 @@ struct PolicyChoices {
 
 // REQUIRES: the trace has no damage and no gap between its steps.
 Result<PolicyChoices> choices_of(const AskedPolicy& policy, const trace::Trace& trace,
-                                 MemoryBank& bank, TimePoint deadline);
+                                 MemoryBank& bank, const Clock& clock, TimePoint deadline);
 
 }  // namespace memslot

@@ -1,7 +1,10 @@
 #include "controller/trace/trace_json.h"
 
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
 
 #include "shared/wire/names.h"
 
@@ -37,14 +40,9 @@ Json json_of(const TraceSummary& s) {
 }
 
 // Base has no similarity, and what was not recorded none either.
-Json json_of(const trace::Candidate& c, const trace::Decision& d) {
+Json json_of(const trace::Candidate& c, const std::optional<double>& probability) {
   Json out = {{"memory", memory_name(c.ref)}, {"score", c.score}};
-  // A learned policy's scores are logits: all probabilities follow from that of the chosen one.
-  if (d.policy.starts_with("learned:")) {
-    const double chosen = static_cast<double>(d.candidates[d.chosen].score);
-    out["probability"] =
-        std::exp(static_cast<double>(d.log_prob) + static_cast<double>(c.score) - chosen);
-  }
+  if (probability) out["probability"] = *probability;
   out.update({{"current", c.current},
               {"resident", c.resident},
               {"best_key", c.best_key},
@@ -54,6 +52,23 @@ Json json_of(const trace::Candidate& c, const trace::Decision& d) {
               {"uses", c.uses},
               {"age", c.age},
               {"swap_cost", c.swap_cost}});
+  return out;
+}
+
+// A learned policy's scores are logits: all probabilities follow from that of the chosen one. None
+// of a rule's, and of scores that are no logits (where a feature was not finite).
+std::vector<std::optional<double>> probabilities(const trace::Decision& d) {
+  std::vector<std::optional<double>> out(d.candidates.size());
+  if (!d.policy.starts_with("learned:")) return out;
+  const double chosen = static_cast<double>(d.candidates[d.chosen].score);
+  double sum = 0;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const double score = static_cast<double>(d.candidates[i].score);
+    out[i] = std::exp(static_cast<double>(d.log_prob) + score - chosen);
+    sum += *out[i];
+  }
+  constexpr double kRounding = 1e-3;
+  if (!(sum <= 1 + kRounding)) out.assign(out.size(), std::nullopt);
   return out;
 }
 
@@ -68,7 +83,10 @@ Json json_of(const trace::Decision& d, bool candidates) {
               {"explore", d.explore}};
   if (!candidates) return out;
   Json& rows = out["candidates"] = Json::array();
-  for (const trace::Candidate& c : d.candidates) rows.push_back(json_of(c, d));
+  const auto probability = probabilities(d);
+  for (std::size_t i = 0; i < d.candidates.size(); ++i) {
+    rows.push_back(json_of(d.candidates[i], probability[i]));
+  }
   return out;
 }
 
@@ -157,8 +175,12 @@ std::string show(const TraceSummary& summary, const trace::Trace& trace, std::ui
                            {"error", w.error}});
   }
   out["write_backs"] = std::move(write_backs);
-  Json faults = Json::array();
-  for (const trace::Fault& f : trace.faults) faults.push_back({{"step", f.step}, {"text", f.text}});
+  Json faults = Json::array();  // of the shown steps
+  const std::uint64_t end =
+      next.is_null() ? std::numeric_limits<std::uint64_t>::max() : next.get<std::uint64_t>();
+  for (const trace::Fault& f : trace.faults) {
+    if (f.step >= from && f.step < end) faults.push_back({{"step", f.step}, {"text", f.text}});
+  }
   out["faults"] = std::move(faults);
   Json feedback = Json::array();
   for (const trace::Feedback& f : trace.feedback) feedback.push_back(f.value);

@@ -1,8 +1,10 @@
 #include "controller/training/child_process.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -44,7 +46,11 @@ Result<int> ChildProcess::run(std::vector<std::string> words, const std::string&
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
-  const int file = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  const int opened = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (opened < 0) return failure(log);
+  // Above the three that it becomes in the child, also where one of those was closed.
+  const int file = fcntl(opened, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  close(opened);
   if (file < 0) return failure(log);
   int child = 0;
   {
@@ -61,21 +67,31 @@ Result<int> ChildProcess::run(std::vector<std::string> words, const std::string&
   close(file);
   if (child < 0) return failure(words[0]);
   // Its number stays its own until it is reaped: under the lock, so that no signal meets another.
-  siginfo_t ended{};
-  while (waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) != 0 &&
-         errno == EINTR) {
-  }
+  await_end(child);
   const std::lock_guard lock(mutex_);
   pid_ = 0;
   int status = 0;
-  waitpid(child, &status, 0);
+  if (waitpid(child, &status, 0) != child) return failure(words[0]);
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+// One that does not heed terminate() is killed.
+void ChildProcess::await_end(int child) const {
+  constexpr int kLookMs = 500;
+  constexpr int kPatience = 20;  // looks
+  // (The C library of Debian 12 declares pidfd_open() for C only.)
+  const int handle = static_cast<int>(syscall(SYS_pidfd_open, child, 0));
+  pollfd watched{handle, POLLIN, 0};
+  for (int waited = 0; handle >= 0 && poll(&watched, 1, kLookMs) <= 0;) {
+    if (terminated() && ++waited == kPatience) ::kill(child, SIGKILL);
+  }
+  if (handle >= 0) close(handle);
 }
 
 void ChildProcess::terminate() {
   const std::lock_guard lock(mutex_);
   terminated_ = true;
-  if (pid_ != 0) kill(pid_, SIGTERM);
+  if (pid_ != 0) ::kill(pid_, SIGTERM);
 }
 
 bool ChildProcess::terminated() const {

@@ -19,10 +19,12 @@ class ChildProcess {
   // signal that ended it. kIo: it could not be started. None is
   // started after terminate(): kCancelled.
   Result<int> run(std::vector<std::string> words, const std::string& log);
-  void terminate();  // asks it to end, now and whenever
+  void terminate();  // asks it to end, now and whenever; after ten seconds it is killed
   bool terminated() const;
 
  private:
+  void await_end(int child) const;
+
   mutable std::mutex mutex_;
   int pid_ = 0;              // guarded by mutex_; 0: none runs
   bool terminated_ = false;  // guarded by mutex_

@@ -3,11 +3,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
+#include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
+#include <system_error>
 
 #include "rl/gain_table.h"
 #include "shared/base/log.h"
@@ -21,8 +23,13 @@ using Json = nlohmann::json;
 
 constexpr std::size_t kLongestName = 64;
 constexpr std::size_t kMostOfLog = 4096;
-constexpr std::uintmax_t kLargestText = 4 << 20;  // of a curve, or a report
-constexpr int kInterrupted = 24;                  // memslot train's, when it was asked to end
+constexpr std::size_t kMostOfCurve = std::size_t{1} << 20;
+constexpr std::size_t kMostOfLooks = std::size_t{1} << 16;    // enough for the last one
+constexpr std::size_t kLargestReport = std::size_t{2} << 20;  // of a comparison, or a run.json
+constexpr std::size_t kLargestPolicy = std::size_t{256} << 20;
+constexpr int kNotStarted = 127;
+constexpr int kSignal = 128;
+constexpr int kInterrupted = 24;  // memslot train's, when it was asked to end
 constexpr const char* kTableEnding = ".safetensors";
 constexpr const char* kPolicyFile = "/policy.safetensors";
 
@@ -43,7 +50,8 @@ bool is_name(const std::string& text) {
 
 Status check_name(const std::string& what, const std::string& text) {
   if (is_name(text)) return ok();
-  return invalid(what, "up to 64 letters, digits, '.', '_' and '-', the first no sign", text);
+  return invalid(
+      what, "up to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit", text);
 }
 
 Status check_table(const std::string& name) {
@@ -66,13 +74,35 @@ Status check_options(const std::map<std::string, std::string>& options) {
   return ok();
 }
 
-// "" where there is none.
+// The file's bytes from `from` on, at most the last `most` of them; "" where there is none.
+std::string end_of(const std::string& path, std::size_t most, std::size_t from = 0) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file) return "";
+  const auto size = static_cast<std::size_t>(std::max<std::streamoff>(file.tellg(), 0));
+  const std::size_t begin = std::max(from, size - std::min(size, most));
+  if (begin >= size) return "";
+  std::string out(size - begin, '\0');
+  file.seekg(static_cast<std::streamoff>(begin));
+  file.read(out.data(), static_cast<std::streamsize>(out.size()));
+  out.resize(static_cast<std::size_t>(std::max<std::streamsize>(file.gcount(), 0)));
+  return out;
+}
+
+// All of a file; "" where there is none, or one too large.
 std::string text_of(const std::string& path) {
+  const std::string out = end_of(path, kLargestReport + 1);
+  return out.size() > kLargestReport ? "" : out;
+}
+
+std::size_t size_of(const std::string& path) {
   std::error_code failure;
   const auto size = fs::file_size(path, failure);
-  if (failure || size > kLargestText) return "";
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
+  return failure ? 0 : static_cast<std::size_t>(size);
+}
+
+bool exists(const std::string& path) {
+  std::error_code failure;
+  return fs::exists(path, failure);
 }
 
 std::vector<std::string> lines_of(const std::string& text) {
@@ -84,14 +114,12 @@ std::vector<std::string> lines_of(const std::string& text) {
   return out;
 }
 
-// What the program said last: its error.
-std::string last_words(const std::string& log) {
-  std::ifstream file(log, std::ios::binary);
-  file.seekg(0, std::ios::end);
-  const auto size = static_cast<std::size_t>(std::max<std::streamoff>(file.tellg(), 0));
-  file.seekg(static_cast<std::streamoff>(size - std::min(size, kMostOfLog)));
-  std::string last;
-  for (const std::string& line : lines_of({std::istreambuf_iterator<char>(file), {}})) {
+// Why a program ended so: its own last words since `before`, the size of the log then.
+std::string reason(int ended, const std::string& log, std::size_t before) {
+  if (ended == kNotStarted) return "the program cannot be run";
+  if (ended > kSignal) return "ended by signal " + std::to_string(ended - kSignal);
+  std::string last = "exit code " + std::to_string(ended);
+  for (const std::string& line : lines_of(end_of(log, kMostOfLog, before))) {
     if (!line.starts_with("Run with --help")) last = line;
   }
   return last;
@@ -100,19 +128,49 @@ std::string last_words(const std::string& log) {
 std::vector<std::string> names_in(const std::string& folder, std::string_view ending) {
   std::vector<std::string> out;
   std::error_code failure;
-  for (const auto& entry : fs::directory_iterator(folder, failure)) {
-    std::string name = entry.path().filename().string();
+  for (fs::directory_iterator at(folder, failure), end; !failure && at != end;
+       at.increment(failure)) {
+    std::string name = at->path().filename().string();
     if (is_name(name) && name.ends_with(ending)) out.push_back(std::move(name));
   }
   std::ranges::sort(out);
   return out;
 }
 
+// The number of the last look.
 std::uint64_t last_update(const std::string& curve) {
   std::uint64_t out = 0;
-  for (const std::string& line : lines_of(curve)) {
+  for (const std::string& line : lines_of(end_of(curve, kMostOfLooks))) {
     const Json look = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (look.is_object() && look.value("type", "") == "look") out = look.value("update", out);
+    if (!look.is_object() || !look.contains("update")) continue;
+    if (look["update"].is_number_unsigned()) out = look["update"].get<std::uint64_t>();
+  }
+  return out;
+}
+
+// "" and 0 where a field is absent, or of another type.
+std::string text_in(const Json& json, const char* name) {
+  const auto found = json.find(name);
+  return found != json.end() && found->is_string() ? found->get<std::string>() : "";
+}
+std::int64_t number_in(const Json& json, const char* name) {
+  const auto found = json.find(name);
+  return found != json.end() && found->is_number_integer() ? found->get<std::int64_t>() : 0;
+}
+
+// What a run.json says; nullopt: it is none.
+std::optional<TrainingRun> parsed(const std::string& text) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return std::nullopt;
+  TrainingRun out;
+  out.table = text_in(json, "table");
+  out.state = text_in(json, "state");
+  out.message = text_in(json, "message");
+  out.started_unix_ms = number_in(json, "started_unix_ms");
+  const auto options = json.find("options");
+  if (options == json.end() || !options->is_object() || out.state.empty()) return std::nullopt;
+  for (const auto& [option, value] : options->items()) {
+    if (value.is_string()) out.options[option] = value.get<std::string>();
   }
   return out;
 }
@@ -169,35 +227,34 @@ Status TrainingRuns::write(const TrainingRun& run) const {
                     json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
+std::string TrainingRuns::stopped_message(const std::string& name) const {
+  return exists(run_folder(name) + kPolicyFile + ".state") ? "started again it goes on"
+                                                           : "started again it begins anew";
+}
+
 Result<TrainingRun> TrainingRuns::read(const std::string& name) const {
-  const std::string path = run_folder(name) + "/run.json";
-  TrainingRun out;
+  std::optional<TrainingRun> out;
   {
     const std::lock_guard lock(mutex_);
     if (active_ != nullptr && active_->run.name == name) out = active_->run;
   }
-  if (out.name.empty()) {
-    const std::string text = text_of(path);
-    if (text.empty()) return no_such_run(name);
-    const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-    const bool whole = json.is_object() && json.contains("options") && json["options"].is_object();
-    if (!whole) return corrupt(path, "what this controller wrote", "something else");
-    out.name = name;
-    out.table = json.value("table", "");
-    for (const auto& [option, value] : json["options"].items()) {
-      if (value.is_string()) out.options[option] = value.get<std::string>();
+  if (!out) {
+    if (!exists(run_folder(name))) return no_such_run(name);
+    out = parsed(text_of(run_folder(name) + "/run.json"));
+    if (!out) {
+      out = TrainingRun{};
+      out->state = "failed";
+      out->message = "run.json: expected what this controller wrote, found something else";
     }
-    out.state = json.value("state", "");
-    out.message = json.value("message", "");
-    out.started_unix_ms = json.value("started_unix_ms", std::int64_t{0});
-    if (out.state == "running") {
-      out.state = "stopped";
-      out.message = "the controller ended meanwhile; started again it goes on";
+    if (out->state == "running") {
+      out->state = "stopped";
+      out->message = "the controller ended meanwhile; " + stopped_message(name);
     }
+    out->name = name;
   }
-  out.update = last_update(text_of(run_folder(name) + kPolicyFile + ".curve.jsonl"));
-  out.policy = fs::exists(run_folder(name) + kPolicyFile);
-  return out;
+  out->update = last_update(run_folder(name) + kPolicyFile + ".curve.jsonl");
+  out->policy = exists(run_folder(name) + kPolicyFile);
+  return std::move(*out);
 }
 
 Result<std::vector<TrainingRun>> TrainingRuns::runs() const {
@@ -205,7 +262,7 @@ Result<std::vector<TrainingRun>> TrainingRuns::runs() const {
   std::vector<TrainingRun> out;
   for (const std::string& name : names_in(folder_ + "/runs", "")) {
     auto run = read(name);
-    if (run) out.push_back(std::move(run).value());
+    if (run) out.push_back(std::move(run).value());  // else it was removed just now
   }
   std::ranges::stable_sort(out, {}, &TrainingRun::started_unix_ms);
   return out;
@@ -215,19 +272,20 @@ std::string TrainingRuns::free_name(const std::string& table) const {
   const std::string stem = table.substr(0, std::min(table.find('.'), kLongestName - 8));
   for (int number = 1;; ++number) {
     std::string name = stem + "-" + std::to_string(number);
-    if (!fs::exists(run_folder(name))) return name;
+    if (!exists(run_folder(name))) return name;
   }
 }
 
 // What was saved goes on only as what it was.
 Status TrainingRuns::startable(const TrainingRun& run, bool resume) const {
-  if (!fs::exists(folder_ + "/tables/" + run.table)) {
+  if (!exists(folder_ + "/tables/" + run.table)) {
     return Error{ErrorCode::kNotFound,
                  "table " + run.table + ": expected a file in " + folder_ + "/tables, found none"};
   }
   if (access(program_.c_str(), X_OK) != 0) {
-    return Error{ErrorCode::kNotSupported, "training: expected the program " + program_ +
-                                               ", found none (it is built where libtorch is)"};
+    return Error{ErrorCode::kNotSupported,
+                 "training: expected the program " + program_ +
+                     ", found none: it belongs beside memslot-controller"};
   }
   if (!resume) return ok();
   MEMSLOT_TRY(const TrainingRun before, read(run.name));
@@ -256,7 +314,7 @@ Result<std::string> TrainingRuns::start(const std::string& table, const std::str
                  .message = "",
                  .started_unix_ms = clock_.unix_ms()};
   const TrainingRun& run = active->run;
-  const bool resume = fs::exists(run_folder(run.name) + kPolicyFile + ".state");
+  const bool resume = exists(run_folder(run.name) + kPolicyFile + ".state");
   MEMSLOT_TRY(startable(run, resume));
   const std::lock_guard lock(mutex_);
   if (active_ != nullptr) {
@@ -269,7 +327,12 @@ Result<std::string> TrainingRuns::start(const std::string& table, const std::str
   MEMSLOT_TRY(write(run));
   if (thread_.joinable()) thread_.join();  // of one that has ended
   active_ = std::move(active);
-  thread_ = std::thread([this, resume, &begun = *active_] { train(begun, resume); });
+  try {
+    thread_ = std::thread([this, resume, &begun = *active_] { train(begun, resume); });
+  } catch (const std::system_error& error) {
+    active_.reset();
+    return Error{ErrorCode::kOverloaded, std::string("training: no thread: ") + error.what()};
+  }
   return active_->run.name;
 }
 
@@ -294,16 +357,17 @@ TrainingRun TrainingRuns::trained(Active& active, bool resume) {
   }
   if (resume) words.emplace_back("--resume");
   log::info("training {} begins, from {}", run.name, run.table);
+  const std::size_t before = size_of(log);
   const auto ended = active.child.run(words, log);
   if (ended && ended.value() == 0) {
     run.state = "done";
     run.message = compared(active);
   } else if (active.child.terminated() || (ended && ended.value() == kInterrupted)) {
     run.state = "stopped";
-    run.message = "started again it goes on";
+    run.message = stopped_message(run.name);
   } else {
     run.state = "failed";
-    run.message = ended ? last_words(log) : ended.error().message;
+    run.message = ended ? reason(ended.value(), log, before) : ended.error().message;
   }
   return run;
 }
@@ -315,11 +379,12 @@ std::string TrainingRuns::compared(Active& active) {
     active.run.message = "comparing with the other selectors";
   }
   const std::string folder = run_folder(active.run.name), log = folder + "/log";
+  const std::size_t before = size_of(log);
   const auto ended = active.child.run({program_, "eval", folder_ + "/tables/" + active.run.table,
                                        folder + kPolicyFile, "--out", folder + "/report"},
                                       log);
   if (ended && ended.value() == 0) return "";
-  return "not compared: " + (ended ? last_words(log) : ended.error().message);
+  return "not compared: " + (ended ? reason(ended.value(), log, before) : ended.error().message);
 }
 
 Status TrainingRuns::stop(const std::string& name) {
@@ -338,7 +403,7 @@ Status TrainingRuns::stop(const std::string& name) {
 Status TrainingRuns::remove(const std::string& name) {
   MEMSLOT_TRY(usable());
   MEMSLOT_TRY(check_name("training", name));
-  MEMSLOT_TRY(const TrainingRun run, read(name));
+  MEMSLOT_TRY(const TrainingRun run, read(name));  // also one that cannot be read
   if (run.state == "running") {
     return Error{ErrorCode::kConflict, "training " + name +
                                            ": expected one that ended, found one "
@@ -357,17 +422,21 @@ Result<std::string> TrainingRuns::policy(const std::string& name) const {
   if (!run.policy) {
     return Error{ErrorCode::kNotFound, "training " + name + ": expected a policy, found none yet"};
   }
-  std::ifstream file(run_folder(name) + kPolicyFile, std::ios::binary);
-  std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  if (!file.is_open())
-    return Error{ErrorCode::kIo, run_folder(name) + kPolicyFile + ": cannot read"};
+  std::string bytes = end_of(run_folder(name) + kPolicyFile, kLargestPolicy);
+  if (bytes.empty()) return Error{ErrorCode::kIo, run_folder(name) + kPolicyFile + ": cannot read"};
   return bytes;
 }
 
 Result<std::vector<std::string>> TrainingRuns::curve(const std::string& name) const {
   MEMSLOT_TRY(usable());
   MEMSLOT_TRY(check_name("training", name));
-  return lines_of(text_of(run_folder(name) + kPolicyFile + ".curve.jsonl"));
+  const std::string path = run_folder(name) + kPolicyFile + ".curve.jsonl";
+  std::vector<std::string> lines = lines_of(end_of(path, kMostOfCurve));
+  if (size_of(path) <= kMostOfCurve || lines.empty()) return lines;
+  // What it began with, and then the newest looks.
+  std::ifstream file(path, std::ios::binary);
+  std::getline(file, lines.front());
+  return lines;
 }
 
 Result<std::vector<std::pair<std::string, std::string>>> TrainingRuns::comparisons() const {

@@ -14,7 +14,7 @@
 //
 // Errors:  kUnavailable (no folder), kInvalidArgument (names, options), kNotFound, kConflict,
 //          kNoSpace, kIo.
-// Threads: any.
+// Threads: any, but one at a time for what changes something (start, stop, remove), and for tables.
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -56,15 +56,15 @@ class TrainingRuns {
   Status add_table(const std::string& name, std::string_view bytes);
 
   Result<std::vector<TrainingRun>> runs() const;  // oldest first
-  // Its name; `name` "": made from the table's. kConflict: one is under way, or `name` is another
-  // training's.
+  // Its name; `name` "": made from the table's. kConflict: one is under way, or `name` is that of a
+  // training which has saved something and is done, or of another table or other options.
   Result<std::string> start(const std::string& table, const std::string& name,
                             std::map<std::string, std::string> options);
   Status stop(const std::string& name);  // kConflict: it is not under way. Ends soon after
   Status remove(const std::string& name);
 
   Result<std::string> policy(const std::string& name) const;  // the checkpoint's bytes
-  // The JSON lines of its curve; none yet: empty.
+  // The JSON lines of its curve, of a long one the first and the newest; none yet: empty.
   Result<std::vector<std::string>> curve(const std::string& name) const;
   // Names and JSON reports, ascending.
   Result<std::vector<std::pair<std::string, std::string>>> comparisons() const;
@@ -80,6 +80,7 @@ class TrainingRuns {
   Status startable(const TrainingRun& run, bool resume) const;
   Result<TrainingRun> read(const std::string& name) const;
   Status write(const TrainingRun& run) const;
+  std::string stopped_message(const std::string& name) const;
   std::string free_name(const std::string& table) const;
   void train(Active& active, bool resume);
   TrainingRun trained(Active& active, bool resume);

@@ -43,7 +43,11 @@ Result<std::unique_ptr<http::Server>> serve_http(const GeneratorSettings& settin
                                                  OpenAiApi& api) {
   constexpr std::uint16_t kPort = 7402;
   MEMSLOT_TRY(const auto place, http::parse_place(settings.http, kPort));
-  if (!place) return std::unique_ptr<http::Server>();
+  // Nobody gets past a link's keys, or the permissions of its socket, by asking over HTTP instead.
+  const bool guarded = !settings.keys.empty() || settings.endpoint.starts_with("ipc:");
+  if (!place || (place->if_free && guarded && settings.http_tokens.empty())) {
+    return std::unique_ptr<http::Server>();
+  }
   http::ServerOptions options;
   options.address = place->address;
   options.port = place->port;

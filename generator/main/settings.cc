@@ -108,11 +108,11 @@ ConfigTable settings_table(GeneratorSettings& s) {
              .unit = "ms",
              .min = 0,
              .max = 600'000});
-  table.add(
-      {.name = "http",
-       .target = &s.http,
-       .help =
-           "serve OpenAI's API on ADDRESS:PORT; auto: 127.0.0.1:7402, unless that is taken; off"});
+  table.add({.name = "http",
+             .target = &s.http,
+             .help =
+                 "serve OpenAI's API on ADDRESS:PORT; auto: 127.0.0.1:7402, unless that is taken, "
+                 "or the link has keys or is ipc and there are no http_tokens; off"});
   table.add({.name = "http_tokens",
              .target = &s.http_tokens,
              .help = "file of bearer tokens, one a line; needed beyond loopback"});

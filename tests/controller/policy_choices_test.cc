@@ -86,13 +86,13 @@ struct PolicyChoicesTest : testing::Test {
     add_step(active, at);
   }
   PolicyChoices choices(const AskedPolicy& policy) {
-    auto found = choices_of(policy, trace, bank.bank(), kFarDeadline);
+    auto found = choices_of(policy, trace, bank.bank(), SystemClock(), kFarDeadline);
     if (found) return std::move(found).value();
     ADD_FAILURE() << found.error().message;
     return {};
   }
   ErrorCode refused(const AskedPolicy& policy) {
-    const auto found = choices_of(policy, trace, bank.bank(), kFarDeadline);
+    const auto found = choices_of(policy, trace, bank.bank(), SystemClock(), kFarDeadline);
     return found ? ErrorCode{} : found.error().code;
   }
   // "step:memory" of every change.
@@ -396,7 +396,7 @@ TEST_F(LearnedChoicesTest, ACandidateThatIsGoneIsSaid) {
   const Checkpoint checkpoint = cosine_checkpoint(1);
   record(checkpoint.whitening);
   ASSERT_TRUE(bank.bank().erase(named("m2"), kFarDeadline));
-  const auto found = choices_of(asked(checkpoint), trace, bank.bank(), kFarDeadline);
+  const auto found = choices_of(asked(checkpoint), trace, bank.bank(), SystemClock(), kFarDeadline);
   ASSERT_FALSE(found);
   EXPECT_EQ(found.error().code, ErrorCode::kNotFound);
   EXPECT_NE(found.error().message.find("gone since the trace was recorded"), std::string::npos);

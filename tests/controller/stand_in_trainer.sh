@@ -20,6 +20,8 @@ case $seed in
     trap 'echo state >"$out.state"; echo ended >"$run/ended"; exit 24' TERM
     printf '{"type":"start"}\n{"type":"look","update":20}\n' >"$out.curve.jsonl"
     case $* in *--resume*) ;; *) while :; do sleep 0.02; done ;; esac ;;
+  6) kill -9 $$ ;;
+  7) exit 3 ;;
   5) # is not compared
     touch "$run/no-eval" ;;
 esac

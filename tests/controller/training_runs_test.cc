@@ -152,6 +152,46 @@ TEST_F(TrainingRunsTest, AKilledControllerTakesItsTrainingWithIt) {
   EXPECT_EQ(ended("long").state, "done");
 }
 
+TEST_F(TrainingRunsTest, ARunThatCannotBeReadIsShownAndCanBeRemoved) {
+  for (const std::string text :
+       {"", "no JSON", "{}", R"({"table": 7, "state": [], "options": 1})"}) {
+    fs::create_directories(at_ + "/runs/broken");
+    std::ofstream(at_ + "/runs/broken/run.json") << text;
+    std::ofstream(at_ + "/runs/broken/policy.safetensors.curve.jsonl")
+        << "[1]\n{\"type\": 3, \"update\": \"x\"}\nno JSON\n";
+    const TrainingRun run = this->run("broken");
+    EXPECT_EQ(run.state, "failed") << text;
+    EXPECT_NE(run.message.find("run.json"), std::string::npos) << run.message;
+    EXPECT_EQ(run.update, 0u);
+    ASSERT_TRUE(runs_->remove("broken")) << text;
+    EXPECT_TRUE(runs_->runs().value().empty());
+  }
+}
+
+TEST_F(TrainingRunsTest, WhatEndedByASignalSaysSoAndNotWhatWasSaidBefore) {
+  ASSERT_TRUE(start("2", "twice"));
+  ASSERT_EQ(ended("twice").message, "memslot: --gamma: expected less");
+  ASSERT_TRUE(start("6", "twice"));
+  EXPECT_EQ(ended("twice").message, "ended by signal 9");
+  ASSERT_TRUE(start("7", "twice"));
+  EXPECT_EQ(ended("twice").message, "exit code 3");
+}
+
+TEST_F(TrainingRunsTest, OfALongCurveTheFirstLineAndTheNewestOnesAreShown) {
+  ASSERT_TRUE(start("1", "long"));
+  ended("long");
+  {
+    std::ofstream curve(at_ + "/runs/long/policy.safetensors.curve.jsonl");
+    curve << R"({"type":"start"})" << '\n';
+    for (int i = 1; i <= 60000; ++i) curve << R"({"type":"look","update":)" << i << "}\n";
+  }
+  const auto lines = runs_->curve("long").value();
+  EXPECT_EQ(lines.front(), R"({"type":"start"})");
+  EXPECT_EQ(lines.back(), R"({"type":"look","update":60000})");
+  EXPECT_LT(lines.size(), 50000u);
+  EXPECT_EQ(run("long").update, 60000u);
+}
+
 TEST_F(TrainingRunsTest, WrongNamesTablesAndOptionsAreRefused) {
   for (const std::string& name : {std::string("../up"), std::string(".hidden"), std::string("a/b"),
                                   std::string("-x"), std::string(65, 'a')}) {

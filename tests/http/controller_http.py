@@ -344,10 +344,21 @@ class OwnHost(HttpCase):
         with contextlib.suppress(OSError):  # where somebody has it already, so much the better
             holder = socket.create_server(("127.0.0.1", 7401))
             self.addCleanup(holder.close)
-        second = pair.controller(pair.ipc("second"), pair.folder / "second-bank", "--http", "auto")
+        second = pair.controller("tcp://127.0.0.1:0", pair.folder / "second-bank", "--http", "auto")
         self.assertNotIn("http=", second.text())
         self.assertIn("port 127.0.0.1:7401 is taken", second.text())
         self.assertEqual(second.stop(), 0)
+
+    def test_by_default_it_is_no_way_around_a_guarded_link(self):
+        pair = PairCase.pair
+        key = pair.folder / "auto.key"
+        self.assertEqual(pair.client("keygen", key).returncode, 0)
+        client = f"{(key.parent / (key.name + '.pub')).read_text().strip()} client notes"
+        for endpoint, more in ((pair.ipc("guarded"), ()),
+                               ("tcp://127.0.0.1:0", ("--key-file", key, "--clients", client))):
+            guarded = pair.controller(endpoint, pair.folder / "guarded-bank", "--http", "auto", *more)
+            self.assertNotIn("http", guarded.text())
+            self.assertEqual(guarded.stop(), 0)
 
     def test_a_busy_port_and_bad_settings_are_told(self):
         pair = PairCase.pair

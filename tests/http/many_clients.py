@@ -370,10 +370,10 @@ class Scene:
                 firsts.append(answer.arrivals[1] - answer.arrivals[0])
         prompt = [count for number, count in turns.items() if number >= SLOW]
         self.expect(min(turns.values()) > 0, f"every client is served, found turns {turns}")
-        longest = max(LONGEST_PAUSE_S, LONGEST_PAUSE * CLIENTS * (end - began) / sum(turns.values()))
+        longest = min(28, max(LONGEST_PAUSE_S, LONGEST_PAUSE * CLIENTS * (end - began) / sum(turns.values())))
         self.expect(max(pauses) < longest, f"no pause of {longest:.1f} s, found {max(pauses):.1f}")
-        # A client may have lost its turn a few times by the draw of its requests alone.
-        self.expect(min(prompt) + 8 >= LEAST_SHARE * max(prompt), f"even shares, found turns {turns}")
+        # A client may have lost a turn or two by the draw of its requests alone.
+        self.expect(min(prompt) + 2 >= LEAST_SHARE * max(prompt), f"even shares, found turns {turns}")
         chosen = [answer for _, ask, answer in self.answers if ask.alone is None]
         memories = set().union(*(one.memories for one in chosen))
         self.expect(len(memories) > 2, f"the controller to choose several memories, found {memories}")

@@ -288,6 +288,9 @@ class Generate(BrowserCase):
         self.until_text(".output", "Ended by")
 
     def test_text_streams_in_stretches_with_candidates_on_hover_and_focus(self):
+        if self.fake:  # there is time to look while it writes
+            self.addCleanup(setattr, self.fake, "step_seconds", self.fake.step_seconds)
+            self.fake.step_seconds = 0.4
         self.generate(Tokens=96)
         self.wait(lambda: self.all(".stretch"))
         if self.fake:

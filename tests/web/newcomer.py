@@ -3,14 +3,16 @@ with it and see which memory spoke, replay, ask what if, train a policy and let 
 
     newcomer.py MAKE_SYNTHETIC_TABLE [MEMSLOT MEMSLOT_CONTROLLER MEMSLOT_GENERATOR]
 
-Without programs the pair is the one of MEMSLOT_INSPECTOR_URL and MEMSLOT_INSPECTOR_TOKEN, in containers for one; what the
-test learns there it also deletes. Exit code 77: skipped, loudly, where browser or model are missing.
+Without programs the pair is the one of MEMSLOT_INSPECTOR_URL and MEMSLOT_INSPECTOR_TOKEN, in containers for one. It should be one
+for tests: memory and training are deleted at the end, but the policy that was learned from an invented table goes on choosing,
+and the table stays. Exit code 77: skipped, loudly, where browser or model are missing.
 """
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+import urllib.request
 
 PROGRAMS = [os.path.abspath(path) for path in sys.argv[1:]]
 sys.argv[1:] = PROGRAMS[1:]
@@ -24,6 +26,7 @@ from browser import BrowserCase, main  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "samples" / "sources" / "ferry_chess.txt"
 PROMPT = "Ferry chess is played"
+RUN = f"newcomer-{os.getpid()}"
 LONG = 180  # seconds, for learning and training beside other work
 
 
@@ -97,13 +100,13 @@ class Newcomer(BrowserCase):
         self.one("[aria-label='Gain table file']").send_keys(table)
         self.until_text("[aria-label=Training] select", "first.safetensors")
         self.choose("Updates", 20)
-        self.choose("Name of the run", "first")
+        self.choose("Name of the run", RUN)
         self.button("Train").click()
         self.until_text("table[aria-label=Trainings]", "running")
         self.until_text("table[aria-label=Trainings]", "done", LONG)
-        self.wait(lambda: "first: net gain on validation" in self.text("[aria-label=Curves]"), "its curves")
+        self.wait(lambda: f"{RUN}: net gain on validation" in self.text("[aria-label=Curves]"), "its curves")
         self.until_text("[aria-label=Comparison]", "lagged oracle")
-        self.button("Load first").click()
+        self.button(f"Load {RUN}").click()
         self.button("Load", "dialog").click()
         digest = self.wait(lambda: (self.api("policy")["policy"] or {}).get("digest"), "the policy")[:12]
         self.until_text("[aria-label='What chooses']", digest)
@@ -115,6 +118,10 @@ class Newcomer(BrowserCase):
         self.type("#confirm-name", "ferry_chess-lora")
         self.button("Delete", "dialog").click()
         self.wait(lambda: self.script("return location.hash") == "#/bank")
+        request = urllib.request.Request(f"{self.url}api/v1/policy/training/{RUN}", method="DELETE",
+                                         headers={"Authorization": "Bearer " + self.token})
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            self.assertEqual(reply.status, 200)
 
     def test_from_a_file_to_a_policy_that_chooses(self):
         self.learn()

@@ -256,11 +256,13 @@ export async function show(root, {signal}) {
   }));
 
   const tableUpload = h('input', {type: 'file', class: 'unseen', 'aria-label': 'Gain table file', tabindex: '-1'});
-  tableUpload.addEventListener('change', () => act(loadButton, place, async () => {
+  tableUpload.addEventListener('change', () => act(tableUpload, place, async () => {
     const [chosen] = tableUpload.files;
     if (!chosen) return;
-    await post(['policy', 'training', 'tables'], chosen, {query: {name: chosen.name}, timeout: 0});
-    tableUpload.value = '';
+    tableUpload.value = '';  // so that the same file can be chosen again
+    // What a browser adds to the name of a second download is none of the controller's names.
+    const name = chosen.name.replace(/[^A-Za-z0-9._-]+/g, '-').replace(/^[._-]+/, '');
+    await post(['policy', 'training', 'tables'], chosen, {query: {name}, timeout: 0});
     announce('The gain table is there.');
     await refresh();
   }));

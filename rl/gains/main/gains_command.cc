@@ -18,7 +18,11 @@ using nlohmann::json;
 constexpr const char* kFooter =
     "A run that was ended goes on where it was: what was learned is in the bank, and finished\n"
     "streams are in TABLE.rows until the table is written. TABLE.streams.json tells what was "
-    "made.\n";
+    "made.\n"
+    "\n"
+    "Example:\n"
+    "  memslot gains wikitext2-valid.txt gains.safetensors --memories-each 4 --kind lora\n"
+    "\n";
 
 struct Settings {
   PairSettings pair;

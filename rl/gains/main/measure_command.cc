@@ -11,7 +11,12 @@ namespace {
 constexpr const char* kFooter =
     "memslot eval TABLE POLICY --schedules SCHEDULES writes what is to be measured, with\n"
     "--activated MEASURED it reads what this command wrote. A run that was ended goes on where it\n"
-    "was.\n";
+    "was.\n"
+    "\n"
+    "Example:\n"
+    "  memslot eval gains.safetensors p.safetensors --schedules schedules.jsonl\n"
+    "  memslot measure gains.safetensors schedules.jsonl measured.jsonl\n"
+    "\n";
 
 struct Settings {
   PairSettings pair;
