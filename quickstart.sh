@@ -2,11 +2,12 @@
 # From a fresh Debian 12 machine to the main job: installs what is missing, fetches the model, builds,
 # starts controller and generator, learns the sample sources, and shows update and recover memory.
 #
-#   ./quickstart.sh [--model FILE] [--kind mlp|lora] [--keep] [--uninstall] [--help]
+#   ./quickstart.sh [--model FILE] [--kind mlp|lora] [--keep] [--stop] [--uninstall] [--help]
 #
 #   --model FILE   use this model file instead of fetching the default one
 #   --kind KIND    which kind of memory to learn (default mlp)
 #   --keep         leave controller and generator running at the end, and say how to reach them
+#   --stop         stop a kept pair; all that it learned stays, and --keep goes on with it
 #   --uninstall    stop a kept pair; remove build, cache (the model) and data (the bank); nothing else
 #
 # Environment: MEMSLOT_CACHE, MEMSLOT_BUILD (cmake/setup.sh).
@@ -14,14 +15,15 @@ set -euo pipefail
 . "$(cd "$(dirname "$0")" && pwd)/cmake/setup.sh"
 
 DATA=$MEMSLOT_CACHE/quickstart
-MODEL= KIND=mlp KEEP=0 UNINSTALL=0
+MODEL= KIND=mlp KEEP=0 STOP=0 UNINSTALL=0
 while [ $# -gt 0 ]; do
   case $1 in
     --model) [ $# -ge 2 ] || die "--model: expected a file"; MODEL=$2; shift ;;
     --kind) [ $# -ge 2 ] || die "--kind: expected mlp or lora"; KIND=$2; shift ;;
     --keep) KEEP=1 ;;
+    --stop) STOP=1 ;;
     --uninstall) UNINSTALL=1 ;;
-    --help|-h) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --help|-h) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) say "unknown option: $1 (see --help)"; exit 2 ;;
   esac
   shift
@@ -42,6 +44,11 @@ stop_kept() {
     rm -f "$DATA/$name.pid"
   done
 }
+
+if [ "$STOP" = 1 ]; then
+  stop_kept
+  exit 0
+fi
 
 if [ "$UNINSTALL" = 1 ]; then
   stop_kept
@@ -82,14 +89,17 @@ MEMSLOT_ENDPOINT=ipc://$DATA/link.sock
 [ ${#MEMSLOT_ENDPOINT} -le 100 ] || MEMSLOT_ENDPOINT=tcp://127.0.0.1:7400
 export MEMSLOT_ENDPOINT
 # Over HTTP nobody else on this host gets in either.
-HTTP_TOKEN=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-(umask 077; echo "$HTTP_TOKEN *" >"$DATA/controller.tokens"; echo "$HTTP_TOKEN" >"$DATA/generator.tokens")
+if [ ! -s "$DATA/generator.tokens" ]; then
+  (umask 077; od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$DATA/generator.tokens")
+fi
+HTTP_TOKEN=$(cat "$DATA/generator.tokens")
+(umask 077; echo "$HTTP_TOKEN *" >"$DATA/controller.tokens")
 "$MEMSLOT_BUILD/bin/memslot-controller" --endpoint "$MEMSLOT_ENDPOINT" --bank "$DATA/bank" \
-  --http 127.0.0.1:0 --http-tokens "$DATA/controller.tokens" \
+  --http auto --http-tokens "$DATA/controller.tokens" \
   >"$DATA/controller.out" 2>"$DATA/controller.log" </dev/null 9>&- &
 CONTROLLER_PID=$!
 "$MEMSLOT_BUILD/bin/memslot-generator" --endpoint "$MEMSLOT_ENDPOINT" --model "$MODEL" \
-  --http 127.0.0.1:0 --http-tokens "$DATA/generator.tokens" \
+  --http auto --http-tokens "$DATA/generator.tokens" \
   >"$DATA/generator.out" 2>"$DATA/generator.log" </dev/null 9>&- &
 GENERATOR_PID=$!
 
@@ -125,8 +135,11 @@ if [ "$KEEP" = 1 ]; then
   say "The pair keeps running. Try:"
   say "  export MEMSLOT_ENDPOINT=$MEMSLOT_ENDPOINT"
   say "  $MEMSLOT_BUILD/bin/memslot bank ls"
-  say "  $MEMSLOT_BUILD/bin/memslot generate --stream 'The lighthouse of Skerrow'"
-  say "  the inspector: $(sed -n 's/.* http=\([^ ]*\).*/\1/p' "$DATA/controller.out")#token=$HTTP_TOKEN"
-  say "  OpenAI's API: http://$(sed -n 's/.* http=\([^ ]*\).*/\1/p' "$DATA/generator.out")/v1 (key: $HTTP_TOKEN)"
-  say "Stop it with ./quickstart.sh --uninstall, or: kill $GENERATOR_PID $CONTROLLER_PID"
+  say "  $MEMSLOT_BUILD/bin/memslot generate --stream 'The Skerrow Light'"
+  # Where another process has the port, nothing is served (and the log says so).
+  inspector=$(sed -n 's/.* http=\([^ ]*\).*/\1/p' "$DATA/controller.out")
+  openai=$(sed -n 's/.* http=\([^ ]*\).*/\1/p' "$DATA/generator.out")
+  [ -z "$inspector" ] || say "  the inspector: $inspector#token=$HTTP_TOKEN"
+  [ -z "$openai" ] || say "  OpenAI's API: http://$openai/v1 (key: $HTTP_TOKEN)"
+  say "Stop it with ./quickstart.sh --stop (--keep goes on with what was learned; --uninstall removes everything)."
 fi

@@ -14,7 +14,7 @@ struct Page {
 
 constexpr Page kPages[] = {
     {"learn",
-     "Each text becomes one source and one memory: it is cut into overlapping segments, and the "
+     "Each text becomes one source and one memory: it is cut into segments (--segments), and the "
      "memory\n"
      "learns to predict their next tokens while the model stays as it is. The job is kept by the\n"
      "controller: it survives the end of either process, and is done once. Without --kind an `mlp` "
@@ -150,7 +150,9 @@ constexpr Page kPages[] = {
     {"policy load",
      "Sessions that begin from now on follow it; those under way keep theirs. One that does not "
      "fit the\n"
-     "generators' model, layer or features is refused (14), and the one before goes on.\n"
+     "generators' model, layer or features is refused (14), and the one before goes on. Its "
+     "whitening of\n"
+     "keys becomes the bank's, also for `nearest`: there is no way back but loading another one.\n"
      "\n"
      "Example:\n"
      "  memslot train gains.safetensors -o policy.safetensors && memslot policy load "
@@ -192,7 +194,7 @@ constexpr Page kPages[] = {
      "\n"
      "Examples:\n"
      "  memslot trace replay 12f68c33f3466f8f\n"
-     "  memslot trace replay 12f68c33f3466f8f --what-if step=12,memory=base\n"
+     "  memslot trace replay 12f68c33f3466f8f --what-if step=3,memory=base\n"
      "  memslot trace replay 12f68c33f3466f8f --policy policy.safetensors"},
 };
 

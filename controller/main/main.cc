@@ -139,7 +139,7 @@ Result<Web> web_options(const ControllerSettings& settings) {
 Status start_web(Web& web, const ControllerSettings& settings, JoinedChannel& channel,
                  Server& server) {
   if (web.users.empty()) return ok();
-  if (web.options.tokens.empty() && settings.bank != "memory") {
+  if (web.options.tokens.empty() && settings.bank != "memory:") {
     MEMSLOT_TRY(web.options.browser_token, browser_token(settings.bank + ".token"));
   }
   web.api = std::make_unique<RestApi>(

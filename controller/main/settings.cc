@@ -24,7 +24,7 @@ std::size_t bytes_of_mib(std::int64_t mib) { return static_cast<std::size_t>(mib
 
 // A folder that is named, or beside the bank; "": none.
 std::string beside(const ControllerSettings& s, const std::string& named, const char* ending) {
-  if (named == "off" || (named == "auto" && s.bank == "memory")) return "";
+  if (named == "off" || (named == "auto" && s.bank == "memory:")) return "";
   return named == "auto" ? s.bank + ending : named;
 }
 
@@ -38,8 +38,9 @@ std::string training_folder(const ControllerSettings& s) {
 ConfigTable settings_table(ControllerSettings& s) {
   ConfigTable t("memslot-controller", "MEMSLOT_CONTROLLER",
                 "Owns the bank of memories and chooses which one each generator loads.", kMore);
-  t.add(
-      {.name = "bank", .target = &s.bank, .help = "directory of the bank; memory: keeps nothing"});
+  t.add({.name = "bank",
+         .target = &s.bank,
+         .help = "directory of the bank; the word memory: (with its colon) keeps nothing"});
   t.add({.name = "endpoint",
          .target = &s.endpoint,
          .help = "where generators and clients connect: tcp://ADDRESS:PORT or ipc://PATH"});

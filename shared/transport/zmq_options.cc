@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <filesystem>
 
@@ -26,7 +27,13 @@ Status check_endpoint(const std::string& endpoint) {
     return invalid("ipc path bytes", "less than " + std::to_string(sizeof(sockaddr_un::sun_path)),
                    endpoint.size() - kIpc.size());
   }
-  return ok();
+  if (!tcp) return ok();
+  // ZeroMQ would take the lower 16 bits of a larger number.
+  const std::string_view port = std::string_view(endpoint).substr(colon + 1);
+  std::uint16_t number = 0;
+  const auto [end, failed] = std::from_chars(port.data(), port.data() + port.size(), number);
+  const bool known = failed == std::errc() && end == port.data() + port.size();
+  return known || port == "*" ? ok() : invalid("endpoint's port", "0 to 65535", endpoint);
 }
 
 Status check_pair(const std::optional<KeyPair>& keys, const std::string& endpoint) {

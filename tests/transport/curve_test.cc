@@ -162,8 +162,9 @@ TEST(CurveRule, HalfAClientsKeysAreRefused) {
 }
 
 TEST(Endpoint, OneThatIsNoEndpointIsRefusedByName) {
-  for (const char* bad : {"", "127.0.0.1:7400", "tcp://127.0.0.1", "tcp://:7400", "ipc://",
-                          "inproc://x", "tcp://127.0.0.1:port"}) {
+  for (const char* bad :
+       {"", "127.0.0.1:7400", "tcp://127.0.0.1", "tcp://:7400", "ipc://", "inproc://x",
+        "tcp://127.0.0.1:port", "tcp://127.0.0.1:70000", "tcp://127.0.0.1:-1"}) {
     ServerOptions options;
     options.endpoint = bad;
     EXPECT_EQ(bind_error(options), ErrorCode::kInvalidArgument) << bad;
