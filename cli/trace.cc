@@ -6,6 +6,7 @@
 #include <set>
 
 #include "cli/commands.h"
+#include "shared/base/utf8.h"
 
 namespace memslot::cli {
 namespace {
@@ -48,10 +49,7 @@ Result<std::int64_t> unix_ms_of(const std::string& name, const std::string& text
 
 std::string one_line(std::string text, std::size_t most) {
   std::ranges::replace(text, '\n', ' ');
-  if (text.size() <= most) return text;
-  std::size_t end = most;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return text.substr(0, end) + "...";
+  return text.size() <= most ? text : head_of(text, most) + "...";
 }
 
 Status list(Client& client, const Output& out, const Context& context, const TraceOptions& o) {

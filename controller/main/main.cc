@@ -113,13 +113,11 @@ Result<std::string> browser_token(const std::string& path) {
 Result<Web> web_options(const ControllerSettings& settings) {
   Web web;
   constexpr std::uint16_t kPort = 7401;
-  MEMSLOT_TRY(const auto place, http::parse_place(settings.http, kPort));
-  // Nobody gets past a link's keys, or the permissions of its socket, by asking over HTTP instead.
   const bool guarded = !settings.key_file.empty() || settings.endpoint.starts_with("ipc:");
-  if (!place || (place->if_free && guarded && settings.http_tokens.empty())) return web;
-  web.options.address = place->address;
-  web.options.port = place->port;
-  web.options.if_free = place->if_free;
+  MEMSLOT_TRY(auto place,
+              http::options_at(settings.http, kPort, guarded && settings.http_tokens.empty()));
+  if (!place) return web;
+  web.options = std::move(*place);
   web.options.open = RestApi::open;
   web.options.workers = 64;
   for (const char* path :

@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "shared/base/log.h"
+#include "shared/base/utf8.h"
 #include "shared/files/mapped_file.h"
 #include "shared/files/write_file.h"
 
@@ -60,14 +61,6 @@ Status make_folder(const std::string& folder) {
     std::filesystem::permissions(folder, std::filesystem::perms::owner_all, failed);
   }
   return failed ? Status(file_error(folder, failed.value())) : ok();
-}
-
-// Of a UTF-8 text, at most `most` bytes, no character cut.
-std::string head_of(const std::string& text, std::size_t most) {
-  if (text.size() <= most) return text;
-  std::size_t end = most;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return text.substr(0, end);
 }
 
 Error not_begun(std::uint64_t session) {

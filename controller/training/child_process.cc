@@ -16,12 +16,12 @@ namespace memslot {
 namespace {
 
 constexpr int kNice = 10;  // steps and decoding come first
-constexpr int kNotStarted = 127;
 
 // In the child, between fork and exec: only what is safe in a signal handler.
 [[noreturn]] void become(char* const* argv, int log, int parent) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);
-  if (getppid() != parent) _exit(kNotStarted);  // it ended before it could be waited for
+  if (getppid() != parent)
+    _exit(ChildProcess::kNotStarted);  // it ended before it could be waited for
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -33,7 +33,7 @@ constexpr int kNotStarted = 127;
   close_range(STDERR_FILENO + 1, ~0U, 0);  // the bank's files and the link's sockets
   setpriority(PRIO_PROCESS, 0, kNice);
   execv(argv[0], argv);
-  _exit(kNotStarted);
+  _exit(ChildProcess::kNotStarted);
 }
 
 Error failure(const std::string& what) {

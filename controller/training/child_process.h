@@ -15,9 +15,10 @@ namespace memslot {
 
 class ChildProcess {
  public:
+  static constexpr int kNotStarted = 127;  // exit code of what turned out to be no program
+
   // `words`: the program's path, then its arguments. `log` is appended to. Its exit code; 128 + the
-  // signal that ended it. kIo: it could not be started. None is
-  // started after terminate(): kCancelled.
+  // signal that ended it. kIo: it could not be started; kCancelled: terminate() came before.
   Result<int> run(std::vector<std::string> words, const std::string& log);
   void terminate();  // asks it to end, now and whenever; after ten seconds it is killed
   bool terminated() const;

@@ -27,9 +27,7 @@ constexpr std::size_t kMostOfCurve = std::size_t{1} << 20;
 constexpr std::size_t kMostOfLooks = std::size_t{1} << 16;    // enough for the last one
 constexpr std::size_t kLargestReport = std::size_t{2} << 20;  // of a comparison, or a run.json
 constexpr std::size_t kLargestPolicy = std::size_t{256} << 20;
-constexpr int kNotStarted = 127;
 constexpr int kSignal = 128;
-constexpr int kInterrupted = 24;  // memslot train's, when it was asked to end
 constexpr const char* kTableEnding = ".safetensors";
 constexpr const char* kPolicyFile = "/policy.safetensors";
 
@@ -116,7 +114,7 @@ std::vector<std::string> lines_of(const std::string& text) {
 
 // Why a program ended so: its own last words since `before`, the size of the log then.
 std::string reason(int ended, const std::string& log, std::size_t before) {
-  if (ended == kNotStarted) return "the program cannot be run";
+  if (ended == ChildProcess::kNotStarted) return "the program cannot be run";
   if (ended > kSignal) return "ended by signal " + std::to_string(ended - kSignal);
   std::string last = "exit code " + std::to_string(ended);
   for (const std::string& line : lines_of(end_of(log, kMostOfLog, before))) {
@@ -362,7 +360,8 @@ TrainingRun TrainingRuns::trained(Active& active, bool resume) {
   if (ended && ended.value() == 0) {
     run.state = "done";
     run.message = compared(active);
-  } else if (active.child.terminated() || (ended && ended.value() == kInterrupted)) {
+  } else if (active.child.terminated() ||
+             (ended && ended.value() == exit_code(ErrorCode::kCancelled))) {
     run.state = "stopped";
     run.message = stopped_message(run.name);
   } else {

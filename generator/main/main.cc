@@ -42,16 +42,11 @@ Result<std::unique_ptr<Channel>> connect(const GeneratorSettings& settings) {
 Result<std::unique_ptr<http::Server>> serve_http(const GeneratorSettings& settings,
                                                  OpenAiApi& api) {
   constexpr std::uint16_t kPort = 7402;
-  MEMSLOT_TRY(const auto place, http::parse_place(settings.http, kPort));
-  // Nobody gets past a link's keys, or the permissions of its socket, by asking over HTTP instead.
   const bool guarded = !settings.keys.empty() || settings.endpoint.starts_with("ipc:");
-  if (!place || (place->if_free && guarded && settings.http_tokens.empty())) {
-    return std::unique_ptr<http::Server>();
-  }
-  http::ServerOptions options;
-  options.address = place->address;
-  options.port = place->port;
-  options.if_free = place->if_free;
+  MEMSLOT_TRY(auto place,
+              http::options_at(settings.http, kPort, guarded && settings.http_tokens.empty()));
+  if (!place) return std::unique_ptr<http::Server>();
+  http::ServerOptions options = std::move(*place);
   if (!settings.http_tokens.empty()) {
     MEMSLOT_TRY(options.tokens, http::read_tokens(settings.http_tokens));
   }

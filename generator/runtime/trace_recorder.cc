@@ -1,8 +1,7 @@
 #include "generator/runtime/trace_recorder.h"
 
-#include <algorithm>
-
 #include "generator/runtime/task_events.h"
+#include "shared/base/utf8.h"
 #include "shared/base/version.h"
 
 namespace memslot {
@@ -12,15 +11,6 @@ constexpr std::uint32_t kStepsAtOnce = 8;
 constexpr std::size_t kBytesAtOnce = std::size_t{1} << 16;
 constexpr std::size_t kLongestFault = 300;
 constexpr auto kLongest = std::chrono::seconds(1);  // that a step waits to be sent
-
-// Whole characters of UTF-8.
-std::string beginning_of(const std::string& text) {
-  std::size_t end = std::min(text.size(), kLongestFault);
-  while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {
-    --end;
-  }
-  return text.substr(0, end);
-}
 
 trace::NamedMemory active_in(const Session& session, std::size_t slot) {
   const auto& active = session.slot(slot).active();
@@ -85,7 +75,7 @@ void TraceRecorder::step(const StepReport& report, const Session& session, std::
   }
   encoder_.add(step);
   for (const std::string& fault : report.faults) {
-    encoder_.add(trace::Fault{report.step, beginning_of(fault)});
+    encoder_.add(trace::Fault{report.step, head_of(fault, kLongestFault)});
   }
   ++steps_;
   const bool due = steps_ >= kStepsAtOnce || encoder_.bytes() >= kBytesAtOnce ||

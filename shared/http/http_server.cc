@@ -559,9 +559,15 @@ std::string Server::endpoint() const {
          std::to_string(local.port());
 }
 
-Result<std::optional<Place>> parse_place(std::string_view text, std::uint16_t standard) {
-  if (text == "off") return std::optional<Place>();
-  if (text == "auto") return std::optional(Place{.port = standard, .if_free = true});
+Result<std::optional<ServerOptions>> options_at(std::string_view text, std::uint16_t standard,
+                                                bool guarded) {
+  ServerOptions out;
+  out.if_free = text == "auto";
+  if (text == "off" || (out.if_free && guarded)) return std::optional<ServerOptions>();
+  if (out.if_free) {
+    out.port = standard;
+    return std::optional(std::move(out));
+  }
   const std::size_t colon = text.rfind(':');
   std::uint16_t port = 0;
   const std::string_view digits = text.substr(std::min(colon + 1, text.size()));
@@ -571,7 +577,9 @@ Result<std::optional<Place>> parse_place(std::string_view text, std::uint16_t st
   if (!formed) return invalid("http", "ADDRESS:PORT, auto or off", std::string(text));
   std::string_view host = text.substr(0, colon);
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  return std::optional(Place{std::string(host == "localhost" ? "127.0.0.1" : host), port, false});
+  out.address = host == "localhost" ? "127.0.0.1" : host;
+  out.port = port;
+  return std::optional(std::move(out));
 }
 
 Result<std::vector<std::string>> read_tokens(const std::string& path) {

@@ -99,14 +99,12 @@ class Server {
   std::shared_ptr<Impl> impl_;
 };
 
-// What the setting `http` of both programs says: "ADDRESS:PORT", "[::1]:PORT"; "auto": this host's
-// `standard` port, where it is free; "off": nowhere, nullopt. kInvalidArgument.
-struct Place {
-  std::string address = "127.0.0.1";
-  std::uint16_t port = 0;
-  bool if_free = false;
-};
-Result<std::optional<Place>> parse_place(std::string_view text, std::uint16_t standard);
+// Where the setting `http` of both programs says: "ADDRESS:PORT", "[::1]:PORT"; "auto": this host's
+// `standard` port, where it is free; "off": nowhere, nullopt. `guarded`: the program's link has
+// keys or is a socket with permissions, and there are no tokens: "auto" is then "off", so that
+// nobody gets past them by asking over HTTP instead. kInvalidArgument.
+Result<std::optional<ServerOptions>> options_at(std::string_view text, std::uint16_t standard,
+                                                bool guarded);
 // One token a line of a file, empty lines and those with # left out. kNotFound, kIo,
 // kInvalidArgument (none, or one of under 16 characters).
 Result<std::vector<std::string>> read_tokens(const std::string& path);
