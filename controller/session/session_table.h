@@ -9,11 +9,13 @@
 // Threads: one at a time.
 #include <cstdint>
 #include <deque>
+#include <functional>  // hash
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "controller/policy/episode_recorder.h"
@@ -24,11 +26,17 @@
 
 namespace memslot {
 
+struct ResidentHash {
+  std::size_t operator()(const wire::Resident& resident) const {
+    return std::hash<std::string>()(resident.ref.id) ^ (resident.ref.version + resident.slot);
+  }
+};
+
 // The generator's resident memories, as far as its observations told.
 struct ResidentView {
   std::uint64_t epoch = 0;
   bool known = false;
-  std::set<wire::Resident> set;
+  std::unordered_set<wire::Resident, ResidentHash> set;
 
   // False, and nothing known, if the delta does not start where the view is.
   bool apply(const wire::ResidentDelta& delta);

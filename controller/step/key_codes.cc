@@ -1,180 +1,244 @@
 #include "controller/step/key_codes.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>  // memcpy
 #include <limits>
 
-#include "rl/whitening.h"  // kMaxReducedDim
 #include "shared/base/error.h"
 #include "shared/base/target_clones.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace memslot {
 namespace {
 
-constexpr std::size_t kBlock = 256;  // rows scored at once
-constexpr std::size_t kGroup = 16;   // rows that are passed over at once
-constexpr int kZero = 128;           // the stored code of 0
+constexpr std::size_t kGroup = 16;  // rows side by side
+constexpr std::size_t kQuad = 4;    // dimensions side by side: what one instruction adds up
+constexpr int kZero = 128;          // the stored code of 0
 
-// Products of bytes fit 16 bits, and the sums of at most 2^16 of them 32.
-template <class Query>
-[[gnu::always_inline]] inline void add_up(const std::uint8_t* rows, std::size_t count,
-                                          const Query* query, std::size_t dim, std::int32_t* out) {
-  for (std::size_t r = 0; r < count; ++r) {
-    const std::uint8_t* row = rows + r * dim;
-    std::int32_t sum = 0;
-    for (std::size_t j = 0; j < dim; ++j) sum += std::int32_t{row[j]} * std::int32_t{query[j]};
-    out[r] = sum;
-  }
-}
-
-// The usual width as a constant, so that its loop is unrolled.
-template <class Query>
-[[gnu::always_inline]] inline void sums(const std::uint8_t* rows, std::size_t count,
-                                        const Query* query, std::size_t dim, std::int32_t* out) {
-  constexpr std::size_t kUsual = kMaxReducedDim;
-  dim == kUsual ? add_up(rows, count, query, kUsual, out) : add_up(rows, count, query, dim, out);
-}
-
-// Cloned per instruction set: the loader picks one.
-MEMSLOT_TARGET_CLONES("avx2", "default")
-void sums_of_words(const std::uint8_t* rows, std::size_t count, const std::int16_t* query,
-                   std::size_t dim, std::int32_t* out) {
-  sums(rows, count, query, dim, out);
-}
-
-#if defined(__x86_64__)
-// Four bytes by four bytes in one instruction.
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) void sums_of_bytes(
-    const std::uint8_t* rows, std::size_t count, const std::int8_t* query, std::size_t dim,
-    std::int32_t* out) {
-  sums(rows, count, query, dim, out);
-}
-
-bool multiplies_bytes() {
-  static const bool has = __builtin_cpu_supports("avx512bw") > 0 &&
-                          __builtin_cpu_supports("avx512vl") > 0 &&
-                          __builtin_cpu_supports("avx512vnni") > 0;
-  return has;
-}
-#else
-void sums_of_bytes(const std::uint8_t*, std::size_t, const std::int8_t*, std::size_t,
-                   std::int32_t*) {}
-bool multiplies_bytes() { return false; }
-#endif
-
-// A query in the two widths that the machines multiply in.
 struct CodedQuery {
-  std::vector<std::int16_t> words;
-  std::vector<std::int8_t> bytes;
-  std::int32_t offset = 0;  // what the stored codes' zero adds to each sum
+  std::vector<std::int8_t> codes;  // (quads, kQuad): zeros behind the last dimension
+  std::int32_t offset = 0;         // what the stored codes' zero adds to each sum
 };
 
-void score(const std::uint8_t* rows, std::size_t count, const CodedQuery& query,
-           std::int32_t* out) {
-  const std::size_t dim = query.words.size();
-  if (multiplies_bytes()) {
-    sums_of_bytes(rows, count, query.bytes.data(), dim, out);
-  } else {
-    sums_of_words(rows, count, query.words.data(), dim, out);
-  }
-}
+// products[i] = (sum - offset) * scale of a group's rows; a bit for each of those above `least`.
+using ScoreGroup = std::uint32_t (*)(const std::uint8_t* codes, const CodedQuery& query,
+                                     const float* scales, float least, float* products);
 
-// products[i] = (sum - offset) * scale; how many of a group's are above `least`.
-MEMSLOT_TARGET_CLONES("avx512f", "avx2", "default")
-int scale_group(const std::int32_t* sums, const float* scales, std::int32_t offset, float least,
-                float* products) {
-  int above = 0;
+[[gnu::always_inline]] inline std::uint32_t scaled(const std::int32_t* sums, std::int32_t offset,
+                                                   const float* scales, float least,
+                                                   float* products) {
+  std::uint32_t above = 0;
   for (std::size_t i = 0; i < kGroup; ++i) {
     products[i] = static_cast<float>(sums[i] - offset) * scales[i];
-    above += products[i] > least ? 1 : 0;
+    above |= (products[i] > least ? 1u : 0u) << i;
   }
   return above;
 }
 
-float encode(std::span<const float> row, std::int16_t* codes) {
+std::uint32_t score_portable(const std::uint8_t* codes, const CodedQuery& query,
+                             const float* scales, float least, float* products) {
+  std::int32_t sums[kGroup] = {};
+  for (std::size_t at = 0; at < query.codes.size(); at += kQuad, codes += kGroup * kQuad) {
+    for (std::size_t i = 0; i < kGroup; ++i) {
+      for (std::size_t j = 0; j < kQuad; ++j) {
+        sums[i] += std::int32_t{codes[i * kQuad + j]} * std::int32_t{query.codes[at + j]};
+      }
+    }
+  }
+  return scaled(sums, query.offset, scales, least, products);
+}
+
+#if defined(__x86_64__)
+// Products of bytes in 16 bits, two and two of them added to 32: two sums a row until the end.
+__attribute__((target("avx2"))) std::uint32_t score_avx2(const std::uint8_t* codes,
+                                                         const CodedQuery& query,
+                                                         const float* scales, float least,
+                                                         float* products) {
+  constexpr std::size_t kParts = 4, kBytes = kGroup * kQuad / kParts;  // four rows each
+  __m256i pairs[kParts] = {};
+  for (std::size_t at = 0; at < query.codes.size(); at += kQuad) {
+    std::int32_t quad = 0;
+    std::memcpy(&quad, query.codes.data() + at, sizeof(quad));
+    const __m256i words = _mm256_cvtepi8_epi16(_mm_set1_epi32(quad));
+    for (__m256i& sum : pairs) {
+      const auto* bytes = reinterpret_cast<const __m128i*>(codes);
+      sum = _mm256_add_epi32(
+          sum, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(bytes)), words));
+      codes += kBytes;
+    }
+  }
+  std::int32_t halves[2 * kGroup], sums[kGroup];
+  std::memcpy(halves, pairs, sizeof(halves));
+  for (std::size_t i = 0; i < kGroup; ++i) sums[i] = halves[2 * i] + halves[2 * i + 1];
+  return scaled(sums, query.offset, scales, least, products);
+}
+
+// Four products of bytes and their sum in one instruction.
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vnni"))) std::uint32_t score_vnni(
+    const std::uint8_t* codes, const CodedQuery& query, const float* scales, float least,
+    float* products) {
+  __m512i sum = _mm512_setzero_si512();
+  for (std::size_t at = 0; at < query.codes.size(); at += kQuad, codes += kGroup * kQuad) {
+    std::int32_t quad = 0;
+    std::memcpy(&quad, query.codes.data() + at, sizeof(quad));
+    sum = _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(codes), _mm512_set1_epi32(quad));
+  }
+  std::int32_t sums[kGroup];
+  _mm512_storeu_si512(sums, sum);
+  return scaled(sums, query.offset, scales, least, products);
+}
+#endif
+
+ScoreGroup score_of(KeyCodes::Kernel kernel) {
+#if defined(__x86_64__)
+  if (kernel == KeyCodes::Kernel::kVnni) return score_vnni;
+  if (kernel == KeyCodes::Kernel::kAvx2) return score_avx2;
+#endif
+  return score_portable;
+}
+
+float encode(std::span<const float> row, std::int8_t* codes) {
   float most = 0;
   for (const float x : row) most = std::max(most, std::abs(x));
   for (std::size_t j = 0; j < row.size(); ++j) {
-    codes[j] = most > 0 ? static_cast<std::int16_t>(std::lround(127.0f * row[j] / most)) : 0;
+    codes[j] = most > 0 ? static_cast<std::int8_t>(std::lround(127.0f * row[j] / most)) : 0;
   }
   return most / 127.0f;
 }
 
-// The best `count` of what is offered, in a buffer that is cut half-way instead of a heap: most
-// rows only meet one comparison.
+// The count-th largest, its bits found one by one: each by a plain loop, where a partition would
+// branch on every value.
+MEMSLOT_TARGET_CLONES("avx512f", "avx2", "default")
+float largest(std::span<const float> values, std::size_t count, std::vector<std::uint32_t>& room) {
+  constexpr std::uint32_t kSign = 1u << 31;  // so that the order of numbers is that of their bits
+  room.resize(values.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto bits = std::bit_cast<std::uint32_t>(values[i]);
+    room[i] = (bits & kSign) != 0 ? ~bits : bits | kSign;
+  }
+  std::uint32_t found = 0;
+  for (std::uint32_t bit = kSign; bit != 0; bit >>= 1) {
+    std::uint32_t at_least = 0;
+    for (const std::uint32_t value : room) at_least += value >= (found | bit) ? 1 : 0;
+    if (at_least >= count) found |= bit;
+  }
+  return std::bit_cast<float>((found & kSign) != 0 ? found & ~kSign : ~found);
+}
+
+// The best `count` of what is added, by row: most rows only meet one comparison, and what was added
+// is cut now and then.
 class Best {
  public:
-  using Found = std::pair<float, std::uint32_t>;
-  explicit Best(std::size_t count) : count_(count) { found_.reserve(kRoom * count + kBlock); }
+  explicit Best(std::size_t count) : count_(count) {
+    products_.reserve(kRoom * count + kGroup);
+    rows_.reserve(kRoom * count + kGroup);
+  }
   float least() const { return least_; }
-  void offer(float product, std::size_t row) {
-    if (product > least_) found_.emplace_back(product, static_cast<std::uint32_t>(row));
+  // One above least(), with a row above all before.
+  void add(float product, std::size_t row) {
+    products_.push_back(product);
+    rows_.push_back(static_cast<std::uint32_t>(row));
   }
   void make_room() {
-    if (found_.size() >= kRoom * count_) cut();
+    if (products_.size() >= kRoom * count_) cut();
   }
-  std::vector<Found> take() {
+  std::vector<std::pair<float, std::uint32_t>> take() {
     cut();
-    std::sort(found_.begin(), found_.end(), better);
-    return std::move(found_);
+    std::vector<std::pair<float, std::uint32_t>> out;
+    for (std::size_t i = 0; i < rows_.size(); ++i) out.emplace_back(products_[i], rows_[i]);
+    return out;
   }
 
  private:
   static constexpr std::size_t kRoom = 3;
-  static bool better(const Found& a, const Found& b) {
-    return a.first != b.first ? a.first > b.first : a.second < b.second;
-  }
   void cut() {
-    if (found_.size() <= count_) return;
-    const auto last = found_.begin() + static_cast<std::ptrdiff_t>(count_) - 1;
-    std::nth_element(found_.begin(), last, found_.end(), better);
-    found_.resize(count_);
-    least_ = found_.back().first;
+    if (products_.size() <= count_) return;
+    least_ = largest(products_, count_, room_);
+    const auto above = static_cast<std::size_t>(std::count_if(
+        products_.begin(), products_.end(), [&](float product) { return product > least_; }));
+    std::size_t equal = count_ - above, kept = 0;  // of equal ones the first
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      const float product = products_[i];
+      const std::size_t tied = product == least_ && equal > 0 ? 1 : 0;
+      products_[kept] = product;
+      rows_[kept] = rows_[i];
+      kept += (product > least_ ? 1 : 0) + tied;  // without a branch: none could be foretold
+      equal -= tied;
+    }
+    products_.resize(count_);
+    rows_.resize(count_);
   }
   std::size_t count_;
-  std::vector<Found> found_;
+  std::vector<float> products_;
+  std::vector<std::uint32_t> rows_, room_;
   float least_ = std::numeric_limits<float>::lowest();
 };
 
 }  // namespace
 
+std::vector<KeyCodes::Kernel> KeyCodes::kernels() {
+  std::vector<Kernel> out{Kernel::kPortable};
+#if defined(__x86_64__)
+  const auto has = [](int supported) { return supported > 0; };
+  if (has(__builtin_cpu_supports("avx2"))) out.push_back(Kernel::kAvx2);
+  if (has(__builtin_cpu_supports("avx512bw")) && has(__builtin_cpu_supports("avx512dq")) &&
+      has(__builtin_cpu_supports("avx512vnni"))) {
+    out.push_back(Kernel::kVnni);
+  }
+#endif
+  return out;
+}
+
+KeyCodes::KeyCodes(std::size_t dim, Kernel kernel) : dim_(dim), kernel_(kernel) {}
+
 void KeyCodes::add(std::span<const float> row) {
   MEMSLOT_CHECK(row.size() == dim_);
-  std::vector<std::int16_t> codes(dim_);
-  scales_.push_back(encode(row, codes.data()));
-  for (const std::int16_t c : codes) codes_.push_back(static_cast<std::uint8_t>(c + kZero));
+  const std::size_t at = rows_ % kGroup;
+  if (at == 0) {
+    codes_.resize(codes_.size() + kGroup * width(), kZero);
+    scales_.resize(scales_.size() + kGroup, std::numeric_limits<float>::quiet_NaN());
+  }
+  std::vector<std::int8_t> codes(dim_);
+  scales_[rows_] = encode(row, codes.data());
+  std::uint8_t* const group = codes_.data() + (rows_ - at) * width();
+  for (std::size_t j = 0; j < dim_; ++j) {
+    group[(j / kQuad * kGroup + at) * kQuad + j % kQuad] =
+        static_cast<std::uint8_t>(codes[j] + kZero);
+  }
+  ++rows_;
 }
 
 void KeyCodes::drop(std::size_t row) { scales_[row] = std::numeric_limits<float>::quiet_NaN(); }
 
 void KeyCodes::clear() {
+  rows_ = 0;
   codes_.clear();
   scales_.clear();
 }
 
+std::size_t KeyCodes::width() const { return (dim_ + kQuad - 1) / kQuad * kQuad; }
+
 std::vector<std::pair<float, std::uint32_t>> KeyCodes::scan(std::span<const float> query,
                                                             std::size_t count) const {
   MEMSLOT_CHECK(query.size() == dim_ && count > 0);
-  CodedQuery coded{std::vector<std::int16_t>(dim_), {}, 0};
-  const float query_scale = encode(query, coded.words.data());
-  for (const std::int16_t c : coded.words) {
-    coded.bytes.push_back(static_cast<std::int8_t>(c));
-    coded.offset += kZero * c;
-  }
+  const ScoreGroup score = score_of(kernel_);
+  CodedQuery coded{std::vector<std::int8_t>(width()), 0};
+  const float query_scale = encode(query, coded.codes.data());
+  for (const std::int8_t c : coded.codes) coded.offset += kZero * c;
   Best best(count);
-  std::int32_t sums[kBlock];
   float products[kGroup];
-  for (std::size_t from = 0; from < rows(); from += kBlock) {
-    const std::size_t n = std::min(kBlock, rows() - from);
-    score(codes_.data() + from * dim_, n, coded, sums);
-    std::size_t i = 0;
-    for (; i + kGroup <= n; i += kGroup) {
-      const float* scales = scales_.data() + from + i;
-      if (scale_group(sums + i, scales, coded.offset, best.least(), products) == 0) continue;
-      for (std::size_t j = 0; j < kGroup; ++j) best.offer(products[j], from + i + j);
-    }
-    for (; i < n; ++i) {
-      best.offer(static_cast<float>(sums[i] - coded.offset) * scales_[from + i], from + i);
+  for (std::size_t from = 0; from < rows_; from += kGroup) {
+    std::uint32_t above =
+        score(codes_.data() + from * width(), coded, scales_.data() + from, best.least(), products);
+    if (above == 0) continue;
+    for (; above != 0; above &= above - 1) {
+      const auto i = static_cast<std::size_t>(std::countr_zero(above));
+      best.add(products[i], from + i);
     }
     best.make_room();
   }

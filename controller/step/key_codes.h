@@ -14,26 +14,37 @@
 #include <utility>
 #include <vector>
 
+#include "shared/base/huge_pages.h"
+
 namespace memslot {
 
 class KeyCodes {
  public:
-  explicit KeyCodes(std::size_t dim) : dim_(dim) {}
+  // What multiplies: all give the same numbers.
+  enum class Kernel { kPortable, kAvx2, kVnni };
+  static std::vector<Kernel> kernels();  // of this machine, the fastest last
+
+  explicit KeyCodes(std::size_t dim, Kernel kernel = kernels().back());
 
   void add(std::span<const float> row);  // (dim); rows are numbered from 0
   void drop(std::size_t row);            // it is no longer found
   void clear();
-  std::size_t rows() const { return scales_.size(); }
+  std::size_t rows() const { return rows_; }
 
-  // The `count` rows that look most like `query` (dim), best first, as (approximate product, row);
-  // equal ones by number.
+  // The `count` rows that look most like `query` (dim) as (approximate product, row), by row; of
+  // equal ones the first.
   std::vector<std::pair<float, std::uint32_t>> scan(std::span<const float> query,
                                                     std::size_t count) const;
 
  private:
-  std::size_t dim_;
-  std::vector<std::uint8_t> codes_;  // (rows, dim): code + 128
-  std::vector<float> scales_;        // (rows): s / 127; not a number where dropped
+  std::size_t width() const;  // bytes a row: dim, rounded up to four
+
+  std::size_t dim_, rows_ = 0;
+  Kernel kernel_;
+  // Code + 128, as (groups of 16 rows, width / 4, 16, 4): one instruction takes four dimensions of
+  // sixteen rows, and no sum goes across a register.
+  std::vector<std::uint8_t, HugePages<std::uint8_t>> codes_;
+  std::vector<float> scales_;  // (groups, 16): s / 127; not a number where dropped or empty
 };
 
 }  // namespace memslot

@@ -94,8 +94,8 @@ void KeyShard::erase(Owner owner) {
 }
 
 void KeyShard::compact() {
-  const std::vector<std::uint16_t> white = std::move(white_);
-  const std::vector<float> reduced = std::move(reduced_);
+  const Rows<std::uint16_t> white = std::move(white_);
+  const Rows<float> reduced = std::move(reduced_);
   const std::vector<Owner> owners = std::move(owners_);
   white_.clear();
   reduced_.clear();

@@ -19,6 +19,7 @@
 
 #include "controller/step/key_codes.h"
 #include "rl/whitening.h"
+#include "shared/base/huge_pages.h"
 
 namespace memslot {
 
@@ -66,9 +67,11 @@ class KeyShard {
   std::uint32_t white_dim_, reduced_dim_;
   std::size_t scanned_;
   std::size_t live_ = 0;
-  std::vector<std::uint16_t> white_;  // (slots, W) bf16, gone ones included
-  std::vector<float> reduced_;        // (slots, R)
-  std::vector<Owner> owners_;         // per row; kGone where gone
+  template <class T>
+  using Rows = std::vector<T, HugePages<T>>;
+  Rows<std::uint16_t> white_;  // (slots, W) bf16, gone ones included
+  Rows<float> reduced_;        // (slots, R)
+  std::vector<Owner> owners_;  // per row; kGone where gone
   std::unordered_map<Owner, std::vector<std::uint32_t>> rows_of_;  // live rows of each owner
   KeyCodes codes_;                // of all rows, until there is a graph
   std::unique_ptr<Graph> graph_;  // null before
