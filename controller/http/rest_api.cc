@@ -402,7 +402,7 @@ void RestApi::handle(http::Exchange& exchange) {
     if (!known) {
       return exchange.respond(http::error_response(404, "path: expected one of docs/http.md"));
     }
-    if (!looks) return exchange.respond(http::error_response(405, "method: expected GET"));
+    if (!looks) return exchange.respond(http::other_method("GET, HEAD"));
     if (file) return exchange.respond(std::move(*file));
     if (request.path == "/metrics") {
       return exchange.respond({200, parts_.metrics(), metrics::kContentType});
@@ -410,13 +410,14 @@ void RestApi::handle(http::Exchange& exchange) {
     return probe(exchange, request.path == "/readyz");
   }
   const auto path = parts_of(std::string_view(request.path).substr(kApi.size()));
-  bool other_method = false;
+  std::string allow;  // methods that the path knows, where the one asked for is none of them
   for (const Route& route : table()) {
     auto names = match(parts_of(route.path), path);
     if (!names) continue;
     const std::string_view method = request.method == "HEAD" ? "GET" : request.method;
     if (method != route.method) {
-      other_method = true;
+      allow += allow.empty() ? "" : ", ";
+      allow += std::string_view(route.method) == "GET" ? "GET, HEAD" : route.method;
       continue;
     }
     for (const auto& [name, value] : request.query) {
@@ -428,9 +429,8 @@ void RestApi::handle(http::Exchange& exchange) {
     Call call{exchange, request, std::move(*names), link_of(request), user_of(request), parts_};
     return route.answer(call);
   }
-  exchange.respond(other_method
-                       ? http::error_response(405, "method: expected another for this path")
-                       : http::error_response(404, "path: expected one of docs/http.md"));
+  exchange.respond(allow.empty() ? http::error_response(404, "path: expected one of docs/http.md")
+                                 : http::other_method(std::move(allow)));
 }
 
 }  // namespace memslot

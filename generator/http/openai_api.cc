@@ -394,10 +394,7 @@ void OpenAiApi::handle(http::Exchange& exchange) {
     return exchange.respond(http::error_response(404, "path: expected one of docs/http.md"));
   }
   if (writes ? request.method != "POST" : !get) {
-    http::Response refused =
-        http::error_response(405, std::string("method: expected ") + (writes ? "POST" : "GET"));
-    refused.headers = {{"Allow", writes ? "POST" : "GET, HEAD"}};
-    return exchange.respond(std::move(refused));
+    return exchange.respond(http::other_method(writes ? "POST" : "GET, HEAD"));
   }
   if (path == "/healthz") return exchange.respond({200, R"({"status":"ok"})"});
   if (path == "/readyz") {

@@ -221,6 +221,12 @@ Response error_response(unsigned status, std::string_view message) {
   return failure(status, message, "");
 }
 
+Response other_method(std::string allow) {
+  Response out = error_response(405, "method: expected " + allow);
+  out.headers = {{"Allow", std::move(allow)}};
+  return out;
+}
+
 bool is_probe(const std::string& path) { return path == "/healthz" || path == "/readyz"; }
 
 struct Server::Impl : std::enable_shared_from_this<Server::Impl> {

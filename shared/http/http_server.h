@@ -48,6 +48,8 @@ struct Response {
 // {"error": {"message", "type", "code"}}, with the status that stands for the code.
 Response error_response(const Error& error);
 Response error_response(unsigned status, std::string_view message);
+// 405, with the methods that the path knows, "GET, HEAD".
+Response other_method(std::string allow);
 
 // One request being answered: respond(), or begin_stream(), write()... and end_stream().
 class Exchange {

@@ -383,6 +383,13 @@ class OwnHost(HttpCase):
 
 
 class BadInput(HttpCase):
+    def test_another_method_is_told_which_the_path_knows(self):
+        for path, allow in (("/memories", "GET, HEAD"), ("/policy/training", "GET, HEAD, POST"), ("/learn", "POST")):
+            status, body, reply = self.ask("PUT", "/api/v1" + path)
+            self.assertEqual((status, reply.headers["Allow"]), (405, allow))
+            self.assertIn("expected " + allow, body.decode())
+        self.assertEqual(self.ask("POST", "/")[2].headers["Allow"], "GET, HEAD")
+
     def test_each_is_refused_with_its_status(self):
         for method, path, body, expected in (
                 ("GET", "/nowhere", None, 404), ("PUT", "/memories", None, 405),
