@@ -297,6 +297,7 @@ struct ContinueFrom : SessionTest, testing::WithParamInterface<wire::KvMode> {
     EXPECT_EQ(a.tokens(), b.tokens());
     EXPECT_EQ(a.logits_xxh3(), b.logits_xxh3());
     EXPECT_EQ(a.kv().spans(), b.kv().spans());
+    EXPECT_EQ(a.prompt_summary().chunks, b.prompt_summary().chunks);
     EXPECT_EQ(a.slot(0).dirty(), b.slot(0).dirty());
   }
 
