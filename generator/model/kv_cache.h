@@ -34,7 +34,7 @@ class KvCache {
   KvCache& operator=(KvCache&&) noexcept = default;
 
   std::int64_t length() const { return length_; }
-  std::int64_t capacity() const { return capacity_; }
+  std::int64_t capacity() const { return rows_.capacity; }
   std::size_t bytes() const;
   KvView layer(int layer) const;
   // The residual stream before the slot's MLP norm, f32 [capacity, D].
@@ -43,6 +43,9 @@ class KvCache {
 
   // Room for `positions` in all. kNoSpace; kInvalidArgument beyond the context.
   Status reserve(std::int64_t positions);
+  // Holds what `other` holds, in buffers of its own; the capacities may differ. kNoSpace, and then
+  // it is as it was. REQUIRES: made for the same model and dtype.
+  Status copy_from(const KvCache& other);
   // Drops everything from `position` on.
   void truncate(std::int64_t position);
   // Called by Gpt after a forward of `count` new positions, or of a recompute over all of them.
@@ -50,13 +53,22 @@ class KvCache {
   void relabel_all(std::vector<std::string> memories);
 
  private:
+  struct Rows {
+    std::int64_t capacity = 0;
+    std::vector<Buffer> keys, values;  // per layer
+    std::vector<Buffer> residuals;     // per slot
+  };
   KvCache() = default;
+  Result<Rows> alloc_rows(std::int64_t capacity) const;
+  // The first `count` positions; waits until they are there.
+  void copy_rows(const Rows& from, const Rows& to, std::int64_t count) const;
+
   Backend* backend_ = nullptr;
-  std::int64_t length_ = 0, capacity_ = 0, context_ = 0;
+  std::int64_t length_ = 0, context_ = 0;
   int layers_ = 0, kv_heads_ = 0, head_dim_ = 0, d_model_ = 0;
+  std::size_t slots_ = 0;
   DType dtype_ = DType::kF32;
-  std::vector<Buffer> keys_, values_;  // per layer
-  std::vector<Buffer> residuals_;      // per slot
+  Rows rows_;
   std::vector<KvSpan> spans_;
 };
 

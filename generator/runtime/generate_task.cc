@@ -159,7 +159,7 @@ void Generate::begin_trace() {
   request.erase("prompt");
   request.erase("ids");
   request["kind"] = "generate";
-  request["kv"] = session.kv == wire::KvMode::kRecompute ? "recompute" : "activated";
+  request["kv"] = kv_mode_name(session.kv);
   request["select"] = arguments_.select == wire::SelectMode::kAsync ? "async" : "sync";
   request["slot"] = session.slot;
   request["step_tokens"] = session.step_tokens;

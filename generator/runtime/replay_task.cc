@@ -1,6 +1,7 @@
 #include "generator/runtime/replay_task.h"
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 
 #include "generator/runtime/argument_reader.h"
@@ -148,6 +149,7 @@ class Replay {
                          const std::function<void(const StepReport&)>& on_step);
   Status swap(SessionRun& run, const std::vector<MemoryChoice>& from,
               const std::vector<MemoryChoice>& to);
+  Status read_prompt(SessionRun& run);
   Schedule recorded() const;
   std::string text_of(const std::vector<std::int32_t>& tokens) const;
   json divergence(const Outcome& found, std::size_t steps) const;
@@ -157,6 +159,7 @@ class Replay {
 
   const TaskContext& context_;
   const ReplayArguments a_;
+  std::unique_ptr<Session> after_prompt_;  // that a further pass goes on from; null: not read yet
 };
 
 Schedule Replay::recorded() const {
@@ -182,6 +185,21 @@ Status Replay::swap(SessionRun& run, const std::vector<MemoryChoice>& from,
     MEMSLOT_TRY(swapped);
   }
   return ok();
+}
+
+// A what-if of a written text follows three schedules from the same place, under the opening
+// memories: the first run reads the prompt, and what it then stands at is kept for the others.
+Status Replay::read_prompt(SessionRun& run) {
+  Engine& engine = context_.engine;
+  if (after_prompt_ != nullptr) {
+    return engine.scheduler.run([&] { return run.session().continue_from(*after_prompt_); });
+  }
+  MEMSLOT_TRY(run.prefill(context_.stop));
+  if (a_.changes.empty() || !a_.written) return ok();
+  SessionSettings settings;
+  settings.kv = a_.kv;
+  MEMSLOT_TRY(after_prompt_, Session::make(engine.gpt, engine.scratch, settings));
+  return engine.scheduler.run([&] { return after_prompt_->continue_from(run.session()); });
 }
 
 Result<Outcome> Replay::follow(const Schedule& schedule, const std::vector<std::int32_t>* given,
@@ -211,7 +229,7 @@ Result<Outcome> Replay::follow(const Schedule& schedule, const std::vector<std::
   MEMSLOT_TRY(swap(*run, active, a_.opening));
   MEMSLOT_TRY(run->steps().apply_pins());
   active = a_.opening;
-  MEMSLOT_TRY(run->prefill(context_.stop));
+  MEMSLOT_TRY(read_prompt(*run));
   if (given != nullptr) {
     MEMSLOT_TRY(run->session().add_tokens(*given));
   }

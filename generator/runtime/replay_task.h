@@ -9,7 +9,7 @@
 // What if: the same up to the first step of which a slot takes another memory; all that is not
 // named keeps the memory that was recorded. What is written from there on is another text; each of
 // both texts is then read with the other's memories, so that all four log-probabilities are known.
-// Of a text that was given there is one text, and its gain difference.
+// The prompt is read once. Of a text that was given there is one text, and its gain difference.
 //
 // Threads: the task's own thread.
 #include <cstdint>

@@ -96,7 +96,7 @@ void Score::begin_trace() {
   request.erase("text");
   request.erase("ids");
   request["kind"] = "score";
-  request["kv"] = arguments_.session.kv == wire::KvMode::kRecompute ? "recompute" : "activated";
+  request["kv"] = kv_mode_name(arguments_.session.kv);
   request["step_tokens"] = arguments_.session.step_tokens;
   recorder_ = memslot::begin_trace(context_.engine, *run_, arguments_.session, trace::Origin::kRead,
                                    {run_->session().tokens().front()}, dump(request));

@@ -104,6 +104,26 @@ Status Session::add_tokens(std::span<const std::int32_t> ids) {
   return ok();
 }
 
+Status Session::continue_from(const Session& other) {
+  MEMSLOT_CHECK(&gpt_ == &other.gpt_);
+  if (settings_.kv != other.settings_.kv) {
+    return mismatch("kv mode of the session to go on from", kv_mode_name(settings_.kv),
+                    kv_mode_name(other.settings_.kv));
+  }
+  MEMSLOT_TRY(kv_.copy_from(other.kv_));
+  count_kv();
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
+    MEMSLOT_TRY(slots_[i].copy_from(other.slots_[i]));
+  }
+  observer_ = other.observer_;
+  prompt_ = other.prompt_;
+  tokens_ = other.tokens_;
+  logits_digest_ = other.logits_digest_;
+  sampled_ = other.sampled_;
+  set_aside_ = other.set_aside_;
+  return ok();
+}
+
 std::vector<std::string> Session::memory_names() const {
   std::vector<std::string> names;
   for (const SessionSlot& slot : slots_) names.push_back(slot.digest());
@@ -187,7 +207,8 @@ void Session::set_aside(std::size_t slot) {
               set_aside_.front().slot, set_aside_.front().memory.hex(), kMaxSetAside);
     set_aside_.erase(set_aside_.begin());
   }
-  set_aside_.push_back({slot, active->ref(), active->sha256(), std::move(state).value()});
+  set_aside_.push_back({slot, active->ref(), active->sha256(),
+                        std::make_shared<const MemoryPayload>(std::move(state).value())});
 }
 
 void Session::bring_back(std::size_t slot) {
@@ -198,7 +219,7 @@ void Session::bring_back(std::size_t slot) {
            one.memory == active->sha256();
   });
   if (found == set_aside_.end()) return;
-  const Status restored = slots_[slot].restore(found->state);
+  const Status restored = slots_[slot].restore(*found->state);
   MEMSLOT_CHECK(restored.has_value());
   set_aside_.erase(found);
 }

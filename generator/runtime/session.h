@@ -52,6 +52,10 @@ class LogitsScratch {
       std::make_unique<std::atomic<std::size_t>>(0);
 };
 
+inline const char* kv_mode_name(wire::KvMode kv) {
+  return kv == wire::KvMode::kRecompute ? "recompute" : "activated";
+}
+
 struct SessionSettings {
   wire::KvMode kv = wire::KvMode::kActivated;
   SamplingSettings sampling;
@@ -104,6 +108,13 @@ class Session {
   const SessionSlot& slot(std::size_t i) const { return slots_[i]; }
   std::size_t slots() const { return slots_.size(); }
   std::int64_t room() const;  // tokens that still fit the context
+
+  // Goes on from where `other` stands: tokens, cache, memories with their states, draws and digest
+  // become equal to the other's, in memory of its own, and what it held before is gone. Under equal
+  // settings it then computes bit for bit what the other would have; neither disturbs the other.
+  // kMismatch: another kv mode; then nothing is changed. Another error leaves the session unusable.
+  // REQUIRES: the same model.
+  Status continue_from(const Session& other);
 
   // Tokens that are given (a prompt, a text). kInvalidArgument: an id outside the vocabulary, or
   // more than the context holds; then nothing is added.
@@ -161,7 +172,7 @@ class Session {
     std::size_t slot = 0;
     MemoryRef ref;  // two memories may hold the same bytes
     Sha256 memory;  // digest of its payload
-    MemoryPayload state;
+    std::shared_ptr<const MemoryPayload> state;
   };
   static constexpr std::size_t kMaxSetAside = 8;
   std::vector<SetAside> set_aside_;

@@ -95,6 +95,18 @@ Status SessionSlot::restore(const MemoryPayload& payload) {
   return ok();
 }
 
+Status SessionSlot::copy_from(const SessionSlot& other) {
+  activate(other.active());
+  if (other.active() != nullptr && is_stateful(other.active()->kind())) {
+    MEMSLOT_TRY(const MemoryPayload state, other.snapshot());
+    MEMSLOT_TRY(restore(state));
+  }
+  // Where the other's state came from, not that it was copied: dirty() and digest() are the same.
+  impl_->started_from = other.impl_->started_from;
+  impl_->rows_since = other.impl_->rows_since;
+  return ok();
+}
+
 std::string SessionSlot::digest() const {
   if (impl_->active == nullptr) return "";
   std::string name = impl_->started_from.hex();

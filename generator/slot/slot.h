@@ -72,6 +72,8 @@ class SessionSlot {
   // The state now, as a payload of the same signature. kNotSupported for stateless kinds.
   Result<MemoryPayload> snapshot() const;
   Status restore(const MemoryPayload& state);  // kMismatch
+  // The memory that `other` has active, in a state of its own that is equal to the other's.
+  Status copy_from(const SessionSlot& other);
   // What names the memory in KV spans: "" base, the payload's SHA-256, plus state position if
   // stateful.
   std::string digest() const;

@@ -94,18 +94,102 @@ TEST(KvCacheSpans, ExtendMergeAndTruncate) {
   EXPECT_EQ(cache.spans().at(0), (KvSpan{0, 7, {"b"}}));
 }
 
-TEST(KvCacheGrowth, KeepsWhatIsThereAndStopsAtTheContext) {
+TEST(KvCacheGrowth, StopsAtTheContext) {
   const auto h = GptHarness::open(tiny(), f32_slots({1}));
-  auto small = h.kv(1), large = h.kv(h.gpt->config().context);
-  const auto ids = some_ids(20, h.gpt->config().vocab);
-  h.hidden(ids, small), h.hidden(ids, large);
-  ASSERT_TRUE(small.reserve(h.gpt->config().context).has_value());
-  EXPECT_EQ(small.capacity(), h.gpt->config().context);
-  EXPECT_EQ(small.bytes(), large.bytes());
-  EXPECT_TRUE(same_bits(h.hidden({7}, small), h.hidden({7}, large)));
-  const auto beyond = small.reserve(h.gpt->config().context + 1);
+  auto cache = h.kv(1);
+  ASSERT_TRUE(cache.reserve(h.gpt->config().context).has_value());
+  EXPECT_EQ(cache.capacity(), h.gpt->config().context);
+  const auto beyond = cache.reserve(h.gpt->config().context + 1);
   ASSERT_FALSE(beyond.has_value());
   EXPECT_EQ(beyond.error().code, ErrorCode::kInvalidArgument);
+}
+
+// What a cache holds, as the reader of a layer or a slot sees it.
+struct HeldRows {
+  Backend& backend;
+  const KvCache& cache;
+  std::vector<float> at(const void* data, std::int64_t first, std::int64_t count) const {
+    std::vector<float> out(static_cast<std::size_t>(count));
+    const auto* from = static_cast<const float*>(data) + first;
+    EXPECT_TRUE(backend.download(std::as_writable_bytes(std::span(out)), from).has_value());
+    return out;
+  }
+  std::vector<std::vector<float>> all(const ModelConfig& config) const {
+    std::vector<std::vector<float>> out;
+    const std::int64_t width = config.head_dim, stride = cache.capacity() * width;
+    for (int l = 0; l < config.layers; ++l) {
+      const KvView view = cache.layer(l);
+      for (int g = 0; g < config.kv_heads; ++g) {
+        out.push_back(at(view.keys, g * stride, cache.length() * width));
+        out.push_back(at(view.values, g * stride, cache.length() * width));
+      }
+    }
+    out.push_back(at(cache.slot_residual(0).data, 0, cache.length() * config.d_model));
+    return out;
+  }
+};
+
+// Every place of every buffer another number.
+void fill(Backend& backend, const ModelConfig& config, const KvCache& cache, float from) {
+  const auto upload = [&](void* to, std::int64_t count) {
+    std::vector<float> values(static_cast<std::size_t>(count));
+    for (float& value : values) value = from++;
+    ASSERT_TRUE(backend.upload(to, std::as_bytes(std::span(values))).has_value());
+  };
+  const std::int64_t places = config.kv_heads * cache.capacity() * config.head_dim;
+  for (int l = 0; l < config.layers; ++l) {
+    upload(cache.layer(l).keys, places);
+    upload(cache.layer(l).values, places);
+  }
+  upload(cache.slot_residual(0).data, cache.capacity() * config.d_model);
+}
+
+// Larger than the tiny model's, so that a cache of it does not begin with room for all.
+struct KvCacheRows : testing::Test {
+  std::unique_ptr<Backend> backend = open_backend({.name = "cpu", .threads = 1}).value();
+  ModelConfig config;
+  KvCacheRows() {
+    config.context = 1000;
+    config.layers = 2, config.kv_heads = 3, config.head_dim = 4, config.d_model = 12;
+  }
+  KvCache make(std::int64_t capacity) {
+    const int slots[] = {1};
+    return KvCache::make(*backend, config, slots, DType::kF32, capacity).value();
+  }
+  KvCache filled() {
+    KvCache out = make(300);
+    fill(*backend, config, out, 0);
+    out.append_span(200, {""}), out.append_span(90, {"a"});
+    return out;
+  }
+  std::vector<std::vector<float>> held(const KvCache& cache) {
+    return HeldRows{*backend, cache}.all(config);
+  }
+};
+
+TEST_F(KvCacheRows, AreKeptAsItGrows) {
+  KvCache cache = filled();
+  const auto before = held(cache);
+  const auto capacity = cache.capacity();
+  ASSERT_TRUE(cache.reserve(900).has_value());
+  EXPECT_GT(cache.capacity(), capacity);
+  EXPECT_EQ(held(cache), before);
+}
+
+TEST_F(KvCacheRows, OfACopyAreTheSameAndItsOwnWhateverTheCapacities) {
+  KvCache other = filled();
+  const auto before = held(other);
+  for (const std::int64_t room : {1, 700}) {  // less than the other's, and more
+    KvCache copy = make(room);
+    ASSERT_NE(other.capacity(), copy.capacity());
+    copy.append_span(1, {"b"});
+    ASSERT_TRUE(copy.copy_from(other).has_value());
+    EXPECT_EQ(copy.length(), 290);
+    EXPECT_EQ(copy.spans(), other.spans());
+    EXPECT_EQ(held(copy), before) << room;
+    fill(*backend, config, copy, -1e6F);
+    EXPECT_EQ(held(other), before) << room;
+  }
 }
 
 }  // namespace

@@ -34,7 +34,21 @@ struct SessionTest : testing::Test {
     const SlotChange change{slot, std::move(memory)};
     return must(s.activate({&change, 1}));
   }
+  // Of slot 0; its state is zero but for one value.
+  std::shared_ptr<const LoadedMemory> delta(const std::string& name, float value = 0) {
+    if (tiny.outer == nullptr) tiny.connect();
+    const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
+    const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0,
+                                                       MemoryKind::kDelta, sha256(outer->bytes()));
+    DeltaStateValues values = DeltaStateValues::zero(tiny.outer->shape());
+    values.s[0] = value;
+    return tiny.load(stored(name, must(make_delta_state(signature, tiny.outer->shape(), values))));
+  }
 };
+
+std::vector<std::byte> bytes(const MemoryPayload& p) {
+  return {p.bytes().begin(), p.bytes().end()};
+}
 
 TEST_F(SessionTest, WritesTheSameWhetherThePromptIsReadWholeOrInPieces) {
   std::vector<std::vector<std::int32_t>> texts;
@@ -204,46 +218,28 @@ TEST_F(SessionTest, RecomputeToBaseRestoresTheLogitsOfASessionThatNeverSwapped) 
 }
 
 TEST_F(SessionTest, ADeltaMemoryThatComesBackGoesOnFromWhereItWas) {
-  tiny.connect();
-  const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
-  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0,
-                                                     MemoryKind::kDelta, sha256(outer->bytes()));
-  const DeltaShape shape = tiny.outer->shape();
-  const auto memory = tiny.load(
-      stored("d", must(make_delta_state(signature, shape, DeltaStateValues::zero(shape)))));
+  const auto memory = delta("d");
   auto s = tiny.session();
   must(s->add_tokens(ids(20)));
   swap(*s, 0, memory);
   prefill(*s);
-  const auto state = must(s->snapshot(0));
+  const auto state = bytes(must(s->snapshot(0)));
   EXPECT_TRUE(s->slot(0).dirty());
   swap(*s, 0, nullptr);
   write(*s, 5);
   swap(*s, 0, memory);
-  const auto again = must(s->snapshot(0));
-  EXPECT_TRUE(std::equal(state.bytes().begin(), state.bytes().end(), again.bytes().begin(),
-                         again.bytes().end()));
+  EXPECT_EQ(bytes(must(s->snapshot(0))), state);
 }
 
 TEST_F(SessionTest, OfMoreDeltaMemoriesThanAreSetAsideTheOldestStartsAnew) {
-  tiny.connect();
-  const auto outer = must(tiny.outer->get(0, MemoryKind::kDelta));
-  const SlotSignature signature = expected_signature(*tiny.tiny.gpt, tiny.digest, 0,
-                                                     MemoryKind::kDelta, sha256(outer->bytes()));
-  const DeltaShape shape = tiny.outer->shape();
   std::vector<std::shared_ptr<const LoadedMemory>> memories;
   for (int i = 0; i < 9; ++i) {
-    DeltaStateValues values = DeltaStateValues::zero(shape);
-    values.s[0] = static_cast<float>(i + 1);
-    const std::string name(1, static_cast<char>('a' + i));
-    memories.push_back(tiny.load(stored(name, must(make_delta_state(signature, shape, values)))));
+    memories.push_back(
+        delta(std::string(1, static_cast<char>('a' + i)), static_cast<float>(i + 1)));
   }
   // The oldest has the greatest digest, the order of a map would drop another.
   std::sort(memories.begin(), memories.end(),
             [](const auto& a, const auto& b) { return a->sha256().hex() > b->sha256().hex(); });
-  const auto bytes = [](const MemoryPayload& p) {
-    return std::vector<std::byte>(p.bytes().begin(), p.bytes().end());
-  };
   auto s = tiny.session();
   must(s->add_tokens(ids(10)));
   prefill(*s);
@@ -264,6 +260,128 @@ TEST_F(SessionTest, OfMoreDeltaMemoriesThanAreSetAsideTheOldestStartsAnew) {
   swap(*s, 0, memories[0]);
   EXPECT_EQ(bytes(must(s->snapshot(0))), fresh[0]);
 }
+
+// --- continue_from -------------------------------------------------------------------------------
+
+struct ContinueFrom : SessionTest, testing::WithParamInterface<wire::KvMode> {
+  using Memory = std::shared_ptr<const LoadedMemory>;
+
+  SessionSettings settings() const {
+    SessionSettings out;
+    out.kv = GetParam();
+    out.digest_logits = true;
+    out.sampling.temperature = 1;  // draws go on, too
+    return out;
+  }
+  // In the middle of a text: a prompt was read under a memory, some tokens were written, and the
+  // second slot took another memory.
+  std::unique_ptr<Session> in_the_middle(const Memory& memory) {
+    auto s = tiny.session(settings());
+    must(s->add_tokens(ids(40)));
+    if (memory != nullptr) swap(*s, 0, memory);
+    prefill(*s);
+    write(*s, 6);
+    swap(*s, 1, second);
+    write(*s, 3);
+    return s;
+  }
+  // On with what it has, then under another memory, then back: what was set aside comes in.
+  void go_on_from_here(Session& s, const Memory& memory) {
+    write(s, 5);
+    swap(s, 0, other);
+    write(s, 4);
+    swap(s, 0, memory);
+    write(s, 5);
+  }
+  static void expect_equal(const Session& a, const Session& b) {
+    EXPECT_EQ(a.tokens(), b.tokens());
+    EXPECT_EQ(a.logits_xxh3(), b.logits_xxh3());
+    EXPECT_EQ(a.kv().spans(), b.kv().spans());
+    EXPECT_EQ(a.prompt_summary().chunks, b.prompt_summary().chunks);
+    EXPECT_EQ(a.slot(0).dirty(), b.slot(0).dirty());
+  }
+
+  Memory second = tiny.load(tiny.lora("second", 1), 1);
+  Memory other = tiny.load(tiny.mlp("other"));
+};
+
+TEST_P(ContinueFrom, WritesWhatTheOtherWouldHaveAndLeavesItAlone) {
+  const std::pair<const char*, Memory> cases[] = {{"base", nullptr},
+                                                  {"mlp", tiny.load(tiny.mlp("a"))},
+                                                  {"lora", tiny.load(tiny.lora("b"))},
+                                                  {"delta", delta("d")}};
+  for (const auto& [name, memory] : cases) {
+    SCOPED_TRACE(name);
+    const auto alone = in_the_middle(memory);  // never copied
+    const auto left = in_the_middle(memory);
+    const auto copy = tiny.session(settings());
+    must(copy->continue_from(*left));
+    expect_equal(*copy, *left);
+
+    go_on_from_here(*alone, memory);
+    go_on_from_here(*copy, memory);
+    expect_equal(*copy, *alone);
+    EXPECT_NE(copy->tokens(), left->tokens());
+    go_on_from_here(*left, memory);  // after the copy has gone its way
+    expect_equal(*left, *alone);
+  }
+}
+
+TEST_P(ContinueFrom, TakesTheStatesThatWereSetAsideAlong) {
+  const Memory memory = delta("d");
+  const auto left = in_the_middle(memory);
+  swap(*left, 0, other);
+  const auto copy = tiny.session(settings());
+  must(copy->continue_from(*left));
+  for (Session* s : {left.get(), copy.get()}) {
+    swap(*s, 0, memory);
+    write(*s, 5);
+  }
+  expect_equal(*copy, *left);
+  EXPECT_EQ(bytes(must(copy->snapshot(0))), bytes(must(left->snapshot(0))));
+}
+
+TEST_P(ContinueFrom, GoesOnReadingAPromptToTheSameSummary) {
+  const auto left = tiny.session(settings());
+  must(left->add_tokens(ids(100)));
+  EXPECT_FALSE(must(left->prefill(50)));
+  const auto copy = tiny.session(settings());
+  must(copy->continue_from(*left));
+  for (Session* s : {left.get(), copy.get()}) prefill(*s, 50);
+  ASSERT_FALSE(left->prompt_summary().chunks.empty());
+  EXPECT_EQ(copy->prompt_summary().chunks, left->prompt_summary().chunks);
+  EXPECT_EQ(copy->prompt_summary().surprise, left->prompt_summary().surprise);
+}
+
+TEST_P(ContinueFrom, DropsWhatItHeldAndCountsItsCacheOnce) {
+  const std::size_t before = tiny.scratch.kv_bytes();
+  {
+    const auto left = in_the_middle(nullptr);
+    const auto copy = in_the_middle(delta("d"));
+    must(copy->continue_from(*left));
+    expect_equal(*copy, *left);
+    EXPECT_EQ(copy->slot(0).active(), nullptr);
+    EXPECT_EQ(tiny.scratch.kv_bytes(), before + left->kv().bytes() + copy->kv().bytes());
+  }
+  EXPECT_EQ(tiny.scratch.kv_bytes(), before);
+}
+
+TEST_P(ContinueFrom, RefusesAnotherKvModeAndStaysAsItWas) {
+  const auto left = in_the_middle(nullptr);
+  SessionSettings settings;
+  settings.kv =
+      GetParam() == wire::KvMode::kRecompute ? wire::KvMode::kActivated : wire::KvMode::kRecompute;
+  const auto copy = tiny.session(settings);
+  const Status refused = copy->continue_from(*left);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kMismatch);
+  EXPECT_TRUE(copy->tokens().empty());
+  EXPECT_EQ(copy->cached(), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(KvModes, ContinueFrom,
+                         testing::Values(wire::KvMode::kActivated, wire::KvMode::kRecompute),
+                         [](const auto& mode) { return std::string(kv_mode_name(mode.param)); });
 
 }  // namespace
 }  // namespace memslot

@@ -367,6 +367,81 @@ TEST_F(TasksTest, ScoreFollowsAScheduleAndTellsEachStepsGain) {
   EXPECT_EQ(activated["memory"], "base");
 }
 
+double log_prob_of(const json& steps) {
+  double sum = 0;
+  for (const json& step : steps) {
+    for (const json& value : step["log_probs"]) sum += value.get<double>();
+  }
+  return sum;
+}
+
+json tokens_of(const json& steps) {
+  json out = json::array();
+  for (const json& step : steps) {
+    out.insert(out.end(), step["tokens"].begin(), step["tokens"].end());
+  }
+  return out;
+}
+
+// The stateful memory has read the prompt in the first pass only; the others go on from its state.
+TEST_F(TasksTest, AWhatIfReadsItsPromptOnceAndFollowsEachScheduleFromThere) {
+  tiny.controller.store(delta());
+  tiny.controller.store(tiny.mlp("a"));
+  std::vector<int> ids;
+  for (int i = 0; i < 40; ++i) ids.push_back((11 + 29 * i + i * i) % 256);
+  const auto prefilled = [&] {
+    metrics::Page page;
+    tiny.probe.collect(page);
+    const std::string text = page.text(), name = "\nmemslot_generator_prefill_tokens_total ";
+    return std::stoul(text.substr(text.find(name) + name.size()));
+  };
+  for (const char* kv : {"activated", "recompute"}) {
+    SCOPED_TRACE(kv);
+    // The steps of a generation, as its trace would have them.
+    const auto generate = [&](const json& schedule) {
+      must(run(generate_task, {{"ids", ids},
+                               {"kv", kv},
+                               {"memory", "d"},
+                               {"max_tokens", 16},
+                               {"step_tokens", 4},
+                               {"temperature", 1},
+                               {"schedule", schedule}}));
+      json steps = json::array();
+      for (const json& event : events) {
+        if (event["type"] != "step") continue;
+        steps.push_back({{"active", {event["memory"]}},
+                         {"tokens", event["tokens"]},
+                         {"log_probs", event["log_probs"]},
+                         {"logits_xxh3", "0000000000000000"}});
+      }
+      return steps;
+    };
+    const json recorded = generate(json::array());
+    const json other = generate({{{"step", 2}, {"memory", "a"}}, {{"step", 3}, {"memory", "d"}}});
+    ASSERT_NE(tokens_of(other), tokens_of(recorded));
+    const auto what_if = [&](const char* memory) {
+      const std::size_t before = prefilled();
+      json out = done(replay_task, {{"ids", ids},
+                                    {"kv", kv},
+                                    {"temperature", 1},
+                                    {"opening", {"default/d@1"}},
+                                    {"steps", recorded},
+                                    {"what_if", {{"step", 2}, {"memory", memory}}}});
+      EXPECT_EQ(prefilled() - before, ids.size() - 1);
+      return out;
+    };
+    const json changed = what_if("default/a@1");
+    EXPECT_EQ(changed["what_if"]["tokens"], tokens_of(other));
+    EXPECT_NEAR(changed["what_if"]["log_prob"].get<double>(), log_prob_of(other), 1e-3);
+    // Both texts read with what was recorded.
+    const json same = what_if("default/d@1");
+    EXPECT_EQ(same["what_if"]["tokens"], tokens_of(recorded));
+    EXPECT_NEAR(same["original"]["log_prob_with_change"].get<double>(), log_prob_of(recorded),
+                1e-3);
+    EXPECT_NEAR(same["what_if"]["log_prob_as_recorded"].get<double>(), log_prob_of(recorded), 1e-3);
+  }
+}
+
 TEST_F(TasksTest, TokenizeAndAttest) {
   const json tokens = done(tokenize_task, {{"text", "ab"}});
   EXPECT_EQ(tokens["ids"], json({97, 98}));
