@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/fields.h"
 
 namespace memslot::cli {
 namespace {
@@ -67,7 +68,7 @@ Status print_reply(Client& client, const Output& out, const std::string& verb,
                    const json& arguments) {
   MEMSLOT_TRY(const auto reply, client.ask(verb, arguments, nullptr));
   out.result(*reply.result);
-  out.line(reply.result->dump(2));
+  out.line(fields(*reply.result));
   return ok();
 }
 
@@ -124,7 +125,7 @@ Status verify(Client& client, const Output& out) {
   }));
   out.clear_status();
   out.result(*report);
-  out.line(report->dump(2));
+  out.line(fields(*report));
   const auto bad = report->contains("bad") ? (*report)["bad"].size() : 0;
   if (bad != 0) return corrupt("bank", "0 bad payloads", bad);
   return ok();

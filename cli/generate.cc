@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
@@ -59,6 +60,24 @@ void show_event(const Output& out, const GenerateOptions& options, const json& e
   }
 }
 
+// For who watches: whose colour is whose, and where the record is.
+void show_legend(const Output& out, const std::vector<json>& steps, const json& done) {
+  if (!out.progress()) return;
+  std::vector<std::string> memories;
+  for (const json& step : steps) {
+    const std::string memory = step.value("memory", "base");
+    if (std::ranges::find(memories, memory) == memories.end()) memories.push_back(memory);
+  }
+  std::string line;
+  for (const std::string& memory : memories) {
+    line += (line.empty() ? "written by " : ", ") + out.coloured(memory, memory);
+  }
+  if (const std::string trace = done.value("trace", ""); !trace.empty()) {
+    line += (line.empty() ? "trace " : "; trace ") + trace;
+  }
+  if (!line.empty()) out.note(line);
+}
+
 Status generate(Client& client, const Output& out, const Context& context,
                 const GenerateOptions& options) {
   std::string prompt = options.prompt;
@@ -84,6 +103,7 @@ Status generate(Client& client, const Output& out, const Context& context,
     }
     out.line(text);
   }
+  show_legend(out, steps, *done);
   if (done->value("finish", "") == "context") out.note("the model's context is full");
   return ok();
 }

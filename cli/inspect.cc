@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/fields.h"
 
 namespace memslot::cli {
 namespace {
@@ -74,10 +75,7 @@ Status tokenize(Client& client, const Output& out, const TextOptions& o) {
 Status attest(Client& client, const Output& out) {
   MEMSLOT_TRY(const auto report, client.run("attest", json::object(), [](const json&) {}));
   out.result(*report);
-  for (const auto& [name, value] : report->items()) {
-    if (name != "type")
-      out.line(name + "  " + (value.is_string() ? value.get<std::string>() : value.dump()));
-  }
+  out.line(fields(*report));
   if (!report->value("equal", false)) {
     return Error{ErrorCode::kCorruption, "base tensors: expected " + report->value("at_load", "") +
                                              ", found " + report->value("digest", "")};
@@ -91,7 +89,7 @@ Status status(Client& client, const Output& out) {
   auto generator = client.run("status", json::object(), [](const json&) {});
   report["generator"] = generator ? *generator.value() : json{{"error", generator.error().message}};
   out.result(report);
-  out.line(report.dump(2));
+  out.line(fields(report));
   if (!generator) return generator.error();
   return ok();
 }

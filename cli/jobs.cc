@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/fields.h"
 
 namespace memslot::cli {
 namespace {
@@ -31,7 +32,7 @@ Status list(Client& client, const Output& out, const JobOptions& o) {
 Status about(Client& client, const Output& out, const char* verb, const JobOptions& o) {
   MEMSLOT_TRY(const auto reply, client.ask(verb, {{"job", o.job}}, nullptr));
   out.result(*reply.result);
-  out.line(reply.result->dump(2));
+  out.line(fields(*reply.result));
   return ok();
 }
 

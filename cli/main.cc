@@ -75,6 +75,11 @@ int run(int argc, char** argv) {
     }
     app.exit(e);
     return 2;
+  } catch (const CLI::ExtrasError&) {
+    std::string rest;
+    for (const std::string& word : app.remaining(/*recurse=*/true)) rest += " " + word;
+    return context.output().usage("unexpected" + rest +
+                                  " (a text of several words stands in quotes; see --help)");
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }

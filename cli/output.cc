@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "shared/base/digest.h"
+#include "shared/base/json_dump.h"
 
 namespace memslot::cli {
 namespace {
@@ -17,10 +18,6 @@ constexpr int kPalette[] = {33, 166, 71, 133, 172, 37, 168, 99, 142, 202, 62, 35
 void put(std::FILE* file, std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), file);
   std::fflush(file);
-}
-
-std::string dump(const nlohmann::json& value) {
-  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 }  // namespace
@@ -65,7 +62,8 @@ int Output::fail(const Error& error) const {
   clear_status();
   const std::string_view name = error_code_name(error.code);
   if (json_ && !has_result_) {
-    put(stdout, dump({{"error", {{"code", name}, {"message", error.message}}}}) + "\n");
+    const nlohmann::json said = {{"error", {{"code", name}, {"message", error.message}}}};
+    put(stdout, dump(said) + "\n");
   } else {
     put(stderr, "memslot: " + error.message + " (" + std::string(name) + ")\n");
   }

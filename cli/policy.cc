@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/fields.h"
 
 namespace memslot::cli {
 namespace {
@@ -32,7 +33,7 @@ Status show(Client& client, const Output& out) {
   if ((*reply.result)["policy"].is_null()) {
     out.line("no learned policy is loaded");
   } else {
-    out.line(reply.result->dump(2));
+    out.line(fields(*reply.result));
   }
   return ok();
 }

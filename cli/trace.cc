@@ -6,6 +6,7 @@
 #include <set>
 
 #include "cli/commands.h"
+#include "cli/fields.h"
 #include "shared/base/utf8.h"
 
 namespace memslot::cli {
@@ -22,15 +23,6 @@ struct TraceOptions {
   int limit = 20;
   bool candidates = false;
 };
-
-std::string time_text(std::int64_t unix_ms) {
-  const std::time_t seconds = unix_ms / 1000;
-  std::tm parts{};
-  ::gmtime_r(&seconds, &parts);
-  char out[32];
-  std::strftime(out, sizeof out, "%Y-%m-%d %H:%M:%S", &parts);
-  return out;
-}
 
 // "2026-11-23", "2026-11-23T12:30", both UTC, or milliseconds.
 Result<std::int64_t> unix_ms_of(const std::string& name, const std::string& text) {

@@ -3,6 +3,7 @@
 
 #include "rl/streams.h"
 #include "rl/table_names.h"
+#include "shared/base/json_dump.h"
 
 namespace memslot {
 
@@ -51,7 +52,7 @@ std::string StreamSet::json() const {
                               {"sources", of},
                               {"covered", covered}});
   }
-  return out.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return dump(out, 1) + "\n";
 }
 
 }  // namespace memslot

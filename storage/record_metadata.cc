@@ -3,15 +3,12 @@
 #include <nlohmann/json.hpp>
 
 #include "shared/base/json_depth.h"
+#include "shared/base/json_dump.h"
 
 namespace memslot {
 namespace {
 
 using nlohmann::json;
-
-std::string dump(const json& object) {
-  return object.dump(-1, ' ', /*ensure_ascii=*/false, json::error_handler_t::replace);
-}
 
 Result<json> parse_object(std::string_view text) {
   if (!json_depth_fits(text)) return corrupt("record metadata nesting", "at most 64", "deeper");
@@ -91,10 +88,10 @@ Result<StoredMemory> decode_memory(const RecordVersion& record) {
 }
 
 std::string encode_tombstone(const TombstoneRecord& record) {
-  return dump({{"erased_unix_ms", record.tombstone.erased_unix_ms},
-               {"last_version", record.tombstone.last_version},
-               {"tokens", record.tokens},
-               {"finished", record.finished}});
+  return dump(json{{"erased_unix_ms", record.tombstone.erased_unix_ms},
+                   {"last_version", record.tombstone.last_version},
+                   {"tokens", record.tokens},
+                   {"finished", record.finished}});
 }
 
 Result<TombstoneRecord> decode_tombstone(std::string_view metadata) {
@@ -116,7 +113,7 @@ Result<TombstoneRecord> decode_tombstone(std::string_view metadata) {
 }
 
 std::string encode_statistics(const MemoryStatistics& s) {
-  return dump({{"uses", s.uses}, {"gains", s.gains}, {"mean_net_gain", s.mean_net_gain}});
+  return dump(json{{"uses", s.uses}, {"gains", s.gains}, {"mean_net_gain", s.mean_net_gain}});
 }
 
 Result<MemoryStatistics> decode_statistics(std::string_view metadata) {

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "shared/base/json_depth.h"
+#include "shared/base/json_dump.h"
 #include "shared/memory/learn_config.h"
 
 namespace memslot {
@@ -56,7 +57,7 @@ std::string to_json(const Job& job) {
   j["branch"] = job.branch;
   j["code"] = static_cast<int>(job.code);
   j["message"] = job.message;
-  return j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return dump(j);
 }
 
 Result<Job> job_from_json(std::string_view text) {

@@ -6,6 +6,7 @@
 
 #include "controller/link/arguments.h"
 #include "controller/link/bank_verbs.h"
+#include "shared/base/json_dump.h"
 
 namespace memslot {
 namespace {
@@ -20,10 +21,6 @@ constexpr std::uint64_t kMostListed = 10000;
 constexpr std::array<std::string_view, 7> kMemoryVerbs = {
     "bank.show",   "bank.history",  "bank.rollback", "bank.rm",
     "bank.export", "bank.segments", "bank.map"};
-
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 Result<MemoryRef> visible_memory(Arguments& arguments, const Access& access) {
   MEMSLOT_TRY(const std::string text, arguments.text("memory"));
@@ -42,7 +39,7 @@ std::string newest_jobs(const std::vector<std::string>& jobs) {
     out.insert(out.begin(), Json::parse(*job));
   }
   const std::size_t left_off = jobs.size() - out.size();
-  return dump({{"jobs", std::move(out)}, {"left_off", left_off}});
+  return dump(Json{{"jobs", std::move(out)}, {"left_off", left_off}});
 }
 
 // `waits`: what is missing before anybody could begin it, "" if nothing is.
@@ -144,7 +141,7 @@ Result<Admin::Answer> Admin::jobs_verb(const Peer& client, const wire::AdminRequ
   if (admin.verb == "jobs.cancel") {
     MEMSLOT_TRY(p_.learning.cancel(id, "cancelled by a client"));
   }
-  return Answer{.json = dump({{"job", shown_job(*job, p_.learning.missing(*job))}}),
+  return Answer{.json = dump(Json{{"job", shown_job(*job, p_.learning.missing(*job))}}),
                 .part = {},
                 .changed = {}};
 }

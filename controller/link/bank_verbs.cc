@@ -3,15 +3,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include "shared/base/json_dump.h"
 
 namespace memslot::bank_verbs {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 Json json_of(const MemoryVersion& version) { return Json::parse(to_json(version)); }
 
@@ -110,38 +107,38 @@ Result<std::string> rollback(MemoryBank& bank, const Clock& clock, const MemoryR
                              std::uint64_t to, TimePoint deadline) {
   MEMSLOT_TRY(const MemoryVersion head, bank.head(ref, deadline));
   MEMSLOT_TRY(const auto version, bank.rollback(ref, to, head.token, new_token(clock), deadline));
-  return dump({{"version", json_of(version)}});
+  return dump(Json{{"version", json_of(version)}});
 }
 
 Result<std::string> erase(MemoryBank& bank, const MemoryRef& ref, TimePoint deadline) {
   MEMSLOT_TRY(bank.erase(ref, deadline));
-  return dump({{"erased", MemoryRef{ref.ns, ref.id, 0}.text()}});
+  return dump(Json{{"erased", MemoryRef{ref.ns, ref.id, 0}.text()}});
 }
 
 Result<Exported> export_file(MemoryBank& bank, const MemoryRef& ref, TimePoint deadline) {
   MEMSLOT_TRY(const MemoryVersion version, bank.version(ref, deadline));
   MEMSLOT_TRY(auto file, bank.export_memory(version.ref, deadline));
-  return Exported{dump({{"version", json_of(version)}}), share_bytes(std::move(file))};
+  return Exported{dump(Json{{"version", json_of(version)}}), share_bytes(std::move(file))};
 }
 
 Result<Imported> import_file(MemoryBank& bank, std::span<const std::byte> file, std::string_view ns,
                              std::string_view id, TimePoint deadline) {
   MEMSLOT_TRY(const MemoryVersion version, bank.import_memory(file, ns, id, deadline));
-  return Imported{dump({{"version", json_of(version)}}), version.ref};
+  return Imported{dump(Json{{"version", json_of(version)}}), version.ref};
 }
 
 Result<std::string> backup(MemoryBank& bank, const std::string& directory, TimePoint deadline) {
   MEMSLOT_TRY(bank.flush_statistics(deadline));
   MEMSLOT_TRY(bank.store().backup(directory, deadline));
-  return dump({{"directory", directory}, {"bytes", bytes_under(directory)}});
+  return dump(Json{{"directory", directory}, {"bytes", bytes_under(directory)}});
 }
 
 Result<std::string> usage(MemoryBank& bank, std::size_t memories, TimePoint deadline) {
   MEMSLOT_TRY(const StoreUsage usage, bank.store().usage(deadline));
-  return dump({{"payload_bytes", usage.payload_bytes},
-               {"disk_bytes", usage.disk_bytes},
-               {"quota_bytes", usage.quota_bytes},
-               {"memories", memories}});
+  return dump(Json{{"payload_bytes", usage.payload_bytes},
+                   {"disk_bytes", usage.disk_bytes},
+                   {"quota_bytes", usage.quota_bytes},
+                   {"memories", memories}});
 }
 
 std::string verified(const VerifyReport& report,
@@ -155,12 +152,12 @@ std::string verified(const VerifyReport& report,
     if (named && !sees(item.record.substr(first + 1, second - first - 1))) continue;
     bad.push_back({{"record", item.record}, {"payload", item.payload}, {"message", item.message}});
   }
-  return dump({{"type", "verified"},
-               {"versions", report.versions},
-               {"payloads", report.payloads},
-               {"bytes", report.bytes},
-               {"damaged", report.bad.size()},
-               {"bad", std::move(bad)}});
+  return dump(Json{{"type", "verified"},
+                   {"versions", report.versions},
+                   {"payloads", report.payloads},
+                   {"bytes", report.bytes},
+                   {"damaged", report.bad.size()},
+                   {"bad", std::move(bad)}});
 }
 
 }  // namespace memslot::bank_verbs

@@ -4,6 +4,7 @@
 #include "controller/link/admin.h"
 #include "controller/link/arguments.h"
 #include "rl/whitened_keys.h"
+#include "shared/base/json_dump.h"
 #include "shared/memory/learn_config.h"
 #include "shared/memory/word_windows.h"
 
@@ -14,10 +15,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::uint64_t kMostRows = 500;
 constexpr std::uint64_t kMostPoints = 2000;
-
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 Json json_of(const CatalogRow& row) {
   Json out = {{"namespace", row.ns},
@@ -72,7 +69,7 @@ Result<Admin::Job> Admin::find_verb(const Access& access, Arguments& arguments) 
     Json rows = Json::array();
     for (const CatalogRow& row : page.rows) rows.push_back(json_of(row));
     return text_answer(
-        dump({{"total", page.total}, {"offset", query.offset}, {"memories", std::move(rows)}}));
+        dump(Json{{"total", page.total}, {"offset", query.offset}, {"memories", std::move(rows)}}));
   });
 }
 
@@ -91,10 +88,10 @@ Result<Admin::Job> Admin::segments_verb(const MemoryRef& ref) {
                           {"end", words[static_cast<std::size_t>(w.last - 1)].end}});
     }
     const bool overlap = config.segments == SegmentLayout::kOverlap;
-    return text_answer(dump({{"layout", overlap ? "overlap" : "cumulative"},
-                             {"window_words", config.window_words},
-                             {"stride_words", config.stride_words},
-                             {"segments", std::move(segments)}}));
+    return text_answer(dump(Json{{"layout", overlap ? "overlap" : "cumulative"},
+                                 {"window_words", config.window_words},
+                                 {"stride_words", config.stride_words},
+                                 {"segments", std::move(segments)}}));
   });
 }
 
@@ -131,8 +128,8 @@ Result<Admin::Job> Admin::map_verb(const MemoryRef& ref, std::uint64_t others) {
       }
       if (!own.empty()) mean = point_of(whitened.mean);
     }
-    return text_answer(
-        dump({{"own", std::move(own)}, {"mean", std::move(mean)}, {"others", std::move(rest)}}));
+    return text_answer(dump(
+        Json{{"own", std::move(own)}, {"mean", std::move(mean)}, {"others", std::move(rest)}}));
   });
 }
 

@@ -6,6 +6,7 @@
 #include "controller/link/arguments.h"
 #include "controller/link/learners.h"
 #include "shared/base/digest.h"
+#include "shared/base/json_dump.h"
 #include "shared/base/log.h"
 #include "shared/base/rng.h"
 #include "shared/memory/learn_config.h"
@@ -14,10 +15,6 @@ namespace memslot {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 Json progress_json(const wire::LearnProgress& p) {
   return {{"type", "progress"}, {"job", p.job},   {"phase", p.phase},  {"step", p.step},

@@ -3,6 +3,7 @@
 
 #include "controller/link/admin.h"
 #include "controller/link/arguments.h"
+#include "shared/base/json_dump.h"
 
 namespace memslot {
 namespace {
@@ -52,10 +53,6 @@ Json json_of(const LearningView& view) {
   return out;
 }
 
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 }  // namespace
 
 std::vector<wire::OpenSession> Admin::spaces() const {
@@ -82,7 +79,7 @@ Result<Admin::Answer> Admin::load_checkpoint(const std::string& bytes,
   }
   MEMSLOT_TRY(fits);
   MEMSLOT_TRY(const auto made, p_.learned.shelf->publish(bytes, "file", "", quick_end()));
-  return text_answer(dump({{"policy", json_of(*made)}}));
+  return text_answer(dump(Json{{"policy", json_of(*made)}}));
 }
 
 Result<Admin::Job> Admin::load_policy(const Access& access, SharedBytes file) {
@@ -142,7 +139,7 @@ Result<Admin::Job> Admin::give_feedback(const Access& access, std::uint64_t sess
     }
     p_.learned.learning->offer(
         {std::move(waiting.episode), /*measured=*/false, waiting.space, given.value()});
-    return text_answer(dump({{"session", session}, {"value", value}, {"steps", steps}}));
+    return text_answer(dump(Json{{"session", session}, {"value", value}, {"steps", steps}}));
   });
 }
 
@@ -166,7 +163,7 @@ Result<Admin::Job> Admin::policy_verb(const Peer& client, const wire::AdminReque
     MEMSLOT_TRY(const auto records, p_.learned.shelf->list(quick_end()));
     Json out = Json::array();
     for (const PolicyRecord& record : records) out.push_back(json_of(record));
-    return text_answer(dump({{"policies", std::move(out)}}));
+    return text_answer(dump(Json{{"policies", std::move(out)}}));
   });
 }
 

@@ -9,6 +9,7 @@
 #include "controller/replay/decision_check.h"
 #include "controller/replay/policy_choices.h"
 #include "controller/trace/trace_json.h"
+#include "shared/base/json_dump.h"
 #include "shared/wire/names.h"
 
 namespace memslot {
@@ -32,7 +33,7 @@ std::string checked_json(const DecisionReport& report) {
                     {"checked", report.checked},
                     {"others", std::move(others)},
                     {"unchecked", report.unchecked}};
-  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return dump(out);
 }
 
 std::string choices_json(const std::string& id, const std::string& policy,
@@ -49,7 +50,7 @@ std::string choices_json(const std::string& id, const std::string& policy,
                     {"otherwise", found.otherwise},
                     {"choices", std::move(choices)},
                     {"notes", found.notes}};
-  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return dump(out);
 }
 
 // A trace that can be gone through step by step: without damage or gap.

@@ -5,15 +5,12 @@
 #include "controller/link/admin.h"
 #include "controller/link/arguments.h"
 #include "controller/link/bank_verbs.h"
+#include "shared/base/json_dump.h"
 
 namespace memslot {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 Json json_of(const TrainingRun& run) {
   return {{"run", run.name},
@@ -89,7 +86,7 @@ Result<Admin::Job> Admin::policy_curves(bool trainings) {
         runs.insert(runs.begin(), Json{{"run", run->name}, {"rows", std::move(rows)}});
       }
     }
-    return text_answer(dump({{"live", std::move(live)}, {"runs", std::move(runs)}}));
+    return text_answer(dump(Json{{"live", std::move(live)}, {"runs", std::move(runs)}}));
   });
 }
 
@@ -101,7 +98,7 @@ Result<Admin::Job> Admin::start_training(Arguments& arguments) {
   MEMSLOT_TRY(auto given, options_of(options));
   return Job([this, table, name, given = std::move(given)]() -> Result<Answer> {
     MEMSLOT_TRY(const std::string run, p_.trainings.start(table, name.value_or(""), given));
-    return text_answer(dump({{"run", run}}));
+    return text_answer(dump(Json{{"run", run}}));
   });
 }
 
@@ -129,7 +126,7 @@ Result<Admin::Job> Admin::change_training(const std::string& verb, Arguments& ar
     } else {
       MEMSLOT_TRY(p_.trainings.remove(name));
     }
-    return text_answer(dump({{what, name}}));
+    return text_answer(dump(Json{{what, name}}));
   });
 }
 
@@ -154,8 +151,8 @@ Result<Admin::Job> Admin::training_verb(const Peer& client, const wire::AdminReq
       MEMSLOT_TRY(const auto runs, p_.trainings.runs());
       Json listed = Json::array();
       for (const TrainingRun& run : runs) listed.push_back(json_of(run));
-      return text_answer(dump(
-          {{"folder", p_.trainings.folder()}, {"tables", tables}, {"runs", std::move(listed)}}));
+      return text_answer(dump(Json{
+          {"folder", p_.trainings.folder()}, {"tables", tables}, {"runs", std::move(listed)}}));
     });
   }
   if (verb != "training.comparisons") {
@@ -171,7 +168,7 @@ Result<Admin::Job> Admin::training_verb(const Peer& client, const wire::AdminReq
       bytes += one->second.size();
       listed.insert(listed.begin(), Json{{"name", one->first}, {"report", std::move(rows[0])}});
     }
-    return text_answer(dump({{"comparisons", std::move(listed)}}));
+    return text_answer(dump(Json{{"comparisons", std::move(listed)}}));
   });
 }
 

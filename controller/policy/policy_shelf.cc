@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "shared/base/json_dump.h"
 #include "shared/base/log.h"
 
 namespace memslot {
@@ -15,14 +16,13 @@ constexpr const char* kName = "learned";
 
 std::string describe(const PolicySnapshot& snapshot, std::string_view origin, std::int64_t now) {
   const Checkpoint& c = snapshot.checkpoint;
-  return Json({{"digest", snapshot.digest},
-               {"origin", std::string(origin)},
-               {"update", c.update},
-               {"created_unix_ms", now},
-               {"model", c.task.model},
-               {"layer", c.task.layer},
-               {"whitening", snapshot.space}})
-      .dump(-1, ' ', false, Json::error_handler_t::replace);
+  return dump(Json{{"digest", snapshot.digest},
+                   {"origin", std::string(origin)},
+                   {"update", c.update},
+                   {"created_unix_ms", now},
+                   {"model", c.task.model},
+                   {"layer", c.task.layer},
+                   {"whitening", snapshot.space}});
 }
 
 Result<PolicyRecord> record_of(const Document& document) {

@@ -94,7 +94,7 @@ __attribute__((target("avx512f,avx512bw,avx512dq,avx512vnni"))) std::uint32_t sc
 }
 #endif
 
-ScoreGroup score_of(KeyCodes::Kernel kernel) {
+ScoreGroup score_of([[maybe_unused]] KeyCodes::Kernel kernel) {
 #if defined(__x86_64__)
   if (kernel == KeyCodes::Kernel::kVnni) return score_vnni;
   if (kernel == KeyCodes::Kernel::kAvx2) return score_avx2;

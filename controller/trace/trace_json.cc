@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "shared/base/json_dump.h"
 #include "shared/wire/names.h"
 
 namespace memslot::trace_json {
@@ -14,10 +15,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kPageBytes = std::size_t{2} << 20;  // of steps; an envelope holds 4 MiB
-
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 const char* origin_name(trace::Origin origin) {
   return origin == trace::Origin::kRead ? "read" : "written";
@@ -131,7 +128,7 @@ Json parsed(const std::string& text) {
 std::string list(const std::vector<TraceSummary>& traces, const std::string& next) {
   Json all = Json::array();
   for (const TraceSummary& one : traces) all.push_back(json_of(one));
-  return dump({{"traces", std::move(all)}, {"next", next}});
+  return dump(Json{{"traces", std::move(all)}, {"next", next}});
 }
 
 std::string show(const TraceSummary& summary, const trace::Trace& trace, std::uint64_t from,

@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "rl/gain_table.h"
+#include "shared/base/json_dump.h"
 #include "shared/base/log.h"
 #include "shared/files/write_file.h"
 
@@ -221,8 +222,7 @@ Status TrainingRuns::write(const TrainingRun& run) const {
                      {"state", run.state},
                      {"message", run.message},
                      {"started_unix_ms", run.started_unix_ms}};
-  return write_file(run_folder(run.name) + "/run.json",
-                    json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+  return write_file(run_folder(run.name) + "/run.json", dump(json, 1) + "\n");
 }
 
 std::string TrainingRuns::stopped_message(const std::string& name) const {

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "shared/base/json_depth.h"
+#include "shared/base/json_dump.h"
 
 namespace memslot {
 namespace {
@@ -14,9 +15,8 @@ bool present(const Json& json, const char* key) {
 }
 
 Error unsupported(const char* key, const std::string& expected, const Json& found) {
-  return {ErrorCode::kNotSupported,
-          std::string("config.json ") + key + ": expected " + expected + ", found " +
-              found.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 80)};
+  return {ErrorCode::kNotSupported, std::string("config.json ") + key + ": expected " + expected +
+                                        ", found " + dump_start(found, 80)};
 }
 
 Result<int> integer(const Json& json, const char* key) {

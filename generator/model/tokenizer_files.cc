@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "shared/base/json_depth.h"
+#include "shared/base/json_dump.h"
 #include "shared/files/mapped_file.h"
 
 namespace memslot {
@@ -15,8 +16,7 @@ constexpr std::int64_t kMaxTokens = 1 << 22;
 
 Error unsupported(const std::string& what, const std::string& expected, const Json& found) {
   return {ErrorCode::kNotSupported,
-          what + ": expected " + expected + ", found " +
-              found.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 120)};
+          what + ": expected " + expected + ", found " + dump_start(found, 120)};
 }
 
 const Json& field(const Json& json, const char* key) {

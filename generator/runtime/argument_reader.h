@@ -14,6 +14,7 @@
 
 #include "shared/base/error.h"
 #include "shared/base/json_depth.h"
+#include "shared/base/json_dump.h"
 
 namespace memslot {
 
@@ -106,7 +107,7 @@ class ArgumentReader {
   }
 
   void wrong(const char* name, std::string_view expected, const nlohmann::json& found) {
-    std::string shown = found.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    std::string shown = dump(found);
     if (shown.size() > 60) shown = shown.substr(0, 57) + "...";
     fail(std::string("argument ") + name, expected, shown);
   }

@@ -80,10 +80,10 @@ void Gains::tell_hidden(const GainScorer& scorer, std::int64_t width) const {
   const std::size_t rows = std::max<std::size_t>(1, kHiddenFloats / d);
   for (std::size_t first = 0; first * d < all.size(); first += rows) {
     const auto values = all.subspan(first * d, std::min(rows * d, all.size() - first * d));
-    context_.deliver(dump({{"type", "hidden"},
-                           {"first", first},
-                           {"rows", values.size() / d},
-                           {"values", floats_to_base64(values)}}));
+    context_.deliver(dump(json{{"type", "hidden"},
+                               {"first", first},
+                               {"rows", values.size() / d},
+                               {"values", floats_to_base64(values)}}));
   }
 }
 
@@ -100,13 +100,13 @@ void Gains::tell_rows(std::size_t first, const std::vector<Memory>& batch,
     append(figures[i].entropy, entropy);
     append(figures[i].activation, activation);
   }
-  context_.deliver(dump({{"type", "rows"},
-                         {"first", first},
-                         {"of", arguments_.memories.size() + 1},
-                         {"memories", std::move(memories)},
-                         {"surprise", floats_to_base64(surprise)},
-                         {"entropy", floats_to_base64(entropy)},
-                         {"activation", floats_to_base64(activation)}}));
+  context_.deliver(dump(json{{"type", "rows"},
+                             {"first", first},
+                             {"of", arguments_.memories.size() + 1},
+                             {"memories", std::move(memories)},
+                             {"surprise", floats_to_base64(surprise)},
+                             {"entropy", floats_to_base64(entropy)},
+                             {"activation", floats_to_base64(activation)}}));
 }
 
 // A batch's memories are held no longer than it takes.
@@ -157,13 +157,13 @@ Result<std::string> Gains::run() {
     static_cast<void>(
         selector_->close(wire::Observation{}, deadline_in(engine.clock, std::chrono::seconds(1))));
   }
-  return dump({{"type", "gains"},
-               {"tokens", tokens},
-               {"steps", cut},
-               {"candidates", arguments_.memories.size() + 1},
-               {"d_model", engine.gpt.config().d_model},
-               {"layer", engine.gpt.options().slot_layers[arguments_.slot]},
-               {"model", engine.model_digest.hex()}});
+  return dump(json{{"type", "gains"},
+                   {"tokens", tokens},
+                   {"steps", cut},
+                   {"candidates", arguments_.memories.size() + 1},
+                   {"d_model", engine.gpt.config().d_model},
+                   {"layer", engine.gpt.options().slot_layers[arguments_.slot]},
+                   {"model", engine.model_digest.hex()}});
 }
 
 }  // namespace

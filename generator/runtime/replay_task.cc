@@ -84,7 +84,7 @@ Result<ReplayChange> change_of(const json& item, const ReplayArguments& argument
                       item.value("slot", json(0u)).is_number_unsigned();
   if (!formed) {
     return invalid("argument what_if", R"({"step": N, "memory": NAME} or {"choices": [such ones]})",
-                   item.dump().substr(0, 60));
+                   dump_start(item, 60));
   }
   const auto step = item["step"].get<std::uint64_t>();
   const auto slot = item.value("slot", std::uint64_t{0});
@@ -180,7 +180,10 @@ Status Replay::swap(SessionRun& run, const std::vector<MemoryChoice>& from,
     if (same(from[slot], to[slot])) continue;
     const Status swapped = run.swap_slot(slot, to[slot]);
     if (!swapped && swapped.error().code == ErrorCode::kNotFound) {
-      return swapped.error().with_context("gone since the trace was recorded");
+      const bool asked = std::ranges::any_of(
+          a_.changes, [&](const ReplayChange& change) { return same(change.memory, to[slot]); });
+      return swapped.error().with_context(asked ? "argument what_if"
+                                                : "gone since the trace was recorded");
     }
     MEMSLOT_TRY(swapped);
   }
@@ -314,13 +317,13 @@ Result<std::string> Replay::as_recorded() {
   };
   MEMSLOT_TRY(const Outcome found, follow(recorded(), a_.written ? nullptr : &all, tell));
   const json diverged = divergence(found, a_.steps.size());
-  return dump({{"type", "replayed"},
-               {"trace", a_.trace},
-               {"identical", diverged.is_null()},
-               {"steps", found.tokens.size()},
-               {"tokens", all.size()},
-               {"divergence", diverged},
-               {"differences", differences()}});
+  return dump(json{{"type", "replayed"},
+                   {"trace", a_.trace},
+                   {"identical", diverged.is_null()},
+                   {"steps", found.tokens.size()},
+                   {"tokens", all.size()},
+                   {"divergence", diverged},
+                   {"differences", differences()}});
 }
 
 Result<std::string> Replay::what_if() {

@@ -25,8 +25,8 @@ Result<std::string> tokenize_task(const TaskContext& context, std::string_view a
     pieces.push_back(std::move(piece));
   }
   MEMSLOT_TRY(std::string text, tokenizer->decode(ids));
-  return dump(
-      {{"type", "tokens"}, {"ids", ids}, {"pieces", std::move(pieces)}, {"text", std::move(text)}});
+  return dump(json{
+      {"type", "tokens"}, {"ids", ids}, {"pieces", std::move(pieces)}, {"text", std::move(text)}});
 }
 
 Result<std::string> attest_task(const TaskContext& context, std::string_view arguments) {
@@ -38,17 +38,17 @@ Result<std::string> attest_task(const TaskContext& context, std::string_view arg
     return ok();
   }));
   const BackendInfo& backend = engine.gpt.backend().info();
-  return dump({{"type", "attest"},
-               {"digest", now.hex()},
-               {"at_load", engine.base_digest.hex()},
-               {"equal", now == engine.base_digest},
-               {"model", engine.model_digest.hex()},
-               {"model_name", engine.gpt.config().name},
-               {"weights", std::string(dtype_name(engine.gpt.options().weights))},
-               {"backend", backend.name + " (" + backend.library + ")"},
-               {"isa", backend.isa},
-               {"row_invariant", backend.row_invariant},
-               {"build", std::string(build_version())}});
+  return dump(json{{"type", "attest"},
+                   {"digest", now.hex()},
+                   {"at_load", engine.base_digest.hex()},
+                   {"equal", now == engine.base_digest},
+                   {"model", engine.model_digest.hex()},
+                   {"model_name", engine.gpt.config().name},
+                   {"weights", std::string(dtype_name(engine.gpt.options().weights))},
+                   {"backend", backend.name + " (" + backend.library + ")"},
+                   {"isa", backend.isa},
+                   {"row_invariant", backend.row_invariant},
+                   {"build", std::string(build_version())}});
 }
 
 }  // namespace memslot

@@ -6,10 +6,6 @@ namespace memslot {
 
 using nlohmann::json;
 
-std::string dump(const json& event) {
-  return event.dump(-1, ' ', false, json::error_handler_t::replace);
-}
-
 json step_event(const StepReport& report, std::uint32_t slot) {
   json tokens = json::array(), log_probs = json::array();
   for (const TokenFigures& token : report.output.tokens) {

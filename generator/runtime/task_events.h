@@ -7,12 +7,11 @@
 
 #include "generator/runtime/step_loop.h"
 #include "generator/runtime/task_arguments.h"
-#include "shared/wire/names.h"  // reason_name, memory_name
+#include "shared/base/json_dump.h"  // for every event
+#include "shared/wire/names.h"      // reason_name, memory_name
 
 namespace memslot {
 
-// One line; bytes that are no UTF-8 become U+FFFD.
-std::string dump(const nlohmann::json& event);
 // The fields of a `step` event but for `text`.
 nlohmann::json step_event(const StepReport& report, std::uint32_t slot);
 

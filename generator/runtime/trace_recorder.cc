@@ -22,16 +22,16 @@ trace::NamedMemory active_in(const Session& session, std::size_t slot) {
 
 std::string build_json(Engine& engine) {
   const BackendInfo& backend = engine.gpt.backend().info();
-  return dump({{"build", std::string(build_version())},
-               {"backend", backend.name},
-               {"library", backend.library},
-               {"isa", backend.isa},
-               {"threads", backend.threads},
-               {"row_invariant", backend.row_invariant},
-               {"weights", std::string(dtype_name(engine.gpt.options().weights))},
-               {"model", engine.model_digest.hex()},
-               {"model_name", engine.gpt.config().name},
-               {"layers", engine.gpt.options().slot_layers}});
+  return dump(nlohmann::json{{"build", std::string(build_version())},
+                             {"backend", backend.name},
+                             {"library", backend.library},
+                             {"isa", backend.isa},
+                             {"threads", backend.threads},
+                             {"row_invariant", backend.row_invariant},
+                             {"weights", std::string(dtype_name(engine.gpt.options().weights))},
+                             {"model", engine.model_digest.hex()},
+                             {"model_name", engine.gpt.config().name},
+                             {"layers", engine.gpt.options().slot_layers}});
 }
 
 TraceRecorder::TraceRecorder(Engine& engine, std::uint64_t number, const Session& session,

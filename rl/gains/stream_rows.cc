@@ -4,6 +4,7 @@
 
 #include "rl/features.h"  // all_finite
 #include "shared/base/base64.h"
+#include "shared/base/json_dump.h"
 #include "shared/files/safetensors.h"
 #include "shared/files/write_file.h"
 #include "shared/files/write_safetensors.h"
@@ -70,7 +71,7 @@ Status RowCollector::take_hidden(const json& event) {
   const std::size_t count = event.at("rows");
   if (event.at("first") != hidden_rows_ || count == 0) {
     return corrupt("event hidden", "rows from " + std::to_string(hidden_rows_),
-                   event.dump(-1, ' ', false, json::error_handler_t::replace).substr(0, 60));
+                   dump_start(event, 60));
   }
   MEMSLOT_TRY(const auto bytes, from_base64(event.at("values").get_ref<const std::string&>()));
   rows_.dim = bytes.size() / sizeof(float) / count;

@@ -5,6 +5,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include "shared/base/json_dump.h"
 
 namespace memslot::rl_program {
 namespace {
@@ -14,16 +15,12 @@ void put(std::FILE* file, std::string_view text) {
   std::fflush(file);
 }
 
-std::string dump(const nlohmann::json& value) {
-  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
-
 }  // namespace
 
 Console::Console(bool json) : json_(json), terminal_(isatty(STDERR_FILENO) == 1) {}
 
 void Console::result(const nlohmann::json& value) const {
-  if (json_) put(stdout, dump(value));
+  if (json_) put(stdout, dump(value) + "\n");
 }
 
 void Console::line(std::string_view text) const {
@@ -43,7 +40,8 @@ int Console::fail(const Error& error) const {
   clear_status();
   const std::string_view name = error_code_name(error.code);
   if (json_) {
-    put(stdout, dump({{"error", {{"code", name}, {"message", error.message}}}}));
+    const nlohmann::json said = {{"error", {{"code", name}, {"message", error.message}}}};
+    put(stdout, dump(said) + "\n");
   } else {
     put(stderr, "memslot: " + error.message + " (" + std::string(name) + ")\n");
   }

@@ -5,6 +5,7 @@
 
 #include "rl/report/page.h"
 #include "rl/report/plots.h"
+#include "shared/base/json_dump.h"
 
 namespace memslot {
 namespace {
@@ -137,7 +138,7 @@ double TrainingLog::seconds() const {
 std::string TrainingLog::text() const {
   std::string out;
   for (const json& line : lines_) {
-    out += line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+    out += dump(line) + "\n";
   }
   return out;
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "shared/base/json_depth.h"
+#include "shared/base/json_dump.h"
 
 namespace memslot {
 namespace {
@@ -55,8 +56,7 @@ Result<SafetensorsEntry> parse_entry(const Json& json, std::size_t data_begin,
       !json.contains("shape") || !read_list(json["shape"], dims) ||
       !json.contains("data_offsets") || !read_list(json["data_offsets"], offsets) ||
       offsets.size() != 2) {
-    return corrupt("header entry", "dtype, shape and data_offsets",
-                   json.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 120));
+    return corrupt("header entry", "dtype, shape and data_offsets", dump_start(json, 120));
   }
   SafetensorsEntry entry;
   entry.dtype = json["dtype"].get<std::string>();

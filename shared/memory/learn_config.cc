@@ -7,6 +7,7 @@
 #include <string>
 
 #include "shared/base/json_depth.h"
+#include "shared/base/json_dump.h"
 
 namespace memslot {
 namespace {
@@ -53,8 +54,7 @@ constexpr std::array kNumbers = {
 #undef MEMSLOT_LEARN_FIELD
 
 Error bad(std::string_view name, const std::string& expected, const json& found) {
-  return invalid("learn option '" + std::string(name) + "'", expected,
-                 found.dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 80));
+  return invalid("learn option '" + std::string(name) + "'", expected, dump_start(found, 80));
 }
 
 Status set_number(const NumberField& field, const json& value, LearnConfig& config) {

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "shared/base/json_depth.h"
+#include "shared/base/json_dump.h"
 
 namespace memslot {
 namespace {
@@ -237,7 +238,7 @@ std::string to_json(const MemoryVersion& v) {
                        {"position", v.position}};
   // Text that is not UTF-8 is replaced rather than thrown at; a NaN becomes null, which parse
   // refuses.
-  return object.dump(/*indent=*/-1, ' ', /*ensure_ascii=*/false, json::error_handler_t::replace);
+  return dump(object);
 }
 
 Result<MemoryVersion> memory_version_from_json(std::string_view text) {

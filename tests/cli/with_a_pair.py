@@ -105,6 +105,15 @@ class TheMainJob(PairCase):
             with self.subTest(command=command):
                 self.assertIsInstance(self.client.json(*command), dict)
 
+    def test_for_people_it_prints_lines(self):
+        for command, name in ((["status"], "generator"), (["bank", "usage"], "payload_bytes"), (["bank", "verify"], "bad"),
+                              (["bank", "show", "corvandite-lora"], "created"), (["attest"], "equal")):
+            with self.subTest(command=command):
+                result = self.client(*command)
+                self.assertEqual(result.returncode, 0, result.stderr)
+                self.assertRegex(result.stdout, rf"(?m)^ *{name}\b")
+                self.assertFalse(result.stdout.startswith("{"), result.stdout)
+
 
 class Traces(PairCase):
     def recorded(self, *options):
