@@ -9,6 +9,7 @@
 
 #include "controller/http/web_files.h"
 #include "shared/base/json_depth.h"
+#include "shared/base/json_dump.h"
 #include "shared/base/metrics.h"
 #include "shared/base/version.h"
 
@@ -71,7 +72,7 @@ std::string text_of(const SharedBytes& bytes) {
 std::string error_event(const Error& error) {
   Json out = Json::parse(http::error_response(error).body);
   out["type"] = "error";
-  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return dump(out);
 }
 
 }  // namespace

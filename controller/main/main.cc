@@ -79,6 +79,7 @@ int restore(const ControllerSettings& settings) {
 struct Web {
   std::vector<HttpUser> users;
   http::ServerOptions options;
+  std::unique_ptr<http::Metrics> metrics = std::make_unique<http::Metrics>("memslot_controller");
   std::unique_ptr<RestApi> api;
   std::unique_ptr<http::Server> server;
 
@@ -140,10 +141,11 @@ Status start_web(Web& web, const ControllerSettings& settings, JoinedChannel& ch
   if (web.options.tokens.empty() && settings.bank != "memory:") {
     MEMSLOT_TRY(web.options.browser_token, browser_token(settings.bank + ".token"));
   }
+  web.options.metrics = web.metrics.get();
   web.api = std::make_unique<RestApi>(
       RestParts{.users = web.users,
                 .connect = [&channel](const std::string& user) { return channel.connect(user); },
-                .metrics = [&server] { return server.metrics_text(); },
+                .metrics = [&server, &web] { return server.metrics_text() + web.metrics->text(); },
                 .traces = !trace_folder(settings).empty(),
                 .learning = settings.learn_online});
   MEMSLOT_TRY(web.server, http::Server::start(web.options, [&web](http::Exchange& exchange) {

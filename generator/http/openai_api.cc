@@ -404,7 +404,7 @@ void OpenAiApi::handle(http::Exchange& exchange) {
   if (path == "/metrics") return exchange.respond({200, metrics_(), metrics::kContentType});
   if (path == "/v1/models") {
     return exchange.respond(
-        {200, dump({{"object", "list"}, {"data", json::array({model_json(engine_)})}})});
+        {200, dump(json{{"object", "list"}, {"data", json::array({model_json(engine_)})}})});
   }
   if (one_model) {
     if (path.substr(std::string_view("/v1/models/").size()) == model_id(engine_)) {

@@ -39,8 +39,8 @@ Result<std::unique_ptr<Channel>> connect(const GeneratorSettings& settings) {
 }
 
 // Null: off.
-Result<std::unique_ptr<http::Server>> serve_http(const GeneratorSettings& settings,
-                                                 OpenAiApi& api) {
+Result<std::unique_ptr<http::Server>> serve_http(const GeneratorSettings& settings, OpenAiApi& api,
+                                                 http::Metrics& metrics) {
   constexpr std::uint16_t kPort = 7402;
   const bool guarded = !settings.keys.empty() || settings.endpoint.starts_with("ipc:");
   MEMSLOT_TRY(auto place,
@@ -52,6 +52,7 @@ Result<std::unique_ptr<http::Server>> serve_http(const GeneratorSettings& settin
   }
   // As many as may generate or wait for it; what is over that is refused at once by the scheduler.
   options.workers = static_cast<int>(settings.max_sessions + settings.max_waiting + 8);
+  options.metrics = &metrics;
   return http::Server::start(std::move(options),
                              [&api](http::Exchange& exchange) { api.handle(exchange); });
 }
@@ -70,8 +71,10 @@ Status serve(const GeneratorSettings& settings) {
   const SystemClock clock;
   MEMSLOT_TRY(auto service, GeneratorService::open(std::move(options), clock));
   service->start(std::move(channel));
-  OpenAiApi api(service->engine(), [&service] { return service->metrics_text(); });
-  MEMSLOT_TRY(const auto web, serve_http(settings, api));
+  http::Metrics metrics("memslot_generator");
+  OpenAiApi api(service->engine(),
+                [&service, &metrics] { return service->metrics_text() + metrics.text(); });
+  MEMSLOT_TRY(const auto web, serve_http(settings, api, metrics));
   const std::string where = web == nullptr ? "" : " http=" + web->endpoint();
   std::printf("%s%s\n", service->ready_line().c_str(), where.c_str());
   std::fflush(stdout);

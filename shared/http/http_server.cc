@@ -24,6 +24,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "shared/base/json_dump.h"
 #include "shared/base/log.h"
 
 namespace memslot::http {
@@ -127,7 +128,7 @@ Response failure(unsigned status, std::string_view message, std::string_view cod
       {"error", {{"message", message}, {"type", type}, {"param", nullptr}, {"code", code}}}};
   Response out;
   out.status = status;
-  out.body = body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  out.body = dump(body);
   return out;
 }
 
@@ -188,6 +189,7 @@ class Outgoing final : public Exchange {
     wake_.cancel();
   }
   bool vanished() const { return gone_.stop_requested(); }
+  Duration age() const { return std::chrono::steady_clock::now() - made_; }
   asio::steady_timer& wake() { return wake_; }
   std::weak_ptr<Outgoing> self;
 
@@ -200,6 +202,7 @@ class Outgoing final : public Exchange {
   }
 
   const Request request_;
+  const std::chrono::steady_clock::time_point made_ = std::chrono::steady_clock::now();
   const std::size_t limit_;
   asio::io_context& io_;
   asio::steady_timer wake_;
@@ -232,6 +235,7 @@ bool is_probe(const std::string& path) { return path == "/healthz" || path == "/
 struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   Impl(ServerOptions chosen, Handler handle)
       : options(std::move(chosen)),
+        metrics(options.metrics != nullptr ? *options.metrics : uncounted),
         handler(std::move(handle)),
         acceptor(io),
         workers(static_cast<std::size_t>(std::min(options.workers, options.max_connections))) {}
@@ -254,6 +258,8 @@ struct Server::Impl : std::enable_shared_from_this<Server::Impl> {
   void dress(bhttp::response<Body>& to, const Response& from) const;
 
   const ServerOptions options;
+  Metrics uncounted{"memslot"};  // where nobody asked
+  Metrics& metrics;
   const Handler handler;
   asio::io_context io{1};
   tcp::acceptor acceptor;
@@ -325,6 +331,7 @@ asio::awaitable<bool> Server::Impl::send_whole(std::shared_ptr<Stream> stream,
   error_code failed;
   stream->expires_after(options.write_time);
   co_await bhttp::async_write(*stream, out, asio::redirect_error(asio::use_awaitable, failed));
+  if (failed) metrics.abandoned();
   co_return !failed && keep;
 }
 
@@ -335,13 +342,18 @@ asio::awaitable<bool> Server::Impl::send(std::shared_ptr<Stream> stream,
   error_code failed;
   for (;;) {
     Outgoing::Taken next = out->take();
-    if (out->vanished() && !(next.begun && !next.streaming)) co_return false;
+    if (out->vanished() && !(next.begun && !next.streaming)) {
+      metrics.abandoned();
+      co_return false;
+    }
     if (next.begun && !next.streaming) {
+      metrics.answered(next.head.status, out->age());
       co_return co_await send_whole(stream, next.head, message, message.keep_alive() && !stopping);
     }
     const bool heads = next.begun && !headed;
     if (heads) {
       headed = true;
+      metrics.answered(200, out->age());
       bhttp::response<bhttp::empty_body> head(bhttp::status::ok, 11);
       dress(head, next.head);
       head.chunked(true);
@@ -362,7 +374,10 @@ asio::awaitable<bool> Server::Impl::send(std::shared_ptr<Stream> stream,
       co_await asio::async_write(*stream, bhttp::make_chunk_last(),
                                  asio::redirect_error(asio::use_awaitable, failed));
     }
-    if (failed) out->vanish();
+    if (failed) {
+      metrics.abandoned();
+      out->vanish();
+    }
     if (failed || next.done) co_return !failed && message.keep_alive() && !stopping;
     if (heads || !next.pieces.empty()) continue;  // what came meanwhile woke nobody
     stream->expires_never();
@@ -375,6 +390,7 @@ asio::awaitable<bool> Server::Impl::send(std::shared_ptr<Stream> stream,
 asio::awaitable<bool> Server::Impl::answer(std::shared_ptr<Stream> stream, Request request,
                                            const Message& message) {
   if (stopping) {
+    metrics.answered(503, {});
     co_return co_await send_whole(stream, failure(503, "stopping", "unavailable"), message, false);
   }
   const auto out = std::make_shared<Outgoing>(io, std::move(request), options.max_waiting);
@@ -414,6 +430,7 @@ asio::awaitable<bool> Server::Impl::answer(std::shared_ptr<Stream> stream, Reque
 // Closed with bytes unread, the connection would be reset and the answer lost.
 asio::awaitable<void> Server::Impl::refuse(std::shared_ptr<Stream> stream, Response response,
                                            const Message& message) {
+  metrics.answered(response.status, {});
   co_await send_whole(stream, response, message, false);
   error_code failed;
   stream->socket().shutdown(tcp::socket::shutdown_send, failed);
@@ -468,6 +485,7 @@ asio::awaitable<void> Server::Impl::serve(std::shared_ptr<Stream> stream) {
       co_await bhttp::async_read(*stream, buffer, parser,
                                  asio::redirect_error(asio::use_awaitable, failed));
     }
+    if (failed == beast::error::timeout) metrics.slow();
     if (failed == bhttp::error::end_of_stream || failed == beast::error::timeout) break;
     if (failed) {
       const unsigned status = failed == bhttp::error::body_limit     ? 413
@@ -483,6 +501,7 @@ asio::awaitable<void> Server::Impl::serve(std::shared_ptr<Stream> stream) {
   error_code ignored;
   stream->socket().shutdown(tcp::socket::shutdown_both, ignored);
   --connections;
+  metrics.closed();
 }
 
 asio::awaitable<void> Server::Impl::accept() {
@@ -497,8 +516,12 @@ asio::awaitable<void> Server::Impl::accept() {
       co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, failed));
       continue;
     }
-    if (connections >= options.max_connections) continue;  // closed at once
+    if (connections >= options.max_connections) {  // closed at once
+      metrics.refused();
+      continue;
+    }
     ++connections;
+    metrics.opened();
     asio::co_spawn(io, serve(std::make_shared<Stream>(std::move(socket))), asio::detached);
   }
 }

@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "shared/base/error.h"
+#include "shared/http/http_metrics.h"
 
 namespace memslot::http {
 
@@ -83,6 +84,7 @@ struct ServerOptions {
   std::chrono::milliseconds body_time{30000};
   std::chrono::milliseconds idle_time{60000};  // between requests
   std::chrono::milliseconds write_time{30000};
+  Metrics* metrics = nullptr;  // outlives the server; null: nothing is counted
 };
 
 class Server {

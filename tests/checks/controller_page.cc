@@ -4,6 +4,7 @@
 
 #include "controller/link/server.h"
 #include "shared/base/log.h"
+#include "shared/http/http_metrics.h"
 #include "shared/transport/loopback_channel.h"
 #include "storage/memory_store.h"
 
@@ -21,7 +22,8 @@ Status run() {
   Server server(*channel, bank, documents, clock, {});
   MEMSLOT_TRY(server.start());
   std::thread thread([&] { server.run(); });
-  std::fputs(server.metrics_text().c_str(), stdout);
+  const std::string page = server.metrics_text() + http::Metrics("memslot_controller").text();
+  std::fputs(page.c_str(), stdout);
   server.stop();
   thread.join();
   return ok();

@@ -306,6 +306,25 @@ class Metrics(HttpCase):
         self.assertEqual(grown("memslot_generator_learn_job_seconds_count", result="learned"), 1)
         self.assertEqual(grown("memslot_generator_learn_step_seconds_count"), 3)  # between four steps
 
+    def test_what_was_asked_over_http_is_counted(self):
+        def ask():
+            self.assertEqual(self.ask("GET", "/nowhere")[0], 404)
+            self.assertEqual(self.ask("GET", "/v1/models", headers={"Host": "evil.example"})[0], 403)
+            self.complete(max_tokens=1)
+        grown = self.growth(ask)
+        answers, dropped = "memslot_generator_http_answers_total", "memslot_generator_http_dropped_total"
+        self.assertEqual(grown(answers, status="4xx"), 2)
+        self.assertEqual(grown(answers, status="2xx"), 2)  # and the page that was looked at before
+        self.assertEqual(grown(answers, status="5xx"), 0)
+        self.assertEqual(grown("memslot_generator_http_answer_seconds_count"), 4)
+        self.assertGreaterEqual(self.metrics()("memslot_generator_http_connections"), 1)
+        before = self.metrics()(dropped, reason="abandoned")
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as sock:
+            data = json.dumps({"prompt": PROMPT, "max_tokens": 512, "stream": True}).encode()
+            sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+            sock.recv(1)
+        wait_for(lambda: self.metrics()(dropped, reason="abandoned") == before + 1)
+
     def test_what_holds_memory_is_told_as_status_does(self):
         page, status = self.metrics(), self.client.json("status")["generator"]
         for part in ("weights", "kv", "resident", "learning_workspace"):

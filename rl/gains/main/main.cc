@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "rl/gains/main/commands.h"
+#include "shared/base/json_dump.h"
 #include "shared/base/version.h"
 
 namespace memslot::gains_program {
@@ -50,7 +51,7 @@ int run_command(CLI::App& app, int argc, char** argv, const PairSettings& s,
   if (s.json) {
     using nlohmann::json;
     const json said = {{"error", {{"code", name}, {"message", error.message}}}};
-    std::printf("%s\n", said.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
+    std::printf("%s\n", dump(said).c_str());
   } else {
     std::fprintf(stderr, "memslot-gains: %s: %s\n", name.c_str(), error.message.c_str());
   }
