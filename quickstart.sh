@@ -32,12 +32,14 @@ case $KIND in mlp|lora) ;; *) say "--kind: expected mlp or lora, found $KIND"; e
 
 # Stops what an earlier --keep left running, by its recorded process ids.
 stop_kept() {
-  local name pid
+  local name pid program
   for name in generator controller; do
     [ -f "$DATA/$name.pid" ] || continue
     pid=$(cat "$DATA/$name.pid")
-    # Only if the id still belongs to our program: ids are reused.
-    if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "memslot-$(printf %s "$name" | cut -c1-7)" ]; then
+    # Only if the id still belongs to our program: ids are reused. A build since then replaced its file.
+    program=$(readlink "/proc/$pid/exe" 2>/dev/null || true)
+    program=${program% (deleted)}
+    if [ "${program##*/}" = "memslot-$name" ]; then
       kill "$pid" 2>/dev/null || true
       for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
     fi

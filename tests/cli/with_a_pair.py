@@ -10,8 +10,8 @@ import time
 import unittest
 
 from bad_input import BadInput  # noqa: F401: its tests run with these
-from curve import Curve  # noqa: F401
-from pair import (CONTROLLER, CORRUPTION, ENVIRONMENT, INVALID, MEMSLOT, MISMATCH, NOT_FOUND, PROMPT, SOURCES,
+from curve import TINY, Curve  # noqa: F401
+from pair import (CONTROLLER, CORRUPTION, ENVIRONMENT, GENERATOR, INVALID, MEMSLOT, MISMATCH, NOT_FOUND, PROMPT, SOURCES,
                   UNAVAILABLE, Client, PairCase, model_path)
 
 
@@ -113,6 +113,25 @@ class TheMainJob(PairCase):
                 self.assertEqual(result.returncode, 0, result.stderr)
                 self.assertRegex(result.stdout, rf"(?m)^ *{name}\b")
                 self.assertFalse(result.stdout.startswith("{"), result.stdout)
+
+
+class Named(unittest.TestCase):
+    def test_the_generator_keeps_its_name_where_it_starts_itself_anew(self):
+        """As it does where OpenMP is told nothing; who looks for it by name must find it."""
+        told = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+        plain = {name: value for name, value in ENVIRONMENT.items() if name not in told}
+        command = [GENERATOR, "--model", TINY, "--threads", "1", "--endpoint", "tcp://127.0.0.1:1", "--http", "off"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=plain, text=True)
+        try:
+            self.assertIn(" ready ", process.stdout.readline())
+            with open(f"/proc/{process.pid}/environ", encoding="utf-8") as environment:
+                self.assertIn("GOMP_SPINCOUNT", environment.read())
+            with open(f"/proc/{process.pid}/comm", encoding="utf-8") as name:
+                self.assertEqual(name.read(), "memslot-generat\n")  # as much as a name holds
+        finally:
+            process.terminate()
+            process.wait(30)
+            process.stdout.close()
 
 
 class Traces(PairCase):
