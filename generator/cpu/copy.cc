@@ -4,6 +4,8 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 
+#include <cstring>
+
 #include "generator/cpu/cpu_backend.h"
 #include "generator/cpu/simd-inl.h"
 

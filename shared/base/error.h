@@ -6,7 +6,8 @@
 // (model.gguf)".
 //
 // Threads: values; share freely.
-#include <boost/outcome/result.hpp>  // basic_result
+#include <boost/outcome/basic_result.hpp>  // result.hpp also brings Boost.Exception: 2 s a unit
+#include <boost/outcome/policy/terminate.hpp>
 #include <string>
 #include <string_view>
 #include <utility>

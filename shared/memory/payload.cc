@@ -157,8 +157,9 @@ Status check_placement(std::span<const std::byte> bytes, std::size_t header_end,
 
 template <class T>
 void append(std::vector<std::byte>& out, const T& value) {
-  const auto raw = std::as_bytes(std::span(&value, 1));
-  out.insert(out.end(), raw.begin(), raw.end());
+  const std::size_t at = out.size();
+  out.resize(at + sizeof(T));
+  std::memcpy(out.data() + at, &value, sizeof(T));
 }
 
 void append_name(std::vector<std::byte>& out, std::string_view name) {

@@ -1,5 +1,7 @@
 #include "shared/wire/codec_parts.h"  // pack, unpack, Reader
 
+#include <cstring>
+
 // Hello, HelloReply, Heartbeat, ErrorReply, OpenSession, CloseSession and what all bodies share.
 namespace memslot::wire {
 

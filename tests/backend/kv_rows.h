@@ -1,5 +1,7 @@
 #pragma once
 // A key/value cache of one layer and one sequence, poisoned with NaN where nothing was stored.
+#include <cstring>
+
 #include "tests/backend/device_rows.h"
 
 namespace memslot::testing_support {

@@ -10,10 +10,16 @@
 
 namespace memslot::bench {
 
-// Independent sums, so that the latency of one is hidden; each in a register of its own.
+// Independent sums, so that the latency of one is hidden; each in a register of its own. No two
+// begin alike: of equal chains the compiler makes one, and the peak would come out several times
+// too high.
 __attribute__((target("avx512f,avx512bf16"))) inline float bf16_dot_products(int rounds) {
-  __m512 s0 = _mm512_setzero_ps(), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
-  __m512 t0 = s0, t1 = s0, t2 = s0, t3 = s0, t4 = s0, t5 = s0, t6 = s0, t7 = s0;
+  __m512 s0 = _mm512_set1_ps(0), s1 = _mm512_set1_ps(1), s2 = _mm512_set1_ps(2);
+  __m512 s3 = _mm512_set1_ps(3), s4 = _mm512_set1_ps(4), s5 = _mm512_set1_ps(5);
+  __m512 s6 = _mm512_set1_ps(6), s7 = _mm512_set1_ps(7), t0 = _mm512_set1_ps(8);
+  __m512 t1 = _mm512_set1_ps(9), t2 = _mm512_set1_ps(10), t3 = _mm512_set1_ps(11);
+  __m512 t4 = _mm512_set1_ps(12), t5 = _mm512_set1_ps(13), t6 = _mm512_set1_ps(14);
+  __m512 t7 = _mm512_set1_ps(15);
   const __m512bh a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(1.0f), _mm512_set1_ps(1.0f));
   for (int i = 0; i < rounds; ++i) {
     s0 = _mm512_dpbf16_ps(s0, a, a), s1 = _mm512_dpbf16_ps(s1, a, a);

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "tests/support/gguf_bytes.h"
 #include "tests/support/temporary_folder.h"
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <memory>
 #include <vector>
 
 namespace memslot {
@@ -54,7 +55,7 @@ TEST_F(SchedulerTest, HandsOnWhatTheWorkAnswers) {
 TEST_F(SchedulerTest, AdmitsSoManyAndLetsSoManyWait) {
   Scheduler scheduler(gate, {1, 1});
   scheduler.start();
-  std::optional<Scheduler::Place> place = scheduler.admit({}).value();
+  auto place = std::make_unique<Scheduler::Place>(scheduler.admit({}).value());
   std::atomic<bool> admitted{false};
   std::thread second([&] {
     auto waited = scheduler.admit({});
