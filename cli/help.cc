@@ -152,11 +152,18 @@ constexpr Page kPages[] = {
      "fit the\n"
      "generators' model, layer or features is refused (14), and the one before goes on. Its "
      "whitening of\n"
-     "keys becomes the bank's, also for `nearest`: there is no way back but loading another one.\n"
+     "keys becomes the bank's, also for `nearest`, until `policy unload`.\n"
      "\n"
      "Example:\n"
      "  memslot train gains.safetensors -o policy.safetensors && memslot policy load "
      "policy.safetensors"},
+    {"policy unload",
+     "Sessions that begin from now on choose by the rule nearest key; those under way keep their "
+     "policy. It\n"
+     "stays in the list and can be loaded again.\n"
+     "\n"
+     "Example:\n"
+     "  memslot policy unload"},
     {"policy show",
      "Example:\n"
      "  memslot --json policy show | jq .learning.guard"},

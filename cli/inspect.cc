@@ -55,8 +55,8 @@ Status score(Client& client, const Output& out, const Context& context, const Te
     out.line(line);
   }
   char summary[160];
-  std::snprintf(summary, sizeof summary, "nll %.5f nats a token, recall %.1f %%, memory %s",
-                scores->value("nll", 0.0), 100 * scores->value("recall", 0.0),
+  std::snprintf(summary, sizeof summary, "nll %.5f nats a token, recall %s %%, memory %s",
+                scores->value("nll", 0.0), figure(*scores, "recall", "%.1f", 100).c_str(),
                 scores->value("memory", "base").c_str());
   out.line(summary);
   return ok();

@@ -155,24 +155,31 @@ void add_learn(CLI::App& app, Context& context) {
       ->required();
   command->add_option("--source", o->source, "Name of the source (default: the file's name)");
   command->add_option("--id", o->id, "Name of the memory (default: from source and kind)");
-  command->add_option("--kind", o->kind, "mlp, lora or delta")
+  command->add_option("--kind", o->kind, "mlp (default), lora or delta")
       ->check(CLI::IsMember({"mlp", "lora", "delta"}));
-  command->add_option("--segments", o->segments, "How the text is cut")
+  command->add_option("--segments", o->segments, "How the text is cut (default: cumulative)")
       ->check(CLI::IsMember({"overlap", "cumulative"}));
-  command->add_option("--rank", o->rank, "Of a lora memory")->check(CLI::Range(1, 256));
-  command->add_option("--steps", o->steps, "At most so many optimizer steps")
+  command->add_option("--rank", o->rank, "Of a lora memory (default: 16)")
+      ->check(CLI::Range(1, 256));
+  command
+      ->add_option("--steps", o->steps,
+                   "At most so many optimizer steps (default: mlp 64, lora 96)")
       ->check(CLI::Range(1, 10000));
-  command->add_option("--lr", o->lr, "Learning rate, above 0")
+  command->add_option("--lr", o->lr, "Learning rate, above 0 (default: mlp 0.002, lora 0.01)")
       ->check(number_from(double{std::numeric_limits<float>::min()}, 1));
   command
       ->add_option("--anchor", o->anchor,
-                   "Weight that holds the memory to base on other text; 0: none")
+                   "Weight that holds the memory to base on other text; 0: none (default: mlp "
+                   "0.0008, lora 0.003)")
       ->check(number_from(0, 1e6));
-  command->add_option("--target-recall", o->target_recall, "Stop once so much is recalled")
+  command
+      ->add_option("--target-recall", o->target_recall,
+                   "Stop once so much is recalled (default: 0.99)")
       ->check(number_from(0, 1));
   command->add_option("--layer", o->layer, "Which slot layer (default: the first)")
       ->check(CLI::Range(0, 1023));
-  command->add_option("--dtype", o->dtype, "Stored as")->check(CLI::IsMember({"f32", "bf16"}));
+  command->add_option("--dtype", o->dtype, "Stored as (default: bf16)")
+      ->check(CLI::IsMember({"f32", "bf16"}));
   command->add_option("--config", o->config, "More of the learn configuration, as JSON");
   command->add_flag("--detach", o->detach, "Return once the job is accepted");
   command->callback([o, &context] {

@@ -27,6 +27,13 @@ Status load(Client& client, const Output& out, const PolicyOptions& o) {
   return ok();
 }
 
+Status unload(Client& client, const Output& out) {
+  MEMSLOT_TRY(const auto reply, client.ask("policy.unload", json::object(), nullptr));
+  out.result(*reply.result);
+  out.line("sessions that begin now choose by a rule");
+  return ok();
+}
+
 Status show(Client& client, const Output& out) {
   MEMSLOT_TRY(const auto reply, client.ask("policy.show", json::object(), nullptr));
   out.result(*reply.result);
@@ -42,8 +49,12 @@ Status list(Client& client, const Output& out) {
   MEMSLOT_TRY(const auto reply, client.ask("policy.ls", json::object(), nullptr));
   out.result(*reply.result);
   for (const json& policy : (*reply.result)["policies"]) {
-    out.line(std::to_string(policy.value("number", std::uint64_t{0})) + "  " + short_name(policy) +
-             "  " + policy.value("origin", "") + "  update " +
+    const std::string line = std::to_string(policy.value("number", std::uint64_t{0})) + "  ";
+    if (short_name(policy).empty()) {
+      out.line(line + "none since");
+      continue;
+    }
+    out.line(line + short_name(policy) + "  " + policy.value("origin", "") + "  update " +
              std::to_string(policy.value("update", std::uint64_t{0})));
   }
   return ok();
@@ -68,13 +79,15 @@ void run_as(CLI::App* command, Context& context, Body body) {
 }  // namespace
 
 void add_policy(CLI::App& app, Context& context) {
-  auto* policy = app.add_subcommand("policy", "The learned policy: load, show, ls, feedback");
+  auto* policy =
+      app.add_subcommand("policy", "The learned policy: load, unload, show, ls, feedback");
   policy->require_subcommand(1);
   policy->fallthrough();
   auto o = std::make_shared<PolicyOptions>();
   auto* loading = policy->add_subcommand("load", "Let a checkpoint act, without a restart");
   loading->add_option("file", o->file, "A checkpoint (memslot train)")->required();
   run_as(loading, context, [o](Client& c, const Output& out) { return load(c, out, *o); });
+  run_as(policy->add_subcommand("unload", "Let none act, without a restart"), context, unload);
   run_as(policy->add_subcommand("show", "The one that acts, and how it is being learned"), context,
          show);
   run_as(policy->add_subcommand("ls", "Those of this bank, oldest first"), context, list);

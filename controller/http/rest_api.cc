@@ -314,6 +314,7 @@ const std::vector<RestApi::Route>& RestApi::table() {
       {"GET", "/policy/versions", kNone, [](Call& c) { c.ask("policy.ls", Json::object()); }},
       {"POST", "/policy/load", kNone,
        [](Call& c) { c.ask("policy.load", Json::object(), bytes_of_body(c.request.body)); }},
+      {"POST", "/policy/unload", kNone, [](Call& c) { c.ask("policy.unload", Json::object()); }},
       {"POST",
        "/policy/choices",
        {"trace", "policy"},

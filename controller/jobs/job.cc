@@ -55,7 +55,8 @@ std::string to_json(const Job& job) {
   j["lost"] = job.lost;
   j["created_unix_ms"] = job.created_unix_ms;
   j["branch"] = job.branch;
-  j["code"] = static_cast<int>(job.code);
+  const bool ended_well = job.state == JobState::kDone;
+  if (!ended_well && !job.message.empty()) j["code"] = static_cast<int>(job.code);
   j["message"] = job.message;
   return dump(j);
 }
@@ -82,7 +83,7 @@ Result<Job> job_from_json(std::string_view text) {
     job.lost = j.at("lost").get<std::uint32_t>();
     job.created_unix_ms = j.at("created_unix_ms").get<std::int64_t>();
     job.branch = j.at("branch").get<bool>();
-    job.code = static_cast<ErrorCode>(j.at("code").get<int>());
+    job.code = static_cast<ErrorCode>(j.value("code", static_cast<int>(ErrorCode::kInternal)));
     job.message = j.at("message").get<std::string>();
     return job;
   } catch (const nlohmann::json::exception& e) {

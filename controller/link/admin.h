@@ -112,6 +112,7 @@ class Admin {
   // policy_verbs.cc
   Result<Job> policy_verb(const Peer& client, const wire::AdminRequest& admin, SharedBytes file);
   Result<Job> load_policy(const Access& access, SharedBytes file);
+  Result<Job> unload_policy(const Access& access);
   Result<Job> show_policy();
   Result<Job> give_feedback(const Access& access, std::uint64_t session, double value);
   // training_verbs.cc

@@ -84,7 +84,7 @@ Result<std::string> show(MemoryBank& bank, const MemoryRef& ref, TimePoint deadl
   Json json = {{"version", json_of(version)},
                {"branches", json_of(branches)},
                {"uses", statistics.uses},
-               {"mean_net_gain", statistics.mean_net_gain}};
+               {"mean_net_gain", statistics.gains > 0 ? Json(statistics.mean_net_gain) : Json()}};
   json["source_text"] = source ? Json(source.value()) : Json();
   return dump(json);
 }

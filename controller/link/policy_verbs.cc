@@ -94,6 +94,17 @@ Result<Admin::Job> Admin::load_policy(const Access& access, SharedBytes file) {
   });
 }
 
+Result<Admin::Job> Admin::unload_policy(const Access& access) {
+  if (!access.all_namespaces) {
+    return Error{ErrorCode::kPermission,
+                 "policy.unload: expected a client that sees every namespace"};
+  }
+  return Job([this]() -> Result<Answer> {
+    MEMSLOT_TRY(p_.learned.shelf->retire(quick_end()));
+    return text_answer(dump(Json{{"policy", Json()}}));
+  });
+}
+
 Result<Admin::Job> Admin::show_policy() {
   return Job([this]() -> Result<Answer> {
     const SnapshotPtr head = p_.learned.shelf->head();
@@ -154,6 +165,7 @@ Result<Admin::Job> Admin::policy_verb(const Peer& client, const wire::AdminReque
   }
   MEMSLOT_TRY(arguments.finish());
   if (admin.verb == "policy.load") return load_policy(client.access, std::move(file));
+  if (admin.verb == "policy.unload") return unload_policy(client.access);
   if (admin.verb == "policy.show") return show_policy();
   if (admin.verb == "policy.curves") return policy_curves(client.access.all_namespaces);
   if (admin.verb != "policy.ls") {

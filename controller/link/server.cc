@@ -85,7 +85,9 @@ Status Server::load_policy() {
   MEMSLOT_TRY(const MappedFile file, MappedFile::open(settings_.policy_file));
   const auto view = file.bytes();
   const std::string bytes(reinterpret_cast<const char*>(view.data()), view.size());
-  if (shelf_.head() != nullptr && shelf_.find(sha256(view).hex(), soon())) return ok();
+  // A number without a head: it was unloaded.
+  const bool decided = shelf_.head() != nullptr || shelf_.head_number() > 0;
+  if (decided && shelf_.find(sha256(view).hex(), soon())) return ok();
   const auto published = shelf_.publish(bytes, "file", "", soon());
   if (!published) return published.error().with_context(settings_.policy_file);
   return ok();
@@ -94,8 +96,10 @@ Status Server::load_policy() {
 // Keys are compared as the policy that acts was trained to.
 void Server::follow_policy() {
   const SnapshotPtr head = shelf_.head();
-  if (head == nullptr || head->space == pinned_) return;
-  pinned_ = head->space;
+  const std::string& space = head == nullptr ? std::string() : head->space;
+  if (space == pinned_) return;
+  pinned_ = space;
+  if (head == nullptr) return keeper_.pin(nullptr);
   keeper_.pin(std::make_shared<CandidateIndex::Pinned>(CandidateIndex::Pinned{
       head->checkpoint.task.model, head->checkpoint.task.layer, head->checkpoint.whitening}));
 }
@@ -449,6 +453,7 @@ void Server::tick() {
   heartbeats(now);
   relay_.retry_failures();
   learning_.tick();
+  keeper_.retry();
   housekeeping(now);
   if (const std::uint64_t wanted = metrics_.wanted()) metrics_.answer(wanted, figures());
   next_tick_ = now + std::min<Duration>(settings_.heartbeat / 4, std::chrono::milliseconds(100));

@@ -55,6 +55,12 @@ void PolicyShelf::keep(const SnapshotPtr& snapshot, std::uint64_t number, bool a
   head_number_ = number;
 }
 
+void PolicyShelf::set_no_head(std::uint64_t number) {
+  const std::lock_guard lock(mutex_);
+  head_.reset();
+  head_number_ = number;
+}
+
 SnapshotPtr PolicyShelf::head() const {
   const std::lock_guard lock(mutex_);
   return head_;
@@ -74,6 +80,10 @@ Status PolicyShelf::load(TimePoint deadline) {
   const auto document = documents_.get(kType, kNamespace, kName, deadline);
   if (!document) {
     return document.error().code == ErrorCode::kNotFound ? ok() : Status(document.error());
+  }
+  if (const auto record = record_of(document.value()); record && record.value().digest.empty()) {
+    set_no_head(document.value().number);
+    return ok();
   }
   auto snapshot = read(document.value(), deadline);
   if (!snapshot) {
@@ -112,6 +122,26 @@ Result<SnapshotPtr> PolicyShelf::publish(const std::string& bytes, std::string_v
   keep(snapshot, put.number, /*as_head=*/true);
   log::info("policy {} published ({})", snapshot->digest.substr(0, 12), origin);
   return snapshot;
+}
+
+Status PolicyShelf::retire(TimePoint deadline) {
+  const std::lock_guard lock(publishing_);
+  const auto current = documents_.get(kType, kNamespace, kName, deadline);
+  if (!current && current.error().code == ErrorCode::kNotFound) return ok();
+  if (!current) return current.error();
+  if (const auto record = record_of(current.value()); record && record.value().digest.empty()) {
+    return ok();
+  }
+  const std::string json =
+      dump(Json{{"digest", ""}, {"origin", "unload"}, {"created_unix_ms", clock_.unix_ms()}});
+  DocumentDraft draft;
+  draft.expected = current.value().token;
+  draft.json = json;
+  draft.keep = kKept;
+  MEMSLOT_TRY(const auto put, documents_.put(kType, kNamespace, kName, draft, deadline));
+  set_no_head(put.number);
+  log::info("no learned policy acts any more");
+  return ok();
 }
 
 Result<SnapshotPtr> PolicyShelf::find(std::string_view digest, TimePoint deadline) {

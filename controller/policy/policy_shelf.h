@@ -3,6 +3,8 @@
 // (docs/formats/policy.md) with where it came from. The head acts in sessions that begin; a session
 // keeps the snapshot that it began with, found by its digest also after a restart.
 //
+// A version may also say that none acts (retire()); the ones before stay, for the sessions on them.
+//
 // A version is there whole or not at all, as any record's (bank_store.h): a controller killed in
 // the middle of publishing one has the one before it.
 //
@@ -25,8 +27,8 @@ namespace memslot {
 using SnapshotPtr = std::shared_ptr<const PolicySnapshot>;
 
 struct PolicyRecord {
-  std::string digest;
-  std::string origin;        // "file", "online", "revert"
+  std::string digest;        // "": none acts since
+  std::string origin;        // "file", "online", "revert"; "unload" without a digest
   std::uint64_t number = 0;  // of the version, 1, 2, ...
   std::uint64_t update = 0;  // optimizer steps behind it
   std::int64_t created_unix_ms = 0;
@@ -46,6 +48,7 @@ class PolicyShelf {
   // none.
   Status load(TimePoint deadline);
   SnapshotPtr head() const;  // null: none
+  // Of the version that said so; 0: nobody ever did, or it is one that cannot be run here.
   std::uint64_t head_number() const;
 
   // Makes the checkpoint the head. `instead_of`: only where that digest is the head now ("":
@@ -53,6 +56,9 @@ class PolicyShelf {
   // any error the head is what it was.
   Result<SnapshotPtr> publish(const std::string& bytes, std::string_view origin,
                               std::string_view instead_of, TimePoint deadline);
+  // None acts from now on. Where none does, success that changes nothing; after an error the head
+  // is what it was.
+  Status retire(TimePoint deadline);
   // kNotFound: never published here, or too long ago.
   Result<SnapshotPtr> find(std::string_view digest, TimePoint deadline);
   Result<std::vector<PolicyRecord>> list(TimePoint deadline);  // oldest first; empty: none
@@ -60,6 +66,7 @@ class PolicyShelf {
  private:
   Result<SnapshotPtr> read(const Document& document, TimePoint deadline);
   void keep(const SnapshotPtr& snapshot, std::uint64_t number, bool as_head);
+  void set_no_head(std::uint64_t number);
 
   DocumentBank& documents_;
   const Clock& clock_;

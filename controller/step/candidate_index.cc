@@ -264,11 +264,12 @@ const std::string& CandidateIndex::whitening_digest(const SpaceKey& space) const
   return found == spaces_.end() ? kNone : found->second.digest;
 }
 
-bool CandidateIndex::differs_from(const Pinned& pinned) const {
-  const std::string digest = pinned.whitening.digest();
+bool CandidateIndex::differs_from(const Pinned* pinned) const {
+  const std::string digest = pinned == nullptr ? "" : pinned->whitening.digest();
   return std::any_of(spaces_.begin(), spaces_.end(), [&](const auto& item) {
-    return pinned.fits(item.first) && item.second.whitening.dim() != 0 &&
-           item.second.digest != digest;
+    const Space& space = item.second;
+    if (pinned == nullptr) return space.pinned;
+    return pinned->fits(item.first) && space.whitening.dim() != 0 && space.digest != digest;
   });
 }
 

@@ -11,6 +11,13 @@ namespace {
 constexpr auto kReadTime = std::chrono::seconds(30);
 constexpr std::size_t kPage = 1000;
 
+// Of the bank as it is now, not of what it holds.
+bool passes(ErrorCode code) {
+  return code == ErrorCode::kIndeterminate || code == ErrorCode::kUnavailable ||
+         code == ErrorCode::kTimeout || code == ErrorCode::kOverloaded ||
+         code == ErrorCode::kBusy || code == ErrorCode::kIo;
+}
+
 }  // namespace
 
 IndexKeeper::IndexKeeper(MemoryBank& bank, const Clock& clock, std::function<void()> ready,
@@ -47,13 +54,18 @@ Result<std::vector<MemoryVersion>> IndexKeeper::read_heads() {
   return heads;
 }
 
-MemoryKeys IndexKeeper::keys_of(const MemoryVersion& version) {
-  if (version.keys == 0) return {};
-  auto keys = bank_.load_keys(version, soon());
+Result<MemoryKeys> IndexKeeper::read_keys(const MemoryVersion& version) {
+  if (version.keys == 0) return MemoryKeys{};
+  MEMSLOT_TRY(auto keys, bank_.load_keys(version, soon()));
   const auto dim = static_cast<std::uint32_t>(version.signature.d_model);
-  if (keys && keys.value().dim == dim) return std::move(keys).value();
-  log::warn("{}: not searchable by its keys: {}", version.ref.text(),
-            keys ? "they are of another size" : keys.error().message);
+  if (keys.dim != dim) return mismatch("dimensions of keys", dim, keys.dim);
+  return keys;
+}
+
+MemoryKeys IndexKeeper::keys_of(const MemoryVersion& version) {
+  auto keys = read_keys(version);
+  if (keys) return std::move(keys).value();
+  log::warn("{}: not searchable by its keys: {}", version.ref.text(), keys.error().message);
   return {};
 }
 
@@ -144,17 +156,34 @@ void IndexKeeper::keep_statistics() {
 }
 
 void IndexKeeper::refresh(const MemoryRef& ref) {
+  unread_.erase({ref.ns, ref.id});
   const auto head = bank_.head(ref, soon());
-  if (head) {
-    const IndexedMemory like = counted(head.value());
-    index_->upsert(head.value(), keys_of(head.value()).values, like);
-    catalog_.put(head.value(), like.uses, like.gains, like.mean_net_gain);
-  } else if (head.error().code == ErrorCode::kNotFound) {
+  if (!head && head.error().code == ErrorCode::kNotFound) {
     index_->erase(ref.ns, ref.id);
     catalog_.erase(ref.ns, ref.id);
-  } else {
-    log::warn("{}: the index keeps what it knew: {}", ref.text(), head.error().message);
+    return;
   }
+  const auto keys = head ? read_keys(head.value()) : Result<MemoryKeys>(head.error());
+  const bool again = !keys && passes(keys.error().code);
+  if (!keys) {
+    log::warn("{}: {}{}: {}", ref.text(),
+              head ? "not searchable by its keys" : "the index keeps what it knew",
+              again ? " for now" : "", keys.error().message);
+  }
+  if (again) {
+    unread_.insert({ref.ns, ref.id});
+    retry_at_ = clock_.now() + kRetryAfter;
+  }
+  if (!head) return;
+  const IndexedMemory like = counted(head.value());
+  index_->upsert(head.value(), keys ? keys.value().values : std::vector<float>{}, like);
+  catalog_.put(head.value(), like.uses, like.gains, like.mean_net_gain);
+}
+
+void IndexKeeper::retry() {
+  if (unread_.empty() || clock_.now() < retry_at_) return;
+  const auto [ns, id] = *unread_.begin();
+  changed({.ns = ns, .id = id});
 }
 
 void IndexKeeper::changed(const MemoryRef& ref) {
@@ -189,7 +218,7 @@ void IndexKeeper::pin(PinnedPtr pinned) {
   if (!building_ && stale()) rebuild();
 }
 
-bool IndexKeeper::stale() const { return pinned_ != nullptr && index_->differs_from(*pinned_); }
+bool IndexKeeper::stale() const { return index_->differs_from(pinned_.get()); }
 
 bool IndexKeeper::adopt() {
   if (!building_) return false;

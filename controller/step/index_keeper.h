@@ -5,7 +5,7 @@
 // index made again compares as the one before did.
 //
 // Operation:   build() at the start; changed() after every publish, rollback or erase; adopt() when
-//              `ready` was called.
+//              `ready` was called; retry() now and then.
 // Concurrency: everything on the owner's thread, but for the build in the background, which has its
 //              own and calls `ready` from it.
 // Lifecycle:   the destructor waits for a build in flight (it stops at the next memory).
@@ -46,6 +46,10 @@ class IndexKeeper {
   // Keys are whitened so from now on where it fits: what is indexed otherwise is made anew in the
   // background (a build in flight is followed by another). Null: fitted on the bank's own keys.
   void pin(std::shared_ptr<const CandidateIndex::Pinned> pinned);
+  // Reads one memory again that a change could not read for a reason that passes (a slow bank); not
+  // for kRetryAfter after a failure.
+  void retry();
+  static constexpr Duration kRetryAfter = std::chrono::seconds(10);
   // Takes a finished build over; what changed meanwhile is read again. False if there is none.
   bool adopt();
 
@@ -57,7 +61,8 @@ class IndexKeeper {
                                          std::uint64_t version,
                                          const CandidateIndex::Pinned* pinned);
   Result<std::vector<MemoryVersion>> read_heads();
-  MemoryKeys keys_of(const MemoryVersion& version);
+  Result<MemoryKeys> read_keys(const MemoryVersion& version);
+  MemoryKeys keys_of(const MemoryVersion& version);  // none (and logged) where they cannot be read
   IndexedMemory counted(const MemoryVersion& head);
   void refresh(const MemoryRef& ref);
   bool stale() const;      // whitened otherwise than is pinned
@@ -75,6 +80,8 @@ class IndexKeeper {
   std::thread builder_;
   bool building_ = false;
   std::set<std::pair<std::string, std::string>> changed_;  // (ns, id) since the build began
+  std::set<std::pair<std::string, std::string>> unread_;   // (ns, id), for retry()
+  TimePoint retry_at_{};
   std::atomic<bool> stop_ = false;
   std::mutex mutex_;
   Built finished_;       // guarded by mutex_

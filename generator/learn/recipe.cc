@@ -10,7 +10,8 @@ LearnConfig with_defaults(LearnConfig config) {
   const bool mlp = config.kind == MemoryKind::kMlp;
   const bool overlap = config.segments == SegmentLayout::kOverlap;
   // Found on the sample sources with the development half of the control passages
-  // (tests/bench/recipe_report.cc; figures in docs/performance.md).
+  // (tests/bench/recipe_report.cc; figures in docs/performance.md). `memslot learn --help` names
+  // them.
   if (config.lr == 0) config.lr = mlp ? 2e-3f : 1e-2f;
   if (config.max_steps == 0) config.max_steps = mlp ? 64 : 96;
   if (config.anchor < 0) config.anchor = mlp ? 8e-4f : 3e-3f;

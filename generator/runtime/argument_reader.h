@@ -15,6 +15,7 @@
 #include "shared/base/error.h"
 #include "shared/base/json_depth.h"
 #include "shared/base/json_dump.h"
+#include "shared/base/utf8.h"
 
 namespace memslot {
 
@@ -108,7 +109,7 @@ class ArgumentReader {
 
   void wrong(const char* name, std::string_view expected, const nlohmann::json& found) {
     std::string shown = dump(found);
-    if (shown.size() > 60) shown = shown.substr(0, 57) + "...";
+    if (shown.size() > 60) shown = head_of(shown, 57) + "...";
     fail(std::string("argument ") + name, expected, shown);
   }
   void fail(std::string_view what, std::string_view expected, std::string_view found) {

@@ -81,7 +81,7 @@ std::string Score::scores() const {
   json out = {{"type", "scores"},
               {"tokens", std::move(tokens)},
               {"nll", mean(nll, figures_.size())},
-              {"recall", mean(static_cast<double>(hits), counted)},
+              {"recall", counted == 0 ? json() : json(mean(static_cast<double>(hits), counted))},
               {"memory", memory_name(active_.ref)},
               {"logits_xxh3", run_->session().logits_xxh3().hex()}};
   if (stepwise()) out["gains"] = gains_;

@@ -5,8 +5,12 @@
 namespace memslot::http {
 
 void Metrics::answered(unsigned status, Duration time) {
-  answers_[std::clamp<std::size_t>(status / 100, 1, kClasses) - 1].add();
+  answered(status);
   times_.observe(time);
+}
+
+void Metrics::answered(unsigned status) {
+  answers_[std::clamp<std::size_t>(status / 100, 1, kClasses) - 1].add();
 }
 
 std::string Metrics::text() const {
@@ -17,7 +21,9 @@ std::string Metrics::text() const {
                  {{"status", std::to_string(first) + "xx"}});
   }
   page.histogram(process_ + "_http_answer_seconds",
-                 "From a whole request over HTTP to the beginning of its answer.", times_);
+                 "From a whole request over HTTP to the beginning of its answer; not those refused "
+                 "unread.",
+                 times_);
   page.gauge(process_ + "_http_connections", "Open connections over HTTP.", connections_.load());
   const std::string dropped = process_ + "_http_dropped_total";
   constexpr auto kDroppedHelp =

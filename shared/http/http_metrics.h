@@ -16,8 +16,10 @@ class Metrics {
   // `process`: the beginning of the names, "memslot_controller".
   explicit Metrics(std::string process) : process_(std::move(process)) {}
 
-  // An answer begins `time` after its request was whole (or was refused).
+  // An answer begins `time` after its request was whole.
   void answered(unsigned status, Duration time);
+  // A request was refused before anyone worked on it: in no time worth counting.
+  void answered(unsigned status);
   void opened() { ++connections_; }
   void closed() { --connections_; }
   void refused() { refused_.add(); }

@@ -390,7 +390,7 @@ asio::awaitable<bool> Server::Impl::send(std::shared_ptr<Stream> stream,
 asio::awaitable<bool> Server::Impl::answer(std::shared_ptr<Stream> stream, Request request,
                                            const Message& message) {
   if (stopping) {
-    metrics.answered(503, {});
+    metrics.answered(503);
     co_return co_await send_whole(stream, failure(503, "stopping", "unavailable"), message, false);
   }
   const auto out = std::make_shared<Outgoing>(io, std::move(request), options.max_waiting);
@@ -430,7 +430,7 @@ asio::awaitable<bool> Server::Impl::answer(std::shared_ptr<Stream> stream, Reque
 // Closed with bytes unread, the connection would be reset and the answer lost.
 asio::awaitable<void> Server::Impl::refuse(std::shared_ptr<Stream> stream, Response response,
                                            const Message& message) {
-  metrics.answered(response.status, {});
+  metrics.answered(response.status);
   co_await send_whole(stream, response, message, false);
   error_code failed;
   stream->socket().shutdown(tcp::socket::shutdown_send, failed);

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "tests/controller/memories.h"
+#include "tests/support/faulty_store.h"
 
 namespace memslot {
 namespace {
@@ -113,6 +114,43 @@ TEST_F(IndexKeeperTest, EqualsAFreshBuildAfterARebuildOnDemand) {
       EXPECT_EQ(a[j].mean_key, b[j].mean_key);
     }
   }
+}
+
+// A bank that is slow for a moment must not cost a memory its place until it changes again.
+TEST_F(IndexKeeperTest, ReadsAgainWhatCouldNotBeRead) {
+  FaultyStore faulty(bank_.store());
+  TestBank through(&faulty);
+  IndexKeeper keeper(through.bank(), through.clock(), [] {});
+  for (unsigned i = 0; i < 6; ++i) publish(i);
+  ASSERT_TRUE(keeper.build());
+  const auto fails = [&](FaultyStore::Call call, ErrorCode code) {
+    faulty.fail_before(call, faulty.calls(call) + 1, code);
+  };
+
+  const MemoryVersion second =
+      bank_.publish({.id = "m4", .keys = keys_around(centre_of(44), 6, 0.2f, rng_)});
+  fails(FaultyStore::Call::kHead, ErrorCode::kTimeout);
+  keeper.changed(second.ref);
+  EXPECT_NE(nearest(keeper, 44), "default/m4@2");
+  keeper.retry();
+  EXPECT_NE(nearest(keeper, 44), "default/m4@2") << "too soon";
+  through.clock().advance(IndexKeeper::kRetryAfter);
+  fails(FaultyStore::Call::kGet, ErrorCode::kUnavailable);  // now its keys cannot be read
+  keeper.retry();
+  EXPECT_EQ(keeper.index().find("default", "m4")->version.ref.version, 2u);
+  EXPECT_NE(nearest(keeper, 44), "default/m4@2");
+  through.clock().advance(IndexKeeper::kRetryAfter);
+  keeper.retry();
+  EXPECT_EQ(nearest(keeper, 44), "default/m4@2");
+
+  const MemoryVersion third =
+      bank_.publish({.id = "m4", .keys = keys_around(centre_of(55), 6, 0.2f, rng_)});
+  fails(FaultyStore::Call::kGet, ErrorCode::kCorruption);  // does not pass
+  keeper.changed(third.ref);
+  const int reads = faulty.calls(FaultyStore::Call::kHead);
+  through.clock().advance(IndexKeeper::kRetryAfter);
+  keeper.retry();
+  EXPECT_EQ(faulty.calls(FaultyStore::Call::kHead), reads);
 }
 
 TEST_F(IndexKeeperTest, EndsWhileABuildIsUnderWay) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <nlohmann/json.hpp>
 
 #include "storage/garbage.h"
 #include "tests/controller/memories.h"
@@ -640,12 +641,23 @@ TEST(JobJson, ComesBackAsItWas) {
   job.code = ErrorCode::kNoSpace;
   job.message = "quota: \"full\"";
   EXPECT_EQ(to_json(job_from_json(to_json(job)).value()), to_json(job));
+  EXPECT_EQ(job_from_json(to_json(job)).value().code, ErrorCode::kNoSpace);
   EXPECT_EQ(job_from_json("{}").error().code, ErrorCode::kCorruption);
   EXPECT_EQ(job_from_json("nonsense").error().code, ErrorCode::kCorruption);
   const std::string text = to_json(job);
   const auto deep = job_from_json(deep_json(text.substr(0, text.size() - 1) + R"(,"more":)", "}"));
   ASSERT_FALSE(deep);
   EXPECT_EQ(deep.error().code, ErrorCode::kCorruption);
+}
+
+TEST(JobJson, HasACodeOnlyWhereSomethingWentWrong) {
+  Job job;
+  const auto has_code = [&] { return nlohmann::json::parse(to_json(job)).contains("code"); };
+  EXPECT_FALSE(has_code());
+  job.message = "generator lost";  // it waits for another one
+  EXPECT_TRUE(has_code());
+  job.state = JobState::kDone;
+  EXPECT_FALSE(has_code());
 }
 
 }  // namespace

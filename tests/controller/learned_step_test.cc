@@ -133,10 +133,16 @@ TEST_F(LearnedStepTest, TheIndexThatFollowsThePolicyGivesItsSimilaritiesItself) 
   keeper.pin(std::make_shared<CandidateIndex::Pinned>(CandidateIndex::Pinned{
       shelf.head()->checkpoint.task.model, 3, shelf.head()->checkpoint.whitening}));
   // What was built before is made anew.
-  for (int i = 0; i < 500 && !keeper.adopt(); ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
+  const auto adopted = [&] {
+    for (int i = 0; i < 500; ++i) {
+      if (keeper.adopt()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return false;
+  };
   const SpaceKey space = space_of(opening(""), opening("").slots[0]);
+  const std::string own = keeper.index().whitening_digest(space);
+  ASSERT_TRUE(adopted());
   EXPECT_EQ(keeper.index().whitening_digest(space), shelf.head()->space);
   for (unsigned i = 20; i < 60; ++i) {
     const auto v =
@@ -146,6 +152,10 @@ TEST_F(LearnedStepTest, TheIndexThatFollowsThePolicyGivesItsSimilaritiesItself) 
   EXPECT_FALSE(keeper.index().refit_due());
   opened(steps, opening(""));
   EXPECT_EQ(step(steps, observe(0, 33)).actions[0].ref.id, "m33");
+  keeper.pin(nullptr);  // it was unloaded
+  ASSERT_TRUE(adopted());
+  EXPECT_NE(keeper.index().whitening_digest(space), shelf.head()->space);
+  EXPECT_NE(keeper.index().whitening_digest(space), own) << "there are three times the keys";
 }
 
 // Keeps what it was shown, and takes base.

@@ -44,6 +44,31 @@ TEST_F(PolicyShelfTest, WhatWasPublishedIsFoundByAnotherControllerAlsoWhenNewerO
   EXPECT_EQ(all[1].origin, "online");
 }
 
+TEST_F(PolicyShelfTest, NoneActsOnceItIsRetired) {
+  ASSERT_TRUE(shelf.retire(kFarDeadline)) << "there was none";
+  EXPECT_TRUE(shelf.list(kFarDeadline).value().empty());
+  const std::string first = publish(1);
+  ASSERT_TRUE(shelf.retire(kFarDeadline));
+  ASSERT_TRUE(shelf.retire(kFarDeadline)) << "again";
+  EXPECT_EQ(shelf.head(), nullptr);
+  PolicyShelf restarted(documents, clock, cosine_engine());
+  ASSERT_TRUE(restarted.load(kFarDeadline));
+  EXPECT_EQ(restarted.head(), nullptr);
+  EXPECT_EQ(restarted.head_number(), 2u);
+  EXPECT_TRUE(restarted.find(first, kFarDeadline)) << "sessions may be on it";
+  const auto all = restarted.list(kFarDeadline).value();
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[1].digest, "");
+  EXPECT_EQ(all[1].origin, "unload");
+  EXPECT_EQ(publish(1), first) << "the way back";
+  EXPECT_EQ(shelf.head()->digest, first);
+  // What was being learned from it is not published over the retirement.
+  ASSERT_TRUE(shelf.retire(kFarDeadline));
+  EXPECT_EQ(shelf.publish(cosine_checkpoint(2).bytes(), "online", first, kFarDeadline).error().code,
+            ErrorCode::kConflict);
+  EXPECT_EQ(shelf.head(), nullptr);
+}
+
 TEST_F(PolicyShelfTest, TheSameAgainChangesNothing) {
   publish(1);
   publish(1);

@@ -197,6 +197,13 @@ TEST_F(PolicyTest, IsLoadedUsedJudgedLearnedPublishedAndKept) {
   expect_decided_again(started["trace"]);  // by another process
   // A session that began with the first one would go on with it.
   EXPECT_EQ(generate("learned:" + digest)["policy"], "learned:" + digest);
+
+  must(client->admin("policy.unload", json::object()));
+  EXPECT_TRUE(shown()["policy"].is_null());
+  EXPECT_EQ(generate()["policy"], "nearest");
+  EXPECT_EQ(generate("learned:" + better)["policy"], "learned:" + better) << "it is still there";
+  expect_refused(client->task("generate", {{"prompt", "The ferry"}, {"policy", "learned"}}),
+                 ErrorCode::kNotFound);
 }
 
 // A checkpoint that was not loaded is asked what it had chosen.

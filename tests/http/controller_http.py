@@ -289,7 +289,8 @@ class Rights(HttpCase):
             status, data, _ = self.ask(method, "/api/v1" + path, body, token=NOTES)
             self.assertIn(status, (403, 404), (method, path, data))
         self.get("/memories/default/corvandite-lora")
-        self.assertEqual(self.ask("POST", "/api/v1/policy/load", b"x", token=NOTES)[0], 403)
+        for path in ("load", "unload"):
+            self.assertEqual(self.ask("POST", f"/api/v1/policy/{path}", b"", token=NOTES)[0], 403)
 
     def test_without_a_token_only_files_and_probes(self):
         for path in ("/", "/app.js", "/lib/api.js", "/chart.js", "/healthz", "/readyz"):

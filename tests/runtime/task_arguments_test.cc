@@ -45,6 +45,14 @@ TEST(TaskArguments, AnUnknownNameIsRefusedAndNamed) {
   EXPECT_TRUE(no_arguments("").has_value());
 }
 
+TEST(TaskArguments, WhatIsShownOfAWrongValueEndsWithAWholeCharacter) {
+  std::string values;  // of ["... the 57th byte lies within one
+  for (int i = 0; i < 60; ++i) values += "\u00e4";
+  const auto parsed = generate_arguments("{\"prompt\": [\"" + values + "\"]}");
+  ASSERT_FALSE(parsed.has_value());
+  EXPECT_NE(parsed.error().message.find("\u00e4..."), std::string::npos) << parsed.error().message;
+}
+
 TEST(TaskArguments, BadValuesAreRefused) {
   for (const char* json : {R"({})",
                            R"([])",

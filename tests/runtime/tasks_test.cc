@@ -322,6 +322,14 @@ TEST_F(TasksTest, ScoreAgreesWithItselfHoweverTheTextIsGiven) {
   EXPECT_EQ(rank1, by_ids["tokens"][5]["top"][0][0] == by_ids["tokens"][5]["id"]);
 }
 
+TEST_F(TasksTest, AShortTextHasNoRecall) {
+  const auto recall = [&](std::size_t bytes) -> json {  // a byte is a token here
+    return done(score_task, {{"text", std::string(bytes, 'x')}})["recall"];
+  };
+  EXPECT_TRUE(recall(16).is_null());
+  EXPECT_TRUE(recall(17).is_number());
+}
+
 TEST_F(TasksTest, ScoreWithTheControllersChoiceReportsStepsAndGain) {
   const auto memory = tiny.mlp("a");
   tiny.controller.on_observation = [&](const wire::Observation& o) { return use(o, memory, true); };

@@ -390,8 +390,13 @@ class Policy:
                               "created_unix_ms": NOW})
         return {"policy": self.show()["policy"]}
 
+    def unload(self):
+        self.versions.append({"digest": "", "origin": "unload", "number": len(self.versions) + 1, "update": 0,
+                              "created_unix_ms": NOW})
+        return {"policy": None}
+
     def show(self):
-        head = self.versions[-1] if self.versions else None
+        head = self.versions[-1] if self.versions and self.versions[-1]["digest"] else None
         policy = head and {"digest": head["digest"], "update": head["update"], "model": sha("model"), "layer": 22,
                            "window_tokens": 32, "candidates": 32, "swap_cost": 0.0, "generic_gain": 0.03,
                            "feature_version": 3, "key_dim": 64, "width": 576, "whitening": sha("w"),
@@ -673,6 +678,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return {"policies": policy.versions}
         if verb == ("POST", "load"):
             return policy.load()
+        if verb == ("POST", "unload"):
+            return policy.unload()
         if verb == ("POST", "feedback"):
             policy.feedback.append(data)
             return {"session": data["session"], "value": data["value"], "steps": 8}

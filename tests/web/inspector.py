@@ -491,6 +491,12 @@ class Policy(BrowserCase):
         digest = self.fake.policy.versions[-1]["digest"][:12]
         self.until_text("[aria-label='What chooses']", digest)
         self.until_text("[aria-label=Versions]", digest)
+        self.button("Unload the policy").click()
+        self.button("Unload", "dialog").click()
+        self.until_text("[aria-label='What chooses']", "No learned policy")
+        self.until_text("[aria-label=Versions]", "unload")
+        self.assertIn(digest, self.text("[aria-label=Versions]"))  # and can be loaded again
+        self.fake.policy.load()
 
     @fake_only
     def test_a_gain_table_is_uploaded(self):

@@ -4,8 +4,8 @@ with it and see which memory spoke, replay, ask what if, train a policy and let 
     newcomer.py MAKE_SYNTHETIC_TABLE [MEMSLOT MEMSLOT_CONTROLLER MEMSLOT_GENERATOR]
 
 Without programs the pair is the one of MEMSLOT_INSPECTOR_URL and MEMSLOT_INSPECTOR_TOKEN, in containers for one. It should be one
-for tests: memory and training are deleted at the end, but the policy that was learned from an invented table goes on choosing,
-and the table stays. Exit code 77: skipped, loudly, where browser or model are missing.
+for tests: memory and training are deleted at the end, and the policy, learned from an invented table, unloaded; it stays in the
+list of versions, and so does the table. Exit code 77: skipped, loudly, where browser or model are missing.
 """
 import os
 import pathlib
@@ -113,6 +113,10 @@ class Newcomer(BrowserCase):
         return digest
 
     def delete(self):
+        self.go("#/policy")
+        self.button("Unload the policy").click()
+        self.button("Unload", "dialog").click()
+        self.until_text("[aria-label='What chooses']", "No learned policy")
         self.go("#/memory/default/ferry_chess-lora")
         self.button("Delete").click()
         self.type("#confirm-name", "ferry_chess-lora")

@@ -16,7 +16,7 @@ const short = (digest) => h('span', {class: 'mono', title: digest}, digest.slice
 
 // --- the policy that chooses -------------------------------------------------------------------
 
-function policyView({policy, number}, askToLoad) {
+function policyView({policy, number}, askToLoad, askToUnload) {
   if (!policy) {
     return emptyState('No learned policy', 'The controller follows a rule: nearest key. Train a policy ' +
         'from a gain table below, or load one that memslot train made.',
@@ -29,7 +29,7 @@ function policyView({policy, number}, askToLoad) {
     ['Price of a swap', `${real(policy.swap_cost, 3)} nats`],
     ['Generic gain', `${real(policy.generic_gain, 3)} nats`],
     ...Object.entries(policy.notes || {}).map(([name, value]) => [name, h('bdi', {}, String(value))]),
-  ])];
+  ]), h('button', {type: 'button', class: 'quiet', on: {click: askToUnload}}, 'Unload the policy')];
 }
 
 function learningView(learning) {
@@ -278,6 +278,15 @@ export async function show(root, {signal}) {
     await readVersions();
   };
 
+  const unload = async () => {
+    const done = await confirm({title: 'Unload the policy', verb: 'Unload', danger: false,
+      text: 'The rule nearest key chooses from the next session on. The policy stays in the list of versions.',
+      action: () => post(['policy', 'unload'])});
+    if (!done) return;
+    await refresh();
+    await readVersions();
+  };
+
   function readComparisons() {
     return fill(comparisons, async () =>
       comparisonsView((await get(['policy', 'comparisons'], {}, {signal})).comparisons), signal);
@@ -290,7 +299,8 @@ export async function show(root, {signal}) {
       return h('div', {class: 'scroll-x'}, table({label: 'Versions of the policy',
         rows: [...policies].reverse(), columns: [
           {title: 'Version', cell: (p) => integer(p.number)},
-          {title: 'Policy', cell: (p) => short(p.digest)}, {title: 'Origin', cell: (p) => p.origin},
+          {title: 'Policy', cell: (p) => p.digest ? short(p.digest) : 'none'},
+          {title: 'Origin', cell: (p) => p.origin},
           {title: 'Updates', num: true, cell: (p) => integer(p.update)},
           {title: 'Time', num: true, cell: (p) => time(p.created_unix_ms)},
         ]}));
@@ -331,7 +341,7 @@ export async function show(root, {signal}) {
     const [head, curves, training] = await Promise.all([get(['policy'], {}, options),
       optional(get(['policy', 'curves'], {}, options), {live: [], runs: []}),
       optional(get(['policy', 'training'], {}, options), {folder: '', tables: [], runs: []})]);
-    draw(policyPlace, [head.policy, head.number], () => policyView(head, () => upload.click()));
+    draw(policyPlace, [head.policy, head.number], () => policyView(head, () => upload.click(), unload));
     draw(learningPlace, head.learning, () => learningView(head.learning));
     if (curves.live.length && !live) {
       live = liveChart(curves.live, signal);
