@@ -176,7 +176,8 @@ void ControllerMetrics::collect_learning(Page& page) const {
   constexpr auto kEpisodes = "memslot_controller_learner_episodes_total";
   constexpr auto kEpisodesHelp =
       "Episodes of live sessions, by what became of them: trained on, held out for the guard, "
-      "refused as unfit, dropped because the queue was full, left because another whitening acts.";
+      "refused as unfit, dropped because the queue was full, left because another whitening, or "
+      "none, acts.";
   page.counter(kEpisodes, kEpisodesHelp, counts.episodes, {{"result", "trained"}});
   page.counter(kEpisodes, kEpisodesHelp, counts.held_out, {{"result", "held_out"}});
   page.counter(kEpisodes, kEpisodesHelp, counts.refused, {{"result", "refused"}});

@@ -129,8 +129,9 @@ Status OnlineLearning::follow_head() {
 }
 
 Status OnlineLearning::learn(LiveEpisode item) {
-  MEMSLOT_TRY(follow_head());
-  if (item.space != space_) {
+  const bool acts = shelf_.head() != nullptr;  // else it was unloaded, and sessions go on with it
+  MEMSLOT_TRY(acts ? follow_head() : ok());
+  if (!acts || item.space != space_) {
     {
       const std::lock_guard lock(mutex_);
       ++view_.strange;

@@ -31,7 +31,7 @@ struct LearningView {
   OnlineCounts counts;
   std::optional<PolicyComparison> last_look;
   std::uint64_t queued = 0, dropped = 0;
-  std::uint64_t strange = 0;  // of another whitening than that of the policy that acts
+  std::uint64_t strange = 0;  // of another whitening than the policy that acts, or none does
 };
 
 // How learning stood at some time.

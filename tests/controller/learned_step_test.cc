@@ -278,6 +278,19 @@ TEST_F(OnlineStepTest, AReadingSessionGivesItsEpisodeToTheLearner) {
   EXPECT_EQ(learning.view().queued, 1u);
 }
 
+TEST_F(OnlineStepTest, AnEpisodeOfAPolicyThatWasUnloadedIsLeft) {
+  opened(online, opening(""));
+  for (std::uint64_t t = 0; t < 5; ++t) run(t, 0.5f);
+  close(5, 0.5f, false);
+  ASSERT_TRUE(shelf.retire(kFarDeadline));
+  learning.start();
+  for (int i = 0; i < 2500 && learning.view().strange == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  EXPECT_EQ(learning.view().strange, 1u);
+  EXPECT_EQ(learning.view().counts.episodes, 0u);
+}
+
 TEST_F(OnlineStepTest, ALongTextIsHandedOverInPieces) {
   opened(online, opening(""));
   for (std::uint64_t t = 0; t <= 2 * EpisodeRecorder::kMeasuredSteps; ++t) run(t, 0.5f);
