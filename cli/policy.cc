@@ -30,7 +30,7 @@ Status load(Client& client, const Output& out, const PolicyOptions& o) {
 Status unload(Client& client, const Output& out) {
   MEMSLOT_TRY(const auto reply, client.ask("policy.unload", json::object(), nullptr));
   out.result(*reply.result);
-  out.line("sessions that begin now choose by a rule");
+  out.line("no learned policy acts in sessions that begin now");
   return ok();
 }
 

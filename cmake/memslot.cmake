@@ -57,8 +57,8 @@ function(memslot_library name)
   endif()
 endfunction()
 
-# memslot_compile_quickly(TARGET ...): what asks, shows and copies rather than computes, and brings
-# a library of templates along (CLI11, Beast): there the compiler's time counts, -O3 buys nothing.
+# memslot_compile_quickly(TARGET ...): of programs that ask and show rather than compute: there the
+# compiler's time counts (CLI11 alone is seconds a file), -O3 buys nothing.
 function(memslot_compile_quickly)
   foreach(target ${ARGN})
     target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)

@@ -34,7 +34,7 @@ struct Job {
   std::uint32_t lost = 0;    // attempts that ended with their generator or lease
   std::int64_t created_unix_ms = 0;
   bool branch = false;  // the head moved meanwhile: the result was kept as a branch
-  ErrorCode code = ErrorCode::kInternal;  // of `message`, unless the job is done
+  ErrorCode code = ErrorCode::kInternal;  // of what went wrong: unless the job is done
   std::string message;  // why it failed, or was cancelled, or what is odd about the result
 
   std::string token() const { return id + ":" + std::to_string(lease); }  // of the newest lease

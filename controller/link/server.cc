@@ -85,8 +85,7 @@ Status Server::load_policy() {
   MEMSLOT_TRY(const MappedFile file, MappedFile::open(settings_.policy_file));
   const auto view = file.bytes();
   const std::string bytes(reinterpret_cast<const char*>(view.data()), view.size());
-  // A number without a head: it was unloaded.
-  const bool decided = shelf_.head() != nullptr || shelf_.head_number() > 0;
+  const bool decided = shelf_.head() != nullptr || shelf_.retired();
   if (decided && shelf_.find(sha256(view).hex(), soon())) return ok();
   const auto published = shelf_.publish(bytes, "file", "", soon());
   if (!published) return published.error().with_context(settings_.policy_file);
@@ -96,9 +95,8 @@ Status Server::load_policy() {
 // Keys are compared as the policy that acts was trained to.
 void Server::follow_policy() {
   const SnapshotPtr head = shelf_.head();
-  const std::string& space = head == nullptr ? std::string() : head->space;
-  if (space == pinned_) return;
-  pinned_ = space;
+  if (head == nullptr ? pinned_.empty() : head->space == pinned_) return;
+  pinned_ = head == nullptr ? "" : head->space;
   if (head == nullptr) return keeper_.pin(nullptr);
   keeper_.pin(std::make_shared<CandidateIndex::Pinned>(CandidateIndex::Pinned{
       head->checkpoint.task.model, head->checkpoint.task.layer, head->checkpoint.whitening}));

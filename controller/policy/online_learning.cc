@@ -136,7 +136,8 @@ Status OnlineLearning::learn(LiveEpisode item) {
       const std::lock_guard lock(mutex_);
       ++view_.strange;
     }
-    return item.feedback.empty() ? ok() : desk_.used({item.feedback}, soon());
+    // Where none acts, another one may be loaded yet: feedback stays for the next start.
+    return item.feedback.empty() || !acts ? ok() : desk_.used({item.feedback}, soon());
   }
   if (!item.feedback.empty()) used_.push_back(item.feedback);
   MEMSLOT_TRY(auto proposal, learner_->add(std::move(item.episode), item.measured));

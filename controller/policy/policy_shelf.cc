@@ -53,12 +53,19 @@ void PolicyShelf::keep(const SnapshotPtr& snapshot, std::uint64_t number, bool a
   if (!as_head) return;
   head_ = snapshot;
   head_number_ = number;
+  retired_ = false;
 }
 
-void PolicyShelf::set_no_head(std::uint64_t number) {
+void PolicyShelf::set_retired() {
   const std::lock_guard lock(mutex_);
   head_.reset();
-  head_number_ = number;
+  head_number_ = 0;
+  retired_ = true;
+}
+
+bool PolicyShelf::retired() const {
+  const std::lock_guard lock(mutex_);
+  return retired_;
 }
 
 SnapshotPtr PolicyShelf::head() const {
@@ -82,7 +89,7 @@ Status PolicyShelf::load(TimePoint deadline) {
     return document.error().code == ErrorCode::kNotFound ? ok() : Status(document.error());
   }
   if (const auto record = record_of(document.value()); record && record.value().digest.empty()) {
-    set_no_head(document.value().number);
+    set_retired();
     return ok();
   }
   auto snapshot = read(document.value(), deadline);
@@ -106,7 +113,8 @@ Result<SnapshotPtr> PolicyShelf::publish(const std::string& bytes, std::string_v
     const std::string now = record ? record.value().digest : "";
     if (!instead_of.empty() && now != instead_of) {
       return Error{ErrorCode::kConflict, "policy: expected " + std::string(instead_of) +
-                                             " to be the one that acts, found " + now};
+                                             " to be the one that acts, found " +
+                                             (now.empty() ? "none" : now)};
     }
     if (now == snapshot->digest) {
       keep(snapshot, current.value().number, /*as_head=*/true);
@@ -127,9 +135,11 @@ Result<SnapshotPtr> PolicyShelf::publish(const std::string& bytes, std::string_v
 Status PolicyShelf::retire(TimePoint deadline) {
   const std::lock_guard lock(publishing_);
   const auto current = documents_.get(kType, kNamespace, kName, deadline);
-  if (!current && current.error().code == ErrorCode::kNotFound) return ok();
-  if (!current) return current.error();
+  if (!current && current.error().code != ErrorCode::kNotFound) return current.error();
+  if (!current) return ok();
   if (const auto record = record_of(current.value()); record && record.value().digest.empty()) {
+    // Also where an earlier attempt could not tell that it had succeeded.
+    set_retired();
     return ok();
   }
   const std::string json =
@@ -138,8 +148,8 @@ Status PolicyShelf::retire(TimePoint deadline) {
   draft.expected = current.value().token;
   draft.json = json;
   draft.keep = kKept;
-  MEMSLOT_TRY(const auto put, documents_.put(kType, kNamespace, kName, draft, deadline));
-  set_no_head(put.number);
+  MEMSLOT_TRY(documents_.put(kType, kNamespace, kName, draft, deadline));
+  set_retired();
   log::info("no learned policy acts any more");
   return ok();
 }

@@ -47,9 +47,9 @@ class PolicyShelf {
   // What the bank holds becomes the head. A head that this program cannot run is logged and is
   // none.
   Status load(TimePoint deadline);
-  SnapshotPtr head() const;  // null: none
-  // Of the version that said so; 0: nobody ever did, or it is one that cannot be run here.
-  std::uint64_t head_number() const;
+  SnapshotPtr head() const;           // null: none
+  std::uint64_t head_number() const;  // of its version; 0: none
+  bool retired() const;               // none acts because retire() said so
 
   // Makes the checkpoint the head. `instead_of`: only where that digest is the head now ("":
   // whatever is); kConflict otherwise. The head itself again is success and changes nothing. After
@@ -66,7 +66,7 @@ class PolicyShelf {
  private:
   Result<SnapshotPtr> read(const Document& document, TimePoint deadline);
   void keep(const SnapshotPtr& snapshot, std::uint64_t number, bool as_head);
-  void set_no_head(std::uint64_t number);
+  void set_retired();
 
   DocumentBank& documents_;
   const Clock& clock_;
@@ -75,6 +75,7 @@ class PolicyShelf {
   mutable std::mutex mutex_;
   SnapshotPtr head_;               // guarded by mutex_
   std::uint64_t head_number_ = 0;  // guarded by mutex_
+  bool retired_ = false;           // guarded by mutex_
   // Those that a session is on need not be read again.
   std::map<std::string, std::weak_ptr<const PolicySnapshot>, std::less<>> known_;  // mutex_
 };

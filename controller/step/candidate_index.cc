@@ -268,8 +268,8 @@ bool CandidateIndex::differs_from(const Pinned* pinned) const {
   const std::string digest = pinned == nullptr ? "" : pinned->whitening.digest();
   return std::any_of(spaces_.begin(), spaces_.end(), [&](const auto& item) {
     const Space& space = item.second;
-    if (pinned == nullptr) return space.pinned;
-    return pinned->fits(item.first) && space.whitening.dim() != 0 && space.digest != digest;
+    if (pinned == nullptr || !pinned->fits(item.first)) return space.pinned;
+    return space.whitening.dim() != 0 && space.digest != digest;
   });
 }
 

@@ -108,7 +108,8 @@ class CandidateIndex {
   const Whitening* whitening(const SpaceKey& space) const;  // null if unknown
   const std::string& whitening_digest(const SpaceKey& space) const;  // "" if unknown
   std::vector<SpaceKey> fitted_spaces() const;  // with statistics of their own keys
-  // True where a space that the pinned statistics fit has others; null: where a space is pinned.
+  // True where a space that the pinned statistics fit has others, or one that they do not fit
+  // (null: any) is pinned to such.
   bool differs_from(const Pinned* pinned) const;
 
  private:

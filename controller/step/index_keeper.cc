@@ -18,6 +18,8 @@ bool passes(ErrorCode code) {
          code == ErrorCode::kBusy || code == ErrorCode::kIo;
 }
 
+Duration longer(Duration pause) { return std::min(2 * pause, IndexKeeper::kRetryAtMost); }
+
 }  // namespace
 
 IndexKeeper::IndexKeeper(MemoryBank& bank, const Clock& clock, std::function<void()> ready,
@@ -54,18 +56,19 @@ Result<std::vector<MemoryVersion>> IndexKeeper::read_heads() {
   return heads;
 }
 
-Result<MemoryKeys> IndexKeeper::read_keys(const MemoryVersion& version) {
+Result<MemoryKeys> IndexKeeper::read_keys(const MemoryVersion& version, TimePoint deadline) {
   if (version.keys == 0) return MemoryKeys{};
-  MEMSLOT_TRY(auto keys, bank_.load_keys(version, soon()));
+  MEMSLOT_TRY(auto keys, bank_.load_keys(version, deadline));
   const auto dim = static_cast<std::uint32_t>(version.signature.d_model);
   if (keys.dim != dim) return mismatch("dimensions of keys", dim, keys.dim);
   return keys;
 }
 
-MemoryKeys IndexKeeper::keys_of(const MemoryVersion& version) {
-  auto keys = read_keys(version);
+MemoryKeys IndexKeeper::keys_of(const MemoryVersion& version, Names& unread) {
+  auto keys = read_keys(version, soon());
   if (keys) return std::move(keys).value();
   log::warn("{}: not searchable by its keys: {}", version.ref.text(), keys.error().message);
+  if (passes(keys.error().code)) unread.insert({version.ref.ns, version.ref.id});
   return {};
 }
 
@@ -73,7 +76,8 @@ MemoryKeys IndexKeeper::keys_of(const MemoryVersion& version) {
 // keys a space, evenly over all of its memories: they are never all in memory.
 Result<CandidateIndex::Statistics> IndexKeeper::fit(const std::vector<MemoryVersion>& heads,
                                                     std::uint64_t version,
-                                                    const CandidateIndex::Pinned* pinned) {
+                                                    const CandidateIndex::Pinned* pinned,
+                                                    Names& unread) {
   struct Sample {
     std::uint64_t total = 0, seen = 0;
     std::vector<float> rows;
@@ -93,7 +97,7 @@ Result<CandidateIndex::Statistics> IndexKeeper::fit(const std::vector<MemoryVers
     if (out.contains(space) || (pinned != nullptr && pinned->fits(space))) continue;
     Sample& sample = samples[space];
     const std::uint64_t stride = sample.total / kMaxFittedRows + 1;
-    const MemoryKeys keys = keys_of(head);
+    const MemoryKeys keys = keys_of(head, unread);
     for (std::uint32_t row = 0; row < keys.rows(); ++row) {
       if (sample.seen++ % stride != 0) continue;
       const auto from = keys.values.begin() + static_cast<std::ptrdiff_t>(row) * keys.dim;
@@ -109,9 +113,9 @@ Result<CandidateIndex::Statistics> IndexKeeper::fit(const std::vector<MemoryVers
 }
 
 // The counts that the bank has of the memory.
-IndexedMemory IndexKeeper::counted(const MemoryVersion& head) {
+IndexedMemory IndexKeeper::counted(const MemoryVersion& head, TimePoint deadline) {
   IndexedMemory like;
-  if (const auto counts = bank_.statistics(head.ref, soon())) {
+  if (const auto counts = bank_.statistics(head.ref, deadline)) {
     like.uses = static_cast<std::uint32_t>(counts.value().uses);
     like.gains = counts.value().gains;
     like.mean_net_gain = counts.value().mean_net_gain;
@@ -124,15 +128,16 @@ void IndexKeeper::note_use(std::string_view ns, std::string_view id, const float
   catalog_.note_use(ns, id, net_gain);
 }
 
-Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version, PinnedPtr pinned) {
+Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version, PinnedPtr pinned,
+                                                   Names& unread) {
   MEMSLOT_TRY(const auto heads, read_heads());
-  MEMSLOT_TRY(auto statistics, fit(heads, version, pinned.get()));
+  MEMSLOT_TRY(auto statistics, fit(heads, version, pinned.get(), unread));
   auto index = std::make_unique<CandidateIndex>(std::move(statistics), std::move(pinned));
   const bool first = version == 1;
   for (const MemoryVersion& head : heads) {
     if (stop_) return Error{ErrorCode::kCancelled, "index build: stopped"};
-    const IndexedMemory like = counted(head);
-    index->upsert(head, keys_of(head).values, like);
+    const IndexedMemory like = counted(head, soon());
+    index->upsert(head, keys_of(head, unread).values, like);
     // Afterwards it is kept by what changes.
     if (first) catalog_.put(head, like.uses, like.gains, like.mean_net_gain);
   }
@@ -140,7 +145,7 @@ Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version, Pinned
 }
 
 Status IndexKeeper::build() {
-  MEMSLOT_TRY(index_, make_index(++builds_, pinned_));
+  MEMSLOT_TRY(index_, make_index(++builds_, pinned_, unread_));
   keep_statistics();
   return ok();
 }
@@ -155,15 +160,15 @@ void IndexKeeper::keep_statistics() {
   }
 }
 
-void IndexKeeper::refresh(const MemoryRef& ref) {
+void IndexKeeper::refresh(const MemoryRef& ref, TimePoint deadline) {
   unread_.erase({ref.ns, ref.id});
-  const auto head = bank_.head(ref, soon());
+  const auto head = bank_.head(ref, deadline);
   if (!head && head.error().code == ErrorCode::kNotFound) {
     index_->erase(ref.ns, ref.id);
     catalog_.erase(ref.ns, ref.id);
     return;
   }
-  const auto keys = head ? read_keys(head.value()) : Result<MemoryKeys>(head.error());
+  const auto keys = head ? read_keys(head.value(), deadline) : Result<MemoryKeys>(head.error());
   const bool again = !keys && passes(keys.error().code);
   if (!keys) {
     log::warn("{}: {}{}: {}", ref.text(),
@@ -172,22 +177,29 @@ void IndexKeeper::refresh(const MemoryRef& ref) {
   }
   if (again) {
     unread_.insert({ref.ns, ref.id});
-    retry_at_ = clock_.now() + kRetryAfter;
+    retry_at_ = clock_.now() + pause_;
   }
   if (!head) return;
-  const IndexedMemory like = counted(head.value());
+  const IndexedMemory like = counted(head.value(), deadline);
   index_->upsert(head.value(), keys ? keys.value().values : std::vector<float>{}, like);
   catalog_.put(head.value(), like.uses, like.gains, like.mean_net_gain);
 }
 
 void IndexKeeper::retry() {
-  if (unread_.empty() || clock_.now() < retry_at_) return;
-  const auto [ns, id] = *unread_.begin();
-  changed({.ns = ns, .id = id});
+  if ((unread_.empty() && !build_again_) || clock_.now() < retry_at_) return;
+  if (build_again_ && !building_) return rebuild();
+  if (unread_.empty()) return;
+  const auto next = unread_.upper_bound(tried_);  // one that always fails holds up no other
+  tried_ = next == unread_.end() ? *unread_.begin() : *next;
+  pause_ = longer(pause_);
+  changed({.ns = tried_.first, .id = tried_.second}, deadline_in(clock_, kRetryTime));
+  if (!unread_.contains(tried_)) pause_ = kRetryAfter;
 }
 
-void IndexKeeper::changed(const MemoryRef& ref) {
-  refresh(ref);
+void IndexKeeper::changed(const MemoryRef& ref) { changed(ref, soon()); }
+
+void IndexKeeper::changed(const MemoryRef& ref, TimePoint deadline) {
+  refresh(ref, deadline);
   keep_statistics();
   if (building_) {
     changed_.insert({ref.ns, ref.id});
@@ -200,14 +212,17 @@ void IndexKeeper::rebuild() {
   if (building_) return;
   if (builder_.joinable()) builder_.join();
   building_ = true;
+  build_again_ = false;
   changed_.clear();
   builder_ = std::thread([this, version = ++builds_, pinned = pinned_] {
-    auto made = make_index(version, pinned);
+    Names unread;
+    auto made = make_index(version, pinned, unread);
     if (!made && !stop_) log::warn("index build: {}", made.error().message);
     {
       const std::lock_guard lock(mutex_);
       failed_ = !made;
       if (made) finished_ = std::move(made).value();
+      finished_unread_ = std::move(unread);
     }
     ready_();
   });
@@ -226,13 +241,23 @@ bool IndexKeeper::adopt() {
   {
     const std::lock_guard lock(mutex_);
     if (finished_ == nullptr && !failed_) return false;
-    if (finished_ != nullptr) index_ = std::move(finished_);
     failed = std::exchange(failed_, false);
+    if (finished_ != nullptr) {
+      index_ = std::move(finished_);
+      unread_ = std::move(finished_unread_);  // it has read all the others
+    }
   }
   building_ = false;
+  build_again_ = failed;
+  if (failed) {
+    retry_at_ = clock_.now() + pause_;
+    pause_ = longer(pause_);
+  } else {
+    pause_ = kRetryAfter;
+  }
   const auto changed = std::move(changed_);
   changed_.clear();
-  for (const auto& [ns, id] : changed) refresh({.ns = ns, .id = id});
+  for (const auto& [ns, id] : changed) refresh({.ns = ns, .id = id}, soon());
   keep_statistics();
   // Learning may have gone on meanwhile.
   if ((!failed && stale()) || (!changed.empty() && index_->refit_due())) rebuild();

@@ -46,25 +46,32 @@ class IndexKeeper {
   // Keys are whitened so from now on where it fits: what is indexed otherwise is made anew in the
   // background (a build in flight is followed by another). Null: fitted on the bank's own keys.
   void pin(std::shared_ptr<const CandidateIndex::Pinned> pinned);
-  // Reads one memory again that a change could not read for a reason that passes (a slow bank); not
-  // for kRetryAfter after a failure.
+  // What could not be read for a reason that passes (a slow bank) is read again: one memory a call,
+  // in turns, each for kRetryTime at most, or a build that failed. After a failure not for
+  // kRetryAfter, after another twice as long, up to kRetryAtMost.
   void retry();
   static constexpr Duration kRetryAfter = std::chrono::seconds(10);
+  static constexpr Duration kRetryAtMost = std::chrono::minutes(5);
+  static constexpr Duration kRetryTime = std::chrono::seconds(1);
   // Takes a finished build over; what changed meanwhile is read again. False if there is none.
   bool adopt();
 
  private:
   using Built = std::unique_ptr<CandidateIndex>;
   using PinnedPtr = std::shared_ptr<const CandidateIndex::Pinned>;  // shared with what was built
-  Result<Built> make_index(std::uint64_t version, PinnedPtr pinned);
+  using Names = std::set<std::pair<std::string, std::string>>;      // (ns, id)
+  // `unread`: gets those whose keys are to be read again.
+  Result<Built> make_index(std::uint64_t version, PinnedPtr pinned, Names& unread);
   Result<CandidateIndex::Statistics> fit(const std::vector<MemoryVersion>& heads,
                                          std::uint64_t version,
-                                         const CandidateIndex::Pinned* pinned);
+                                         const CandidateIndex::Pinned* pinned, Names& unread);
   Result<std::vector<MemoryVersion>> read_heads();
-  Result<MemoryKeys> read_keys(const MemoryVersion& version);
-  MemoryKeys keys_of(const MemoryVersion& version);  // none (and logged) where they cannot be read
-  IndexedMemory counted(const MemoryVersion& head);
-  void refresh(const MemoryRef& ref);
+  Result<MemoryKeys> read_keys(const MemoryVersion& version, TimePoint deadline);
+  // None (and logged) where they cannot be read.
+  MemoryKeys keys_of(const MemoryVersion& version, Names& unread);
+  IndexedMemory counted(const MemoryVersion& head, TimePoint deadline);
+  void refresh(const MemoryRef& ref, TimePoint deadline);
+  void changed(const MemoryRef& ref, TimePoint deadline);
   bool stale() const;      // whitened otherwise than is pinned
   void keep_statistics();  // in the bank, where they are new
   TimePoint soon() const;
@@ -79,13 +86,17 @@ class IndexKeeper {
   std::uint64_t builds_ = 0;
   std::thread builder_;
   bool building_ = false;
-  std::set<std::pair<std::string, std::string>> changed_;  // (ns, id) since the build began
-  std::set<std::pair<std::string, std::string>> unread_;   // (ns, id), for retry()
+  Names changed_;  // since the build began
+  Names unread_;   // for retry(), as the next four
+  bool build_again_ = false;
+  std::pair<std::string, std::string> tried_;  // the last one
+  Duration pause_ = kRetryAfter;
   TimePoint retry_at_{};
   std::atomic<bool> stop_ = false;
   std::mutex mutex_;
-  Built finished_;       // guarded by mutex_
-  bool failed_ = false;  // guarded by mutex_
+  Built finished_;         // guarded by mutex_
+  Names finished_unread_;  // guarded by mutex_
+  bool failed_ = false;    // guarded by mutex_
 };
 
 }  // namespace memslot

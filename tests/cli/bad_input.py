@@ -39,6 +39,7 @@ class BadInput(PairCase):
         self.refused(self.client("policy", "load", self.write("notes.safetensors", "some notes")), CORRUPTION,
                      "policy.load", "expected", "found")
         self.assertIsNone(self.client.json("policy", "show")["policy"])
+        self.assertEqual(self.client.json("policy", "unload"), {"policy": None})  # nothing to do, nothing noted
         self.assertEqual(self.client.json("policy", "ls")["policies"], [])
 
     def test_the_learned_policy_where_none_is_loaded(self):

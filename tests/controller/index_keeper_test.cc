@@ -139,7 +139,7 @@ TEST_F(IndexKeeperTest, ReadsAgainWhatCouldNotBeRead) {
   keeper.retry();
   EXPECT_EQ(keeper.index().find("default", "m4")->version.ref.version, 2u);
   EXPECT_NE(nearest(keeper, 44), "default/m4@2");
-  through.clock().advance(IndexKeeper::kRetryAfter);
+  through.clock().advance(2 * IndexKeeper::kRetryAfter);
   keeper.retry();
   EXPECT_EQ(nearest(keeper, 44), "default/m4@2");
 
@@ -151,6 +151,69 @@ TEST_F(IndexKeeperTest, ReadsAgainWhatCouldNotBeRead) {
   through.clock().advance(IndexKeeper::kRetryAfter);
   keeper.retry();
   EXPECT_EQ(faulty.calls(FaultyStore::Call::kHead), reads);
+}
+
+struct FaultyKeeperTest : IndexKeeperTest {
+  void fail(FaultyStore::Call call, ErrorCode code, int ahead = 1) {
+    faulty.fail_before(call, faulty.calls(call) + ahead, code);
+  }
+  MemoryVersion moved(unsigned number, unsigned to) {
+    return bank_.publish(
+        {.id = numbered(number), .keys = keys_around(centre_of(to), 6, 0.2f, rng_)});
+  }
+  FaultyStore faulty{bank_.store()};
+  TestBank through{&faulty};
+  Signal built;
+  IndexKeeper keeper{through.bank(), through.clock(), [this] { built.raise(); }};
+};
+
+TEST_F(FaultyKeeperTest, OneThatAlwaysFailsHoldsUpNoOther) {
+  for (unsigned i = 0; i < 6; ++i) publish(i);
+  ASSERT_TRUE(keeper.build());
+  for (const unsigned i : {1u, 2u}) {
+    const auto version = moved(i, 40 + i);
+    fail(FaultyStore::Call::kHead, ErrorCode::kIo);
+    keeper.changed(version.ref);
+  }
+  through.clock().advance(IndexKeeper::kRetryAfter);
+  fail(FaultyStore::Call::kHead, ErrorCode::kIo);
+  keeper.retry();
+  through.clock().advance(IndexKeeper::kRetryAfter);
+  keeper.retry();
+  EXPECT_EQ(keeper.index().find("default", "m2")->version.ref.version, 1u) << "it waits longer now";
+  through.clock().advance(IndexKeeper::kRetryAfter);
+  keeper.retry();
+  EXPECT_EQ(keeper.index().find("default", "m1")->version.ref.version, 1u);
+  EXPECT_EQ(nearest(keeper, 42), "default/m2@2");
+}
+
+TEST_F(FaultyKeeperTest, ABuildThatFailedIsMadeAgain) {
+  for (unsigned i = 0; i < 6; ++i) publish(i);
+  ASSERT_TRUE(keeper.build());
+  fail(FaultyStore::Call::kList, ErrorCode::kTimeout);
+  keeper.rebuild();
+  ASSERT_TRUE(built.wait(1));
+  ASSERT_TRUE(keeper.adopt());
+  keeper.retry();
+  EXPECT_EQ(keeper.builds(), 2u) << "too soon";
+  through.clock().advance(IndexKeeper::kRetryAfter);
+  keeper.retry();
+  EXPECT_EQ(keeper.builds(), 3u);
+  ASSERT_TRUE(built.wait(2));
+  ASSERT_TRUE(keeper.adopt());
+  through.clock().advance(IndexKeeper::kRetryAtMost);
+  keeper.retry();
+  EXPECT_EQ(keeper.builds(), 3u) << "it was made";
+}
+
+TEST_F(FaultyKeeperTest, KeysThatABuildCouldNotReadAreReadAgain) {
+  for (unsigned i = 0; i < 6; ++i) publish(i);
+  fail(FaultyStore::Call::kGet, ErrorCode::kTimeout, 7);  // six are for the statistics
+  ASSERT_TRUE(keeper.build());
+  EXPECT_EQ(keeper.index().keys(), 30u);
+  through.clock().advance(IndexKeeper::kRetryAfter);
+  keeper.retry();
+  EXPECT_EQ(keeper.index().keys(), 36u);
 }
 
 TEST_F(IndexKeeperTest, EndsWhileABuildIsUnderWay) {

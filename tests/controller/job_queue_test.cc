@@ -658,6 +658,9 @@ TEST(JobJson, HasACodeOnlyWhereSomethingWentWrong) {
   EXPECT_TRUE(has_code());
   job.state = JobState::kDone;
   EXPECT_FALSE(has_code());
+  job.state = JobState::kFailed;
+  job.message.clear();  // a generator need not say more than the code
+  EXPECT_TRUE(has_code());
 }
 
 }  // namespace

@@ -291,6 +291,21 @@ TEST_F(OnlineStepTest, AnEpisodeOfAPolicyThatWasUnloadedIsLeft) {
   EXPECT_EQ(learning.view().counts.episodes, 0u);
 }
 
+TEST_F(OnlineStepTest, FeedbackIsKeptWhileNoPolicyActs) {
+  opened(online, opening(""));
+  for (std::uint64_t t = 0; t < 4; ++t) run(t, std::nullopt, t > 0);
+  close(4, std::nullopt, true);
+  WaitingEpisode waiting = desk.take(5).value();
+  ASSERT_TRUE(desk.give(waiting, 0.5f, kFarDeadline));
+  ASSERT_TRUE(shelf.retire(kFarDeadline));
+  learning.start();  // brings it back
+  for (int i = 0; i < 2500 && learning.view().strange == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  EXPECT_EQ(learning.view().strange, 1u);
+  EXPECT_EQ(desk.given(kFarDeadline).size(), 1u);
+}
+
 TEST_F(OnlineStepTest, ALongTextIsHandedOverInPieces) {
   opened(online, opening(""));
   for (std::uint64_t t = 0; t <= 2 * EpisodeRecorder::kMeasuredSteps; ++t) run(t, 0.5f);

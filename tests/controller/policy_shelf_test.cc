@@ -54,7 +54,8 @@ TEST_F(PolicyShelfTest, NoneActsOnceItIsRetired) {
   PolicyShelf restarted(documents, clock, cosine_engine());
   ASSERT_TRUE(restarted.load(kFarDeadline));
   EXPECT_EQ(restarted.head(), nullptr);
-  EXPECT_EQ(restarted.head_number(), 2u);
+  EXPECT_EQ(restarted.head_number(), 0u);
+  EXPECT_TRUE(restarted.retired());
   EXPECT_TRUE(restarted.find(first, kFarDeadline)) << "sessions may be on it";
   const auto all = restarted.list(kFarDeadline).value();
   ASSERT_EQ(all.size(), 2u);
@@ -62,11 +63,31 @@ TEST_F(PolicyShelfTest, NoneActsOnceItIsRetired) {
   EXPECT_EQ(all[1].origin, "unload");
   EXPECT_EQ(publish(1), first) << "the way back";
   EXPECT_EQ(shelf.head()->digest, first);
+  EXPECT_FALSE(shelf.retired());
   // What was being learned from it is not published over the retirement.
   ASSERT_TRUE(shelf.retire(kFarDeadline));
   EXPECT_EQ(shelf.publish(cosine_checkpoint(2).bytes(), "online", first, kFarDeadline).error().code,
             ErrorCode::kConflict);
   EXPECT_EQ(shelf.head(), nullptr);
+}
+
+TEST_F(PolicyShelfTest, RetiredAgainWhereTheOutcomeWasUnknown) {
+  FaultyStore faulty(store);
+  DocumentBank through(faulty, clock);
+  PolicyShelf unsure(through, clock, cosine_engine());
+  ASSERT_TRUE(unsure.publish(cosine_checkpoint(1).bytes(), "file", "", kFarDeadline));
+  const int published = faulty.calls(FaultyStore::Call::kPublish);
+  const int read = faulty.calls(FaultyStore::Call::kHead) + 1;  // it looks at what is there first
+  for (int i = 1; i < 9; ++i) {                                 // however often it tries
+    faulty.fail_after(FaultyStore::Call::kPublish, published + i, ErrorCode::kIndeterminate);
+    faulty.fail_before(FaultyStore::Call::kHead, read + i, ErrorCode::kUnavailable);
+  }
+  ASSERT_FALSE(unsure.retire(kFarDeadline));
+  ASSERT_NE(unsure.head(), nullptr) << "as it was after an error";
+  while (!through.get("policy", "default", "learned", kFarDeadline)) {  // the last of the faults
+  }
+  ASSERT_TRUE(unsure.retire(kFarDeadline));
+  EXPECT_EQ(unsure.head(), nullptr);
 }
 
 TEST_F(PolicyShelfTest, TheSameAgainChangesNothing) {

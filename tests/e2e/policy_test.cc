@@ -204,6 +204,12 @@ TEST_F(PolicyTest, IsLoadedUsedJudgedLearnedPublishedAndKept) {
   EXPECT_EQ(generate("learned:" + better)["policy"], "learned:" + better) << "it is still there";
   expect_refused(client->task("generate", {{"prompt", "The ferry"}, {"policy", "learned"}}),
                  ErrorCode::kNotFound);
+  pair.controller.kill(SIGKILL);
+  pair.controller.start();
+  connect();
+  EXPECT_TRUE(shown()["policy"].is_null()) << "it stays so";
+  EXPECT_EQ(must(client->admin("policy.ls", json::object()))["policies"].back()["origin"],
+            "unload");
 }
 
 // A checkpoint that was not loaded is asked what it had chosen.

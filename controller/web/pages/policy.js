@@ -280,7 +280,8 @@ export async function show(root, {signal}) {
 
   const unload = async () => {
     const done = await confirm({title: 'Unload the policy', verb: 'Unload', danger: false,
-      text: 'The rule nearest key chooses from the next session on. The policy stays in the list of versions.',
+      text: 'From the next session on nearest key chooses, unless the controller is told another rule. The policy ' +
+          'stays in the list of versions.',
       action: () => post(['policy', 'unload'])});
     if (!done) return;
     await refresh();

@@ -250,7 +250,7 @@ function policyForm(id, signal) {
   const go = h('button', {type: 'submit'}, 'What if this policy');
   const listed = async () => {
     const {policies} = await get(['policy', 'versions'], {}, {signal});
-    list.append(...['base', 'nearest', 'random', ...policies.map((p) => `learned:${p.digest}`)]
+    list.append(...['base', 'nearest', 'random', ...policies.filter((p) => p.digest).map((p) => `learned:${p.digest}`)]
         .map((value) => h('option', {value})));
   };
   const ask = async () => {
