@@ -158,11 +158,10 @@ constexpr Page kPages[] = {
      "  memslot train gains.safetensors -o policy.safetensors && memslot policy load "
      "policy.safetensors"},
     {"policy unload",
-     "Sessions of `auto` (the default) that begin from now on choose by nearest key, those that "
-     "ask "
-     "for\n"
-     "`learned` are refused; those under way keep their policy. It stays in the list and can be "
-     "loaded again.\n"
+     "Sessions of `auto` (the default) that begin from now on choose by nearest key, those of "
+     "`learned`\n"
+     "are refused; those under way keep their policy. It stays in the list and can be loaded "
+     "again.\n"
      "\n"
      "Example:\n"
      "  memslot policy unload"},

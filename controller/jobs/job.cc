@@ -55,8 +55,7 @@ std::string to_json(const Job& job) {
   j["lost"] = job.lost;
   j["created_unix_ms"] = job.created_unix_ms;
   j["branch"] = job.branch;
-  const bool waits = job.state == JobState::kQueued || job.state == JobState::kLeased;
-  const bool wrong = waits ? !job.message.empty() : job.state != JobState::kDone;
+  const bool wrong = job.finished() ? job.state != JobState::kDone : !job.message.empty();
   if (wrong) j["code"] = static_cast<int>(job.code);
   j["message"] = job.message;
   return dump(j);

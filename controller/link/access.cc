@@ -50,6 +50,12 @@ bool Access::sees_all(const std::vector<std::string>& all) const {
   return std::all_of(all.begin(), all.end(), [&](const std::string& ns) { return sees(ns); });
 }
 
+Status Access::check_sees_everything(std::string_view verb) const {
+  if (all_namespaces) return ok();
+  return Error{ErrorCode::kPermission,
+               std::string(verb) + ": expected a client that sees every namespace"};
+}
+
 std::vector<std::string> Access::seen(const std::vector<std::string>& wanted) const {
   std::vector<std::string> out;
   for (const std::string& ns : wanted) {

@@ -28,6 +28,8 @@ struct Access {
   static Result<Access> of(const std::string& names);
   bool sees(std::string_view ns) const;
   bool sees_all(const std::vector<std::string>& all) const;
+  // kPermission, naming the verb, for who does not see every namespace.
+  Status check_sees_everything(std::string_view verb) const;
   // Those of `wanted` that it sees, in order, each once.
   std::vector<std::string> seen(const std::vector<std::string>& wanted) const;
 };

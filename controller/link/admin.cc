@@ -219,10 +219,7 @@ Result<Admin::Job> Admin::whole_bank_verb(const Access& access, const std::strin
   MEMSLOT_TRY(const std::string directory, arguments.text("directory"));
   MEMSLOT_TRY(arguments.finish());
   // The whole bank leaves: for those who may see all of it.
-  if (!access.all_namespaces) {
-    return Error{ErrorCode::kPermission,
-                 "bank.backup: expected a client that sees every namespace"};
-  }
+  MEMSLOT_TRY(access.check_sees_everything("bank.backup"));
   if (!directory.starts_with('/')) {
     return invalid("bank.backup directory", "an absolute path on the controller's host", directory);
   }

@@ -83,10 +83,7 @@ Result<Admin::Answer> Admin::load_checkpoint(const std::string& bytes,
 }
 
 Result<Admin::Job> Admin::load_policy(const Access& access, SharedBytes file) {
-  if (!access.all_namespaces) {
-    return Error{ErrorCode::kPermission,
-                 "policy.load: expected a client that sees every namespace"};
-  }
+  MEMSLOT_TRY(access.check_sees_everything("policy.load"));
   if (file == nullptr) return invalid("policy.load", "a checkpoint as part 0", "none");
   return Job([this, file = std::move(file), spaces = spaces()]() -> Result<Answer> {
     const std::string bytes(reinterpret_cast<const char*>(file->data()), file->size());
@@ -95,10 +92,7 @@ Result<Admin::Job> Admin::load_policy(const Access& access, SharedBytes file) {
 }
 
 Result<Admin::Job> Admin::unload_policy(const Access& access) {
-  if (!access.all_namespaces) {
-    return Error{ErrorCode::kPermission,
-                 "policy.unload: expected a client that sees every namespace"};
-  }
+  MEMSLOT_TRY(access.check_sees_everything("policy.unload"));
   return Job([this]() -> Result<Answer> {
     MEMSLOT_TRY(p_.learned.shelf->retire(quick_end()));
     return text_answer(dump(Json{{"policy", Json()}}));

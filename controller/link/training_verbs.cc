@@ -136,9 +136,7 @@ Result<Admin::Job> Admin::training_verb(const Peer& client, const wire::AdminReq
                                         SharedBytes file) {
   const std::string& verb = admin.verb;
   MEMSLOT_TRY(Arguments arguments, Arguments::parse(admin.arguments));
-  if (!client.access.all_namespaces) {
-    return Error{ErrorCode::kPermission, verb + ": expected a client that sees every namespace"};
-  }
+  MEMSLOT_TRY(client.access.check_sees_everything(verb));
   constexpr std::string_view kChanges[] = {"training.start", "training.stop", "training.rm",
                                            "training.load", "training.table"};
   if (std::ranges::find(kChanges, verb) != std::end(kChanges)) {

@@ -44,6 +44,11 @@ Result<PolicyRecord> record_of(const Document& document) {
   return out;
 }
 
+bool says_none(const Document& document) {
+  const auto record = record_of(document);
+  return record && record.value().digest.empty();
+}
+
 }  // namespace
 
 void PolicyShelf::keep(const SnapshotPtr& snapshot, std::uint64_t number, bool as_head) {
@@ -88,7 +93,7 @@ Status PolicyShelf::load(TimePoint deadline) {
   if (!document) {
     return document.error().code == ErrorCode::kNotFound ? ok() : Status(document.error());
   }
-  if (const auto record = record_of(document.value()); record && record.value().digest.empty()) {
+  if (says_none(document.value())) {
     set_retired();
     return ok();
   }
@@ -137,7 +142,7 @@ Status PolicyShelf::retire(TimePoint deadline) {
   const auto current = documents_.get(kType, kNamespace, kName, deadline);
   if (!current && current.error().code != ErrorCode::kNotFound) return current.error();
   if (!current) return ok();
-  if (const auto record = record_of(current.value()); record && record.value().digest.empty()) {
+  if (says_none(current.value())) {
     // Also where an earlier attempt could not tell that it had succeeded.
     set_retired();
     return ok();

@@ -76,8 +76,7 @@ MemoryKeys IndexKeeper::keys_of(const MemoryVersion& version, Names& unread) {
 // keys a space, evenly over all of its memories: they are never all in memory.
 Result<CandidateIndex::Statistics> IndexKeeper::fit(const std::vector<MemoryVersion>& heads,
                                                     std::uint64_t version,
-                                                    const CandidateIndex::Pinned* pinned,
-                                                    Names& unread) {
+                                                    const CandidateIndex::Pinned* pinned) {
   struct Sample {
     std::uint64_t total = 0, seen = 0;
     std::vector<float> rows;
@@ -97,7 +96,9 @@ Result<CandidateIndex::Statistics> IndexKeeper::fit(const std::vector<MemoryVers
     if (out.contains(space) || (pinned != nullptr && pinned->fits(space))) continue;
     Sample& sample = samples[space];
     const std::uint64_t stride = sample.total / kMaxFittedRows + 1;
-    const MemoryKeys keys = keys_of(head, unread);
+    const auto read = read_keys(head, soon());
+    if (!read) continue;  // said where it is indexed
+    const MemoryKeys& keys = read.value();
     for (std::uint32_t row = 0; row < keys.rows(); ++row) {
       if (sample.seen++ % stride != 0) continue;
       const auto from = keys.values.begin() + static_cast<std::ptrdiff_t>(row) * keys.dim;
@@ -131,7 +132,7 @@ void IndexKeeper::note_use(std::string_view ns, std::string_view id, const float
 Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version, PinnedPtr pinned,
                                                    Names& unread) {
   MEMSLOT_TRY(const auto heads, read_heads());
-  MEMSLOT_TRY(auto statistics, fit(heads, version, pinned.get(), unread));
+  MEMSLOT_TRY(auto statistics, fit(heads, version, pinned.get()));
   auto index = std::make_unique<CandidateIndex>(std::move(statistics), std::move(pinned));
   const bool first = version == 1;
   for (const MemoryVersion& head : heads) {

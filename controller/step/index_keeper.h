@@ -64,7 +64,7 @@ class IndexKeeper {
   Result<Built> make_index(std::uint64_t version, PinnedPtr pinned, Names& unread);
   Result<CandidateIndex::Statistics> fit(const std::vector<MemoryVersion>& heads,
                                          std::uint64_t version,
-                                         const CandidateIndex::Pinned* pinned, Names& unread);
+                                         const CandidateIndex::Pinned* pinned);
   Result<std::vector<MemoryVersion>> read_heads();
   Result<MemoryKeys> read_keys(const MemoryVersion& version, TimePoint deadline);
   // None (and logged) where they cannot be read.

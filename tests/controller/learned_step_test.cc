@@ -268,6 +268,13 @@ struct OnlineStepTest : LearnedStepTest {
     o.sampled = sampled;
     ASSERT_TRUE(online.close(kPeer, {.session = 5, .last = o}));
   }
+  // How many episodes the learner left, once there is one.
+  std::uint64_t left() {
+    for (int i = 0; i < 2500 && learning.view().strange == 0; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return learning.view().strange;
+  }
 };
 
 TEST_F(OnlineStepTest, AReadingSessionGivesItsEpisodeToTheLearner) {
@@ -284,10 +291,7 @@ TEST_F(OnlineStepTest, AnEpisodeOfAPolicyThatWasUnloadedIsLeft) {
   close(5, 0.5f, false);
   ASSERT_TRUE(shelf.retire(kFarDeadline));
   learning.start();
-  for (int i = 0; i < 2500 && learning.view().strange == 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  EXPECT_EQ(learning.view().strange, 1u);
+  EXPECT_EQ(left(), 1u);
   EXPECT_EQ(learning.view().counts.episodes, 0u);
 }
 
@@ -299,10 +303,7 @@ TEST_F(OnlineStepTest, FeedbackIsKeptWhileNoPolicyActs) {
   ASSERT_TRUE(desk.give(waiting, 0.5f, kFarDeadline));
   ASSERT_TRUE(shelf.retire(kFarDeadline));
   learning.start();  // brings it back
-  for (int i = 0; i < 2500 && learning.view().strange == 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  EXPECT_EQ(learning.view().strange, 1u);
+  EXPECT_EQ(left(), 1u);
   EXPECT_EQ(desk.given(kFarDeadline).size(), 1u);
 }
 

@@ -251,8 +251,7 @@ export async function show(root, {signal}) {
     await post(['policy', 'load'], upload.files[0], {timeout: 0});
     upload.value = '';
     announce('The policy is loaded.');
-    await refresh();
-    await readVersions();
+    await readAll();
   }));
 
   const tableUpload = h('input', {type: 'file', class: 'unseen', 'aria-label': 'Gain table file', tabindex: '-1'});
@@ -273,9 +272,7 @@ export async function show(root, {signal}) {
     const done = await confirm({title: 'Load the policy', verb: 'Load', danger: false,
       text: `The policy of ${run.run} chooses from the next session on. The one before stays in the list of ` +
           'versions.', action: () => post(['policy', 'training', run.run, 'load'])});
-    if (!done) return;
-    await refresh();
-    await readVersions();
+    if (done) await readAll();
   };
 
   const unload = async () => {
@@ -283,10 +280,13 @@ export async function show(root, {signal}) {
       text: 'From the next session on nearest key chooses, unless the controller is told another rule. The policy ' +
           'stays in the list of versions.',
       action: () => post(['policy', 'unload'])});
-    if (!done) return;
+    if (done) await readAll();
+  };
+
+  async function readAll() {
     await refresh();
     await readVersions();
-  };
+  }
 
   function readComparisons() {
     return fill(comparisons, async () =>
