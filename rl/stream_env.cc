@@ -97,10 +97,10 @@ Whitened StreamEnv::query(std::size_t stream, std::size_t step, std::uint32_t wi
   return whitening_.whiten(mean);
 }
 
-float StreamEnv::nearest_key(std::size_t memory, const Whitened& query) const {
+float StreamEnv::nearest_key(std::size_t memory, const Bf16Product& query) const {
   const TableMemory& m = table_.memories[memory];
   const std::size_t w = whitening_.white_dim();
-  return best_product({keys_.data() + m.first_key * w, m.keys * w}, query.white);
+  return best_product({keys_.data() + m.first_key * w, m.keys * w}, query);
 }
 
 void StreamEnv::compare(std::size_t stream, std::size_t step) {
@@ -110,13 +110,13 @@ void StreamEnv::compare(std::size_t stream, std::size_t step) {
   if (known_[at] == 0) return;
   const std::size_t r = key_dim();
   std::ranges::copy(now.reduced, queries_.begin() + signed_of(at * r));
-  const Whitened longer = query(stream, step, options_.long_window_tokens);
+  const Bf16Product near(now.white), far(query(stream, step, options_.long_window_tokens).white);
   for (std::size_t m = 0; m < table_.memories.size(); ++m) {
     const bool scored = table_.streams[stream].has(m);
-    similar(at, kBestKey)[m] = scored ? nearest_key(m, now) : kNotScored;
+    similar(at, kBestKey)[m] = scored ? nearest_key(m, near) : kNotScored;
     similar(at, kMeanKey)[m] =
         scored ? dot(now.reduced.data(), means_.data() + m * r, r) : kNotScored;
-    similar(at, kLongKey)[m] = scored ? nearest_key(m, longer) : kNotScored;
+    similar(at, kLongKey)[m] = scored ? nearest_key(m, far) : kNotScored;
   }
   rank(at);
 }

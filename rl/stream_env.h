@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "rl/bf16_product.h"
 #include "rl/gain_table.h"
 #include "rl/selection_policy.h"
 #include "rl/whitening.h"
@@ -100,7 +101,7 @@ class StreamEnv {
   void judge(std::size_t stream);
   Whitened query(std::size_t stream, std::size_t step, std::uint32_t window) const;
   void compare(std::size_t stream, std::size_t step);
-  float nearest_key(std::size_t memory, const Whitened& query) const;
+  float nearest_key(std::size_t memory, const Bf16Product& query) const;
   void rank(std::uint64_t row);
 
   const GainTable& table_;

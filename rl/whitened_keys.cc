@@ -28,12 +28,12 @@ WhitenedKeys whiten_keys(const Whitening& whitening, std::span<const float> keys
   return out;
 }
 
-float best_product(std::span<const std::uint16_t> white, std::span<const float> query) {
-  if (white.empty() || query.empty()) return 0;
+float best_product(std::span<const std::uint16_t> white, const Bf16Product& query) {
+  if (white.empty() || query.size() == 0) return 0;
   MEMSLOT_CHECK(white.size() % query.size() == 0);
   float best = -1;
   for (std::size_t at = 0; at < white.size(); at += query.size()) {
-    best = std::max(best, dot(white.data() + at, query.data(), query.size()));
+    best = std::max(best, query(white.data() + at));
   }
   return best;
 }

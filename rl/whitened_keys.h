@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "rl/bf16_product.h"
 #include "rl/whitening.h"
 
 namespace memslot {
@@ -20,7 +21,7 @@ struct WhitenedKeys {
 // `keys` (n, D) raw. REQUIRES: D is whitening.dim(), where n is not 0.
 WhitenedKeys whiten_keys(const Whitening& whitening, std::span<const float> keys);
 
-// The largest product of `query` (W) with a row of `white` (n, W), bf16; 0 without rows or query.
-float best_product(std::span<const std::uint16_t> white, std::span<const float> query);
+// The largest product of `query` (W) with a row of `white` (n, W); 0 without rows or query.
+float best_product(std::span<const std::uint16_t> white, const Bf16Product& query);
 
 }  // namespace memslot

@@ -4,14 +4,13 @@
 #include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <cmath>
-#include <cstring>  // memcpy
 #include <limits>
 
 #include "shared/base/digest.h"
 #include "shared/base/error.h"
+#include "shared/base/lanes.h"
 #include "shared/base/target_clones.h"
 #include "shared/memory/record.h"
-#include "shared/tensor/dtype.h"
 
 namespace memslot {
 namespace {
@@ -127,59 +126,26 @@ Result<std::vector<float>> values_of(const std::map<std::string, HostTensor>& fr
   return found->second.values;
 }
 
-// Sixteen lanes, whatever the machine's vectors hold: the order of the sum is the same everywhere.
-constexpr std::size_t kLanes = 16;
-using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
-using HalfLanes = float __attribute__((vector_size(kLanes / 2 * sizeof(float))));
-using Bits16 = std::uint16_t __attribute__((vector_size(kLanes * sizeof(std::uint16_t))));
-using Bits32 = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
-
-[[gnu::always_inline]] inline void load(const float* from, Lanes* to) {
-  std::memcpy(to, from, sizeof(*to));
-}
-[[gnu::always_inline]] inline void load(const std::uint16_t* bf16, Lanes* to) {
-  Bits16 half;
-  std::memcpy(&half, bf16, sizeof(half));
-  const Bits32 bits = __builtin_convertvector(half, Bits32) << 16;
-  std::memcpy(to, &bits, sizeof(*to));
-}
-inline float value(float v) { return v; }
-inline float value(std::uint16_t bf16) { return bf16_to_f32(bf16); }
-
-// Four vectors of partial sums, which do not wait for each other; added up by halves, in registers.
-template <class T>
-[[gnu::always_inline]] inline float product(const T* a, const float* b, std::size_t n) {
-  Lanes sums[4] = {}, x, y;
-  std::size_t i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    for (std::size_t k = 0; k < 4; ++k) {
-      load(a + i + k * kLanes, &x);
-      load(b + i + k * kLanes, &y);
-      sums[k] += x * y;
-    }
-  }
-  for (; i + kLanes <= n; i += kLanes) {
-    load(a + i, &x);
-    load(b + i, &y);
-    sums[0] += x * y;
-  }
-  float total = 0;
-  for (; i < n; ++i) total += value(a[i]) * b[i];
-  const Lanes sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
-  HalfLanes half = __builtin_shufflevector(sum, sum, 0, 1, 2, 3, 4, 5, 6, 7) +
-                   __builtin_shufflevector(sum, sum, 8, 9, 10, 11, 12, 13, 14, 15);
-  half += __builtin_shufflevector(half, half, 4, 5, 6, 7, 0, 1, 2, 3);
-  half += __builtin_shufflevector(half, half, 2, 3, 0, 1, 6, 7, 4, 5);
-  return total + (half[0] + half[1]);
-}
-
 }  // namespace
 
-// Cloned per instruction set: the loader picks one.
+// Four vectors of partial sums, which do not wait for each other.
 MEMSLOT_TARGET_CLONES("avx512f", "avx2", "default")
-float dot(const float* a, const float* b, std::size_t n) { return product(a, b, n); }
-MEMSLOT_TARGET_CLONES("avx512f", "avx2", "default")
-float dot(const std::uint16_t* bf16, const float* b, std::size_t n) { return product(bf16, b, n); }
+float dot(const float* a, const float* b, std::size_t n) {
+  Lanes sums[4] = {}, x, y;
+  const auto add = [&](std::size_t at, Lanes & sum) __attribute__((always_inline)) {
+    load_lanes(a + at, x);
+    load_lanes(b + at, y);
+    sum += x * y;
+  };
+  std::size_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    for (std::size_t k = 0; k < 4; ++k) add(i + k * kLanes, sums[k]);
+  }
+  for (; i + kLanes <= n; i += kLanes) add(i, sums[0]);
+  float rest = 0;
+  for (; i < n; ++i) rest += a[i] * b[i];
+  return rest + sum_of((sums[0] + sums[2]) + (sums[1] + sums[3]));
+}
 
 void normalise(std::span<float> v) {
   const float norm2 = dot(v.data(), v.data(), v.size());

@@ -95,7 +95,6 @@ class Whitening {
 
 // Sum of a[i] * b[i], with the widest vectors that this machine has.
 float dot(const float* a, const float* b, std::size_t n);
-float dot(const std::uint16_t* bf16, const float* b, std::size_t n);
 // To length 1; what is all zero stays so.
 void normalise(std::span<float> v);
 

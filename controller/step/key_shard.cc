@@ -126,63 +126,73 @@ void KeyShard::update_graph() {
 // Proposals lie all over the memory: theirs is asked for before it is needed.
 void KeyShard::prefetch(std::size_t row) const {
   constexpr std::size_t kLine = 64 / sizeof(std::uint16_t);
-  const std::uint16_t* const begin = white_.data() + row * white_dim_;
+  const std::uint16_t* const begin = white_row(row);
   for (std::size_t at = 0; at < white_dim_; at += kLine) __builtin_prefetch(begin + at);
 }
 
-float KeyShard::product(std::size_t row, std::span<const float> white) const {
-  return dot(white_.data() + row * white_dim_, white.data(), white_dim_);
+float KeyShard::best_key(Owner owner, std::span<const float> white) const {
+  MEMSLOT_CHECK(white.size() == white_dim_);
+  return best_key(owner, Bf16Product(white));
 }
 
-float KeyShard::best_key(Owner owner, std::span<const float> white) const {
+float KeyShard::best_key(Owner owner, const Bf16Product& product) const {
   const auto found = rows_of_.find(owner);
   if (found == rows_of_.end()) return 0;
   float best = -1;
-  for (const std::uint32_t row : found->second) best = std::max(best, product(row, white));
+  for (const std::uint32_t row : found->second) best = std::max(best, product(white_row(row)));
   return best;
 }
 
-// At least k owners where there are as many; neighbouring keys are often of one memory, so more
-// keys are looked at than memories are wanted.
-std::vector<KeyShard::Hit> KeyShard::proposals(const Whitened& query, std::size_t k) const {
+// At least k owners where there are as many, each once; neighbouring keys are often of one memory,
+// so more keys are looked at than memories are wanted.
+std::vector<KeyShard::Hit> KeyShard::proposals(const Whitened& query, const Bf16Product& product,
+                                               std::size_t k) const {
   std::vector<Hit> hits;
-  const std::size_t breadth = std::max(kLeastBreadth, 3 * k);
+  // By row: those of an owner are one behind the other.
   const auto propose = [&](std::size_t row) {
-    hits.push_back({owners_[row], product(row, query.white)});
-  };
-  switch (method()) {
-    case Method::kExact:
-      for (std::size_t row = 0; row < owners_.size(); ++row) {
-        if (owners_[row] != kGone) propose(row);
-      }
-      return hits;
-    case Method::kScan: {
-      const auto found = codes_.scan(query.reduced, 2 * breadth);
-      for (std::size_t i = 0; i < found.size(); ++i) {
-        if (i + kAhead < found.size()) prefetch(found[i + kAhead].second);
-        propose(found[i].second);
-      }
-      return hits;
+    const Owner owner = owners_[row];
+    const float found = product(white_row(row));
+    if (hits.empty() || hits.back().owner != owner) {
+      hits.push_back({owner, found});
+    } else {
+      hits.back().best = std::max(hits.back().best, found);
     }
-    case Method::kGraph: break;
+  };
+  if (method() == Method::kExact) {
+    for (std::size_t row = 0; row < owners_.size(); ++row) {
+      if (owners_[row] != kGone) propose(row);
+    }
+    return hits;
   }
-  graph_->nodes.setEf(2 * breadth);
-  auto found = graph_->nodes.searchKnn(query.reduced.data(), 2 * breadth);
-  for (; !found.empty(); found.pop()) propose(found.top().second);
+  const std::vector<std::size_t> rows = nearest_rows(query, 2 * std::max(kLeastBreadth, 3 * k));
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (i + kAhead < rows.size()) prefetch(rows[i + kAhead]);
+    propose(rows[i]);
+  }
   return hits;
+}
+
+// By number.
+std::vector<std::size_t> KeyShard::nearest_rows(const Whitened& query, std::size_t count) const {
+  std::vector<std::size_t> out;
+  if (graph_ == nullptr) {
+    const auto found = codes_.scan(query.reduced, count);
+    for (const auto& [product, row] : found) out.push_back(row);
+    return out;
+  }
+  graph_->nodes.setEf(count);
+  auto found = graph_->nodes.searchKnn(query.reduced.data(), count);
+  for (; !found.empty(); found.pop()) out.push_back(found.top().second);
+  std::sort(out.begin(), out.end());
+  return out;
 }
 
 void KeyShard::search(const Whitened& query, std::size_t k, std::vector<Hit>& out) const {
   if (live_ == 0 || k == 0) return;
-  std::vector<Hit> hits = proposals(query, k);
-  // By owner, best first within; then each owner once; then best first. Ties by number, so that the
-  // order does not depend on the map's.
-  std::sort(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) {
-    return a.owner != b.owner ? a.owner < b.owner : a.best > b.best;
-  });
-  hits.erase(std::unique(hits.begin(), hits.end(),
-                         [](const Hit& a, const Hit& b) { return a.owner == b.owner; }),
-             hits.end());
+  MEMSLOT_CHECK(query.white.size() == white_dim_ && query.reduced.size() == reduced_dim_);
+  const Bf16Product product(query.white);
+  std::vector<Hit> hits = proposals(query, product, k);
+  // Best first; ties by number, so that the order does not depend on the rows'.
   const auto better = [](const Hit& a, const Hit& b) {
     return a.best != b.best ? a.best > b.best : a.owner < b.owner;
   };
@@ -191,7 +201,7 @@ void KeyShard::search(const Whitened& query, std::size_t k, std::vector<Hit>& ou
   if (method() != Method::kExact) {
     const auto completed = std::min(end, hits.begin() + static_cast<std::ptrdiff_t>(kCompleted));
     for (auto hit = hits.begin(); hit != completed; ++hit) {
-      hit->best = best_key(hit->owner, query.white);
+      hit->best = best_key(hit->owner, product);
     }
     std::sort(hits.begin(), completed, better);
   }

@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "rl/bf16_product.h"
 #include "controller/step/key_codes.h"
 #include "rl/whitening.h"
 #include "shared/base/huge_pages.h"
@@ -61,8 +62,11 @@ class KeyShard {
   void compact();
   void update_graph();
   void prefetch(std::size_t row) const;
-  float product(std::size_t row, std::span<const float> white) const;
-  std::vector<Hit> proposals(const Whitened& query, std::size_t k) const;
+  const std::uint16_t* white_row(std::size_t row) const { return white_.data() + row * white_dim_; }
+  float best_key(Owner owner, const Bf16Product& product) const;
+  std::vector<Hit> proposals(const Whitened& query, const Bf16Product& product,
+                             std::size_t k) const;
+  std::vector<std::size_t> nearest_rows(const Whitened& query, std::size_t count) const;
 
   std::uint32_t white_dim_, reduced_dim_;
   std::size_t scanned_;

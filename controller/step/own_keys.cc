@@ -31,13 +31,14 @@ void OwnKeys::score(const Whitening& whitening, const std::string& digest, Queri
     known_.clear();
     values_ = 0;
   }
+  const Bf16Product now(queries.now.white), longer(queries.longer.white);
   for (std::size_t i = 1; i < list.candidates.size(); ++i) {
     const Own& own = get(whitening, digest, *list.versions[i], deadline);
     const std::vector<float>& reduced = queries.now.reduced;
     Candidate& candidate = list.candidates[i];
     candidate.key = own.mean;
-    candidate.best_key = best_product(own.rows, queries.now.white);
-    candidate.long_key = best_product(own.rows, queries.longer.white);
+    candidate.best_key = best_product(own.rows, now);
+    candidate.long_key = best_product(own.rows, longer);
     const bool comparable = !own.mean.empty() && own.mean.size() == reduced.size();
     candidate.mean_key = comparable ? dot(own.mean.data(), reduced.data(), reduced.size()) : 0.0f;
   }

@@ -24,7 +24,7 @@ std::vector<std::uint16_t> bf16(std::span<const float> row) {
 
 // As a shard compares it.
 float product(std::span<const float> key, std::span<const float> query) {
-  return dot(bf16(key).data(), query.data(), key.size());
+  return Bf16Product(query)(bf16(key).data());
 }
 
 void put(KeyShard& shard, std::size_t owner, const std::vector<float>& row) {

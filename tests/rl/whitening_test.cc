@@ -8,6 +8,8 @@
 #include <cmath>
 #include <random>
 
+#include "rl/bf16_product.h"
+#include "shared/tensor/dtype.h"
 #include "tests/controller/memories.h"
 
 namespace memslot {
@@ -23,19 +25,24 @@ float cosine(std::span<const float> a, std::span<const float> b) {
   return dot(a.data(), b.data(), a.size()) / (length(a) * length(b));
 }
 
+// Of two kinds of rows: in full and in bf16.
 TEST(Dot, EqualsTheDoubleSumAtAwkwardLengths) {
   std::mt19937 rng(1);
   std::normal_distribution<float> normal;
-  for (const std::size_t n : {0u, 1u, 15u, 16u, 17u, 33u, 96u, 576u, 577u}) {
+  for (const std::size_t n : {0u, 1u, 15u, 16u, 17u, 31u, 32u, 33u, 64u, 95u, 96u, 576u, 577u}) {
     std::vector<float> a(n), b(n);
-    double want = 0, size = 0;
+    std::vector<std::uint16_t> short_a(n);
+    for (float& x : a) x = normal(rng);
+    for (float& x : b) x = normal(rng);
+    convert(a, short_a);
+    double want = 0, size = 0, short_want = 0;
     for (std::size_t i = 0; i < n; ++i) {
-      a[i] = normal(rng);
-      b[i] = normal(rng);
       want += double{a[i]} * b[i];
       size += std::abs(double{a[i]} * b[i]);
+      short_want += double{bf16_to_f32(short_a[i])} * b[i];
     }
     EXPECT_NEAR(dot(a.data(), b.data(), n), want, 1e-6 * size + 1e-12) << n;
+    EXPECT_NEAR(Bf16Product(b)(short_a.data()), short_want, 1e-6 * size + 1e-12) << n;
   }
 }
 
