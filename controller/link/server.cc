@@ -27,7 +27,7 @@ Server::Server(Channel& channel, MemoryBank& bank, DocumentBank& documents, cons
       incarnation_(random_nonce()),
       outbox_(channel),
       keeper_(
-          bank, clock, [this] { channel_.wake(); }, &documents),
+          bank, clock, [this] { channel_.wake(); }, &documents, settings_.index),
       payloads_(bank, settings_.payload_cache_bytes),
       shelf_(documents, clock, settings_.engine),
       desk_(documents, clock),
@@ -132,6 +132,7 @@ void Server::run() {
   if (const auto flushed = bank_.flush_statistics(soon()); !flushed) {
     log::warn("statistics: {}", flushed.error().message);
   }
+  keeper_.keep();
 }
 
 void Server::stop() {

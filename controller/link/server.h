@@ -39,6 +39,7 @@ struct ServerSettings {
   std::string traces;  // folder; "": nothing is recorded
   TraceLimits trace_limits;
   bool trace_features = true;
+  std::string index;             // folder of its copy; "": it is made by every start
   std::string training;          // folder; "": policies are not trained here
   std::string training_program;  // path of memslot-rl
 };

@@ -7,7 +7,8 @@ namespace {
 
 constexpr const char* kMore =
     "Files: BANK (RocksDB), and beside it BANK.traces (generations), BANK.training (policies), "
-    "BANK.token\n"
+    "BANK.index\n"
+    "(what a restart need not make again), BANK.token "
     "(lets a browser on this host change something). Its ready line, on standard output, says "
     "where it\n"
     "listens; the log goes to standard error. SIGTERM and SIGINT end it cleanly; after any other "
@@ -31,6 +32,7 @@ std::string beside(const ControllerSettings& s, const std::string& named, const 
 }  // namespace
 
 std::string trace_folder(const ControllerSettings& s) { return beside(s, s.traces, ".traces"); }
+std::string index_folder(const ControllerSettings& s) { return beside(s, s.index, ".index"); }
 std::string training_folder(const ControllerSettings& s) {
   return beside(s, s.training, ".training");
 }
@@ -57,6 +59,10 @@ ConfigTable settings_table(ControllerSettings& s) {
   t.add({.name = "learn_online",
          .target = &s.learn_online,
          .help = "learn from live sessions: those of the learned policy draw their choices"});
+  t.add({.name = "index",
+         .target = &s.index,
+         .help = "folder of a copy of the candidate index, so that a start need not make it again; "
+                 "auto: beside the bank, BANK.index; off: every start does"});
   t.add({.name = "traces",
          .target = &s.traces,
          .help = "folder of the record of every generation; auto: beside the bank, BANK.traces; "
@@ -177,6 +183,7 @@ Result<ServerSettings> server_settings(const ControllerSettings& s) {
   out.trace_limits.bytes = static_cast<std::uint64_t>(s.trace_mib * kMiB);
   out.trace_limits.age = std::chrono::hours(24 * s.trace_days);
   out.trace_features = s.trace_features;
+  out.index = index_folder(s);
   out.training = training_folder(s);
   out.training_program = path_beside_this("memslot-rl");
   return out;

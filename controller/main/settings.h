@@ -19,6 +19,7 @@ struct ControllerSettings {
   std::string policy = "auto";
   std::string policy_file{};
   bool learn_online = false;
+  std::string index = "auto";
   std::string traces = "auto";
   std::int64_t trace_mib = 1024;
   std::int64_t trace_days = 30;
@@ -39,6 +40,9 @@ struct ControllerSettings {
   std::int64_t garbage_s = 600;
   std::int64_t garbage_grace_s = 3600;
 };
+
+// Where the index's copy goes; "": nowhere.
+std::string index_folder(const ControllerSettings& settings);
 
 // Where the record of generations goes; "": nowhere.
 std::string trace_folder(const ControllerSettings& settings);

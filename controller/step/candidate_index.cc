@@ -1,6 +1,7 @@
 #include "controller/step/candidate_index.h"
 
 #include <algorithm>
+#include <set>
 
 #include "rl/whitened_keys.h"
 #include "shared/base/error.h"
@@ -49,15 +50,20 @@ void CandidateIndex::set_whitening(Space& space, Whitening whitening, bool pinne
   space.pinned = pinned;
 }
 
+void CandidateIndex::expect(const SpaceKey& key) {
+  if (pinned_ == nullptr || !pinned_->fits(key)) return;
+  Space& space = spaces_[key];
+  if (space.whitening.dim() == 0) set_whitening(space, pinned_->whitening, /*pinned=*/true);
+}
+
 void CandidateIndex::index_keys(KeyShard::Owner owner, Space& space, std::span<const float> keys) {
   Entry& entry = *entries_[owner];
   const auto dim = static_cast<std::uint32_t>(entry.memory.version.signature.d_model);
   entry.keys = dim == 0 ? 0 : static_cast<std::uint32_t>(keys.size() / dim);
   if (entry.keys == 0) return;
   ++keyings_;
-  if (space.whitening.dim() == 0 && pinned_ != nullptr && pinned_->fits(entry.space)) {
-    set_whitening(space, pinned_->whitening, /*pinned=*/true);
-  } else if (space.whitening.dim() == 0) {
+  expect(entry.space);
+  if (space.whitening.dim() == 0) {
     set_whitening(space, Whitening::fit(keys, dim, /*version=*/1), /*pinned=*/false);
   }
   space.keys += entry.keys;
@@ -84,12 +90,28 @@ bool CandidateIndex::revise(const MemoryVersion& version, const Xxh128& keys_dig
       entry.keys_digest != keys_digest) {
     return false;
   }
+  entry.adopted = true;
+  take(entry, version, like);
+  return true;
+}
+
+// The version that the entry's keys are of.
+void CandidateIndex::take(Entry& entry, const MemoryVersion& version, const IndexedMemory& like) {
   std::vector<float> mean_key = std::move(entry.memory.mean_key);
   entry.memory = like;
   entry.memory.version = version;
   entry.memory.published = ++publishes_;
   entry.memory.mean_key = std::move(mean_key);
-  return true;
+}
+
+KeyShard::Owner CandidateIndex::new_owner() {
+  if (free_.empty()) {
+    entries_.emplace_back();
+    return static_cast<KeyShard::Owner>(entries_.size() - 1);
+  }
+  const KeyShard::Owner owner = free_.back();
+  free_.pop_back();
+  return owner;
 }
 
 void CandidateIndex::upsert(const MemoryVersion& version, std::span<const float> keys,
@@ -98,13 +120,7 @@ void CandidateIndex::upsert(const MemoryVersion& version, std::span<const float>
   const auto dim = static_cast<std::size_t>(std::max(version.signature.d_model, 1));
   if (revise(version, digest, static_cast<std::uint32_t>(keys.size() / dim), like)) return;
   erase(version.ref.ns, version.ref.id);
-  KeyShard::Owner owner = static_cast<KeyShard::Owner>(entries_.size());
-  if (free_.empty()) {
-    entries_.emplace_back();
-  } else {
-    owner = free_.back();
-    free_.pop_back();
-  }
+  const KeyShard::Owner owner = new_owner();
   const SpaceKey key = SpaceKey::of(version.signature);
   entries_[owner] =
       std::make_unique<Entry>(Entry{.memory = like, .space = key, .keys_digest = digest});
@@ -131,6 +147,92 @@ void CandidateIndex::erase(std::string_view ns, std::string_view id) {
   ids_.erase(found);
   entries_[owner].reset();
   free_.push_back(owner);
+}
+
+std::vector<CandidateIndex::KeptShard> CandidateIndex::shards() const {
+  std::vector<KeptShard> out;
+  for (const auto& [key, space] : spaces_) {
+    for (const auto& [ns, shard] : space.shards) {
+      if (shard.keys() > 0) out.push_back({key, ns, &shard});
+    }
+  }
+  return out;
+}
+
+void CandidateIndex::each_kept(const KeptShard& shard,
+                               const std::function<void(const Kept&)>& use) const {
+  const auto& members = spaces_.at(shard.space).members;
+  for (auto it = members.lower_bound({shard.ns, ""});
+       it != members.end() && it->first.first == shard.ns; ++it) {
+    const auto run = shard.keys->run_of(it->second);
+    if (!run) continue;
+    const Entry& entry = *entries_[it->second];
+    use({.id = it->first.second,
+         .token = entry.memory.version.token,
+         .keys = entry.keys,
+         .keys_digest = entry.keys_digest,
+         .run = *run,
+         .mean_key = entry.memory.mean_key});
+  }
+}
+
+Status CandidateIndex::restore(const SpaceKey& key, const std::string& ns, const KeptKeys& keys,
+                               std::vector<Kept> memories) {
+  Space& space = spaces_[key];
+  std::set<std::string_view> names;
+  std::vector<KeyShard::Run> runs;
+  for (const Kept& kept : memories) {
+    if (ids_.contains(key_of(ns, kept.id)) || !names.insert(kept.id).second ||
+        kept.mean_key.size() != space.whitening.reduced_dim()) {
+      return corrupt("kept memory " + kept.id, "one of its name, with a mean key", "another");
+    }
+    runs.push_back({static_cast<KeyShard::Owner>(entries_.size() + runs.size()), kept.run.first,
+                    kept.run.count});
+  }
+  MEMSLOT_TRY(KeyShard shard,
+              KeyShard::restore(space.whitening.white_dim(), space.whitening.reduced_dim(),
+                                keys.white, keys.reduced, runs, keys.graph));
+  space.shards.insert_or_assign(ns, std::move(shard));
+  for (Kept& kept : memories) {
+    const auto owner = static_cast<KeyShard::Owner>(entries_.size());
+    entries_.push_back(std::make_unique<Entry>());
+    Entry& entry = *entries_.back();
+    entry.space = key;
+    entry.keys = kept.keys;
+    entry.keys_digest = kept.keys_digest;
+    entry.adopted = false;
+    IndexedMemory& memory = entry.memory;
+    memory.version.ref = {.ns = ns, .id = kept.id};
+    memory.version.token = std::move(kept.token);
+    memory.mean_key = std::move(kept.mean_key);
+    const auto name = key_of(ns, kept.id);
+    ids_[name] = owner;
+    space.members[name] = owner;
+    space.keys += kept.keys;
+  }
+  return ok();
+}
+
+bool CandidateIndex::adopt(const MemoryVersion& version, const IndexedMemory& like) {
+  const auto found = ids_.find(key_of(version.ref.ns, version.ref.id));
+  if (found == ids_.end()) return false;
+  Entry& entry = *entries_[found->second];
+  if (entry.adopted || entry.memory.version.token != version.token ||
+      entry.space != SpaceKey::of(version.signature) || entry.keys != version.keys) {
+    return false;
+  }
+  entry.adopted = true;
+  take(entry, version, like);
+  return true;
+}
+
+std::size_t CandidateIndex::drop_unadopted() {
+  std::vector<MemoryRef> left;
+  for (const auto& entry : entries_) {
+    if (entry != nullptr && !entry->adopted) left.push_back(entry->memory.version.ref);
+  }
+  for (const MemoryRef& ref : left) erase(ref.ns, ref.id);
+  return left.size();
 }
 
 const IndexedMemory* CandidateIndex::find(std::string_view ns, std::string_view id) const {

@@ -10,6 +10,7 @@
 // Threads: one at a time. Pointers to an IndexedMemory live until the next upsert or erase.
 #include <compare>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -101,6 +102,39 @@ class CandidateIndex {
   static bool outgrown(std::uint64_t fitted, std::uint64_t keys);
   static constexpr std::uint64_t kSmallFit = 1024;
 
+  // --- a copy of it elsewhere (index_files.h) ---
+
+  struct KeptShard {
+    SpaceKey space;
+    std::string ns;
+    const KeyShard* keys = nullptr;  // until the next upsert or erase
+  };
+  // A memory of a shard, but for its keys' numbers.
+  struct Kept {
+    std::string id, token;   // of its version
+    std::uint32_t keys = 0;  // all of them; those of the shard may be fewer
+    Xxh128 keys_digest{};
+    KeyShard::Run run;  // its owner: this index's own number
+    std::vector<float> mean_key;
+  };
+  std::vector<KeptShard> shards() const;
+  void each_kept(const KeptShard& shard, const std::function<void(const Kept&)>& use) const;
+  // Gives a space the statistics that its first keys would bring, where these are known: pinned.
+  void expect(const SpaceKey& space);
+  // Puts them in as memories that still have to be adopted; a run's owner is not read. As an index
+  // without memories of that shard. kCorruption (nothing changed): they do not fit together.
+  struct KeptKeys {
+    std::span<const std::uint16_t> white;
+    std::span<const float> reduced;
+    std::string graph;  // path, or ""
+  };
+  Status restore(const SpaceKey& space, const std::string& ns, const KeptKeys& keys,
+                 std::vector<Kept> memories);
+  // What was restored as this version is from now on as after upsert(version, its keys, like).
+  // False: it was not, or is another.
+  bool adopt(const MemoryVersion& version, const IndexedMemory& like);
+  std::size_t drop_unadopted();  // erases what was restored and not adopted; how many
+
   std::size_t memories() const { return ids_.size(); }
   std::size_t keys() const;
   std::uint64_t publishes() const { return publishes_; }
@@ -126,7 +160,10 @@ class CandidateIndex {
     SpaceKey space;
     std::uint32_t keys = 0;
     Xxh128 keys_digest{};
+    bool adopted = true;  // false: restored, of a version that may be another by now
   };
+  KeyShard::Owner new_owner();
+  void take(Entry& entry, const MemoryVersion& version, const IndexedMemory& like);
   bool revise(const MemoryVersion& version, const Xxh128& keys_digest, std::uint32_t keys,
               const IndexedMemory& like);
   static void set_whitening(Space& space, Whitening whitening, bool pinned);

@@ -23,10 +23,12 @@ Duration longer(Duration pause) { return std::min(2 * pause, IndexKeeper::kRetry
 }  // namespace
 
 IndexKeeper::IndexKeeper(MemoryBank& bank, const Clock& clock, std::function<void()> ready,
-                         DocumentBank* documents)
+                         DocumentBank* documents, std::string files, std::uint64_t kept_from)
     : bank_(bank),
       clock_(clock),
       ready_(std::move(ready)),
+      files_(std::move(files)),
+      kept_from_(kept_from),
       index_(std::make_unique<CandidateIndex>()) {
   if (documents != nullptr) shelf_.emplace(*documents);
 }
@@ -135,12 +137,24 @@ Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version, Pinned
   MEMSLOT_TRY(auto statistics, fit(heads, version, pinned.get()));
   auto index = std::make_unique<CandidateIndex>(std::move(statistics), std::move(pinned));
   const bool first = version == 1;
+  const auto restored = first ? files_.restore(*index) : IndexFiles::Restored{};
+  std::uint64_t anew = 0;
   for (const MemoryVersion& head : heads) {
     if (stop_) return Error{ErrorCode::kCancelled, "index build: stopped"};
     const IndexedMemory like = counted(head, soon());
-    index->upsert(head, keys_of(head, unread).values, like);
+    if (restored.memories == 0 || !index->adopt(head, like)) {
+      index->upsert(head, keys_of(head, unread).values, like);
+      anew += head.keys;
+    }
     // Afterwards it is kept by what changes.
     if (first) catalog_.put(head, like.uses, like.gains, like.mean_net_gain);
+  }
+  const std::size_t gone = restored.memories == 0 ? 0 : index->drop_unadopted();
+  if (gone > 0) files_.discard();  // erased, it may be, when this index did not hear of it
+  if (first) unkept_ = gone > 0 || !restored.all ? index->keys() + 1 : anew;
+  if (restored.memories > 0) {
+    log::info("index: {} of {} memories as they were kept", restored.memories - gone,
+              index->memories());
   }
   return index;
 }
@@ -148,7 +162,19 @@ Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version, Pinned
 Status IndexKeeper::build() {
   MEMSLOT_TRY(index_, make_index(++builds_, pinned_, unread_));
   keep_statistics();
+  // The next start should be quick, however this process ends; a few keys can wait for its end.
+  if (unkept_ * 10 > index_->keys()) keep();
   return ok();
+}
+
+void IndexKeeper::keep() {
+  if (unkept_ == 0 || !files_.keeps()) return;
+  if (index_->keys() < kept_from_) {
+    files_.discard();
+  } else if (!files_.save(*index_)) {
+    return;
+  }
+  unkept_ = 0;
 }
 
 void IndexKeeper::keep_statistics() {
@@ -167,6 +193,8 @@ void IndexKeeper::refresh(const MemoryRef& ref, TimePoint deadline) {
   if (!head && head.error().code == ErrorCode::kNotFound) {
     index_->erase(ref.ns, ref.id);
     catalog_.erase(ref.ns, ref.id);
+    files_.discard();  // they tell what it was about
+    unkept_ = index_->keys() + 1;
     return;
   }
   const auto keys = head ? read_keys(head.value(), deadline) : Result<MemoryKeys>(head.error());
@@ -184,6 +212,7 @@ void IndexKeeper::refresh(const MemoryRef& ref, TimePoint deadline) {
   const IndexedMemory like = counted(head.value(), deadline);
   index_->upsert(head.value(), keys ? keys.value().values : std::vector<float>{}, like);
   catalog_.put(head.value(), like.uses, like.gains, like.mean_net_gain);
+  ++unkept_;
 }
 
 void IndexKeeper::retry() {
@@ -245,6 +274,7 @@ bool IndexKeeper::adopt() {
     failed = std::exchange(failed_, false);
     if (finished_ != nullptr) {
       index_ = std::move(finished_);
+      unkept_ = index_->keys();
       unread_ = std::move(finished_unread_);  // it has read all the others
     }
   }

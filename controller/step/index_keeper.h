@@ -4,7 +4,11 @@
 // have outgrown them. Statistics outlive the process in the bank (whitening_shelf.h), so that an
 // index made again compares as the one before did.
 //
-// Operation:   build() at the start; changed() after every publish, rollback or erase; adopt() when
+// What it takes to search, too, outlives it: as files (index_files.h), read by build() and written
+// by it, where much was made anew, and by keep().
+//
+// Operation:   build() at the start, keep() at the end; changed() after every publish, rollback or
+// erase; adopt() when
 //              `ready` was called; retry() now and then.
 // Concurrency: everything on the owner's thread, but for the build in the background, which has its
 //              own and calls `ready` from it.
@@ -19,6 +23,7 @@
 
 #include "controller/step/candidate_index.h"
 #include "controller/step/catalog.h"
+#include "controller/step/index_files.h"
 #include "controller/step/whitening_shelf.h"
 #include "storage/memory_bank.h"
 
@@ -26,14 +31,20 @@ namespace memslot {
 
 class IndexKeeper {
  public:
+  static constexpr std::uint64_t kKeptFrom = 10'000;  // keys: fewer are indexed in a second
+
   // `bank`, `clock` and `documents` must outlive the keeper. Without documents statistics are
-  // fitted anew by every build.
+  // fitted anew by every build. `files`: a folder for an index of `kept_from` keys or more; "": it
+  // is made by every start.
   IndexKeeper(MemoryBank& bank, const Clock& clock, std::function<void()> ready,
-              DocumentBank* documents = nullptr);
+              DocumentBank* documents = nullptr, std::string files = {},
+              std::uint64_t kept_from = kKeptFrom);
   ~IndexKeeper();
 
-  // Reads all heads and keys. A memory whose keys cannot be read is indexed without (and logged).
+  // Reads all heads, and the keys of those that the files do not have. A memory whose keys cannot
+  // be read is indexed without (and logged).
   Status build();
+  void keep();  // as files, where they differ
   CandidateIndex& index() { return *index_; }
   const Catalog& catalog() const { return catalog_; }
   // A step on which the memory was active; null: its gain is not known.
@@ -80,6 +91,9 @@ class IndexKeeper {
   const Clock& clock_;
   const std::function<void()> ready_;
   std::optional<WhiteningShelf> shelf_;
+  IndexFiles files_;
+  const std::uint64_t kept_from_;
+  std::uint64_t unkept_ = 0;  // keys that the files lack, or should
   Built index_;
   Catalog catalog_;
   PinnedPtr pinned_;

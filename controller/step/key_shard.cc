@@ -37,6 +37,9 @@ class UnitSpace final : public hnswlib::SpaceInterface<float> {
 struct KeyShard::Graph {
   Graph(std::size_t dim, std::size_t capacity)
       : space(dim), nodes(&space, capacity, kLinks, kBuildBreadth, /*random_seed=*/1) {}
+  // Of a file of hnswlib's; throws what it does.
+  Graph(std::size_t dim, const std::string& path, std::size_t capacity)
+      : space(dim), nodes(&space, path, /*nmslib=*/false, capacity) {}
   UnitSpace space;
   hnswlib::HierarchicalNSW<float> nodes;
   std::size_t added = 0;
@@ -121,6 +124,79 @@ void KeyShard::update_graph() {
     if (owners_[graph_->added] == kGone) continue;
     graph_->nodes.addPoint(reduced_.data() + graph_->added * reduced_dim_, graph_->added);
   }
+}
+
+std::optional<KeyShard::Run> KeyShard::run_of(Owner owner) const {
+  const auto found = rows_of_.find(owner);
+  if (found == rows_of_.end()) return std::nullopt;
+  return Run{owner, found->second.front(), static_cast<std::uint32_t>(found->second.size())};
+}
+
+Status KeyShard::save_graph(const std::string& path) const {
+  MEMSLOT_CHECK(graph_ != nullptr);
+  try {
+    graph_->nodes.saveIndex(path);
+  } catch (const std::exception& error) {
+    return Error{ErrorCode::kIo, path + ": " + error.what()};
+  }
+  return ok();
+}
+
+Result<KeyShard> KeyShard::restore(std::uint32_t white_dim, std::uint32_t reduced_dim,
+                                   std::span<const std::uint16_t> white,
+                                   std::span<const float> reduced, std::span<const Run> runs,
+                                   const std::string& graph, std::size_t scanned) {
+  const std::size_t rows = white_dim == 0 ? 0 : white.size() / white_dim;
+  if (rows == 0 || white.size() != rows * white_dim || reduced.size() != rows * reduced_dim) {
+    return corrupt("kept keys", "as many rows of all dimensions as of the reduced ones", "others");
+  }
+  KeyShard out(white_dim, reduced_dim, scanned);
+  out.white_.assign(white.begin(), white.end());
+  out.reduced_.assign(reduced.begin(), reduced.end());
+  out.owners_.assign(rows, kGone);
+  for (const Run& run : runs) {
+    const bool within = run.count > 0 && run.first < rows && run.count <= rows - run.first;
+    const auto begin = out.owners_.begin() + static_cast<std::ptrdiff_t>(run.first);
+    const bool free = within && run.owner != kGone && !out.rows_of_.contains(run.owner) &&
+                      std::all_of(begin, begin + static_cast<std::ptrdiff_t>(run.count),
+                                  [](Owner owner) { return owner == kGone; });
+    if (!free) return corrupt("kept keys", "rows of their own for each memory", "others");
+    std::vector<std::uint32_t>& of = out.rows_of_[run.owner];
+    for (std::uint32_t row = run.first; row < run.first + run.count; ++row) {
+      out.owners_[row] = run.owner;
+      of.push_back(row);
+    }
+    out.live_ += run.count;
+  }
+  if (!graph.empty()) {
+    MEMSLOT_TRY(out.load_graph(graph));
+    return out;
+  }
+  for (std::size_t row = 0; row < rows; ++row) {
+    out.codes_.add(reduced.subspan(row * reduced_dim, reduced_dim));
+    if (out.owners_[row] == kGone) out.codes_.drop(row);
+  }
+  out.update_graph();
+  return out;
+}
+
+// hnswlib checks what it reads for its length only: the caller has compared a digest of it.
+Status KeyShard::load_graph(const std::string& path) {
+  try {
+    graph_ = std::make_unique<Graph>(reduced_dim_, path, owners_.size() * 2);
+  } catch (const std::exception& error) {
+    return Error{ErrorCode::kCorruption, path + ": " + error.what()};
+  }
+  graph_->added = owners_.size();
+  const auto& labels = graph_->nodes.label_lookup_;
+  for (std::size_t row = 0; row < owners_.size(); ++row) {
+    const auto found = labels.find(row);
+    const bool linked = found != labels.end() && !graph_->nodes.isMarkedDeleted(found->second);
+    if (linked != (owners_[row] != kGone)) {
+      return corrupt("kept graph", "the rows that are not gone", "others");
+    }
+  }
+  return ok();
 }
 
 // Proposals lie all over the memory: theirs is asked for before it is needed.

@@ -12,7 +12,9 @@
 // Threads: one at a time.
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -20,6 +22,7 @@
 #include "rl/bf16_product.h"
 #include "controller/step/key_codes.h"
 #include "rl/whitening.h"
+#include "shared/base/error.h"
 #include "shared/base/huge_pages.h"
 
 namespace memslot {
@@ -52,6 +55,24 @@ class KeyShard {
   // The same of one owner, over all of its keys; 0 without keys.
   float best_key(Owner owner, std::span<const float> white) const;
 
+  // What index_files.h keeps: all rows, gone ones included; an owner's, which are one behind the
+  // other (none: it has no keys); and the graph (REQUIRES: method() is kGraph) as a file of
+  // hnswlib's, not synced. kIo.
+  std::span<const std::uint16_t> white() const { return white_; }
+  std::span<const float> reduced() const { return reduced_; }
+  struct Run {
+    Owner owner = 0;
+    std::uint32_t first = 0, count = 0;
+  };
+  std::optional<Run> run_of(Owner owner) const;
+  Status save_graph(const std::string& path) const;
+  // A shard of them; rows of no run are gone ones. `graph`: of save_graph(), or "". kCorruption: it
+  // does not fit together.
+  static Result<KeyShard> restore(std::uint32_t white_dim, std::uint32_t reduced_dim,
+                                  std::span<const std::uint16_t> white,
+                                  std::span<const float> reduced, std::span<const Run> runs,
+                                  const std::string& graph, std::size_t scanned = kScannedKeys);
+
   std::size_t keys() const { return live_; }
   enum class Method { kExact, kScan, kGraph };
   Method method() const;
@@ -61,6 +82,7 @@ class KeyShard {
   void add_row(Owner owner, std::span<const std::uint16_t> white, std::span<const float> reduced);
   void compact();
   void update_graph();
+  Status load_graph(const std::string& path);
   void prefetch(std::size_t row) const;
   const std::uint16_t* white_row(std::size_t row) const { return white_.data() + row * white_dim_; }
   float best_key(Owner owner, const Bf16Product& product) const;

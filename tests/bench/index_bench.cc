@@ -1,5 +1,5 @@
 // Question: does the candidate index find the right memory among very many, how fast, and what does
-// it cost to build and to hold?
+// it cost to build, to hold, and to have again from its files?
 // Budget:   99 % of what an exhaustive search finds in K, and 500 us, at 100,000 memories (issue of
 // the policy; docs/performance.md).
 //
@@ -20,11 +20,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <string>
 
-#include "controller/step/candidate_index.h"
+#include "controller/step/index_files.h"
 #include "shared/base/rng.h"
 #include "shared/files/safetensors.h"
+#include "tests/support/temporary_folder.h"
 
 namespace memslot {
 namespace {
@@ -123,6 +125,7 @@ struct Figures {
   double fit_s = 0, build_s = 0, mib = 0;
   double right_in_k = 0, right_exhaustive = 0, same = 0;
   double p50_us = 0, p99_us = 0, update_us = 0;
+  double save_s = 0, kept_mib = 0, restore_s = 0;
 };
 
 class Bench {
@@ -140,6 +143,8 @@ class Bench {
   }
   void add(CandidateIndex& index, const Matrix& keys, std::size_t from);
   std::vector<std::size_t> exhaustive(const Whitened& query, std::size_t k) const;
+  void keep(const CandidateIndex& index, const CandidateIndex::Statistics& statistics,
+            Figures& out) const;
 
   World world_;
   std::size_t memories_;
@@ -174,6 +179,30 @@ std::vector<std::size_t> Bench::exhaustive(const Whitened& query, std::size_t k)
   return out;
 }
 
+// On disk and back, as a controller that is started again has it.
+void Bench::keep(const CandidateIndex& index, const CandidateIndex::Statistics& statistics,
+                 Figures& out) const {
+  const testing_support::TemporaryFolder folder;
+  const IndexFiles files(folder.path());
+  auto begin = Steady::now();
+  MEMSLOT_CHECK(files.save(index));
+  out.save_s = seconds_since(begin);
+  for (const auto& file : std::filesystem::directory_iterator(folder.path())) {
+    out.kept_mib += static_cast<double>(file.file_size()) / (1 << 20);
+  }
+  begin = Steady::now();
+  CandidateIndex again(statistics);
+  const auto restored = files.restore(again);
+  MEMSLOT_CHECK(restored.all && restored.memories == memories_);
+  const auto width = static_cast<std::int32_t>(world_.keys.cols());
+  for (std::size_t i = 0; i < memories_; ++i) {
+    MemoryVersion version = version_of(i, width);
+    version.keys = 1;
+    MEMSLOT_CHECK(again.adopt(version, {}));
+  }
+  out.restore_s = seconds_since(begin);
+}
+
 Figures Bench::run(std::size_t k, std::size_t queries) {
   Figures out;
   const auto width = static_cast<std::uint32_t>(world_.keys.cols());
@@ -193,7 +222,7 @@ Figures Bench::run(std::size_t k, std::size_t queries) {
       Whitening::fit({sample.data(), static_cast<std::size_t>(sample.size())}, width, 1, memories_);
   rows_.reserve(memories_ * statistics[space_].white_dim());
   out.fit_s = seconds_since(begin);
-  CandidateIndex index(std::move(statistics));
+  CandidateIndex index(statistics);
   malloc_trim(0);
   const double before = resident_mib();
   begin = Steady::now();
@@ -243,6 +272,7 @@ Figures Bench::run(std::size_t k, std::size_t queries) {
                  {fresh.data() + i * fresh.cols(), width});
   }
   out.update_us = seconds_since(begin) * 1e6 / static_cast<double>(fresh.rows());
+  keep(index, statistics, out);
   return out;
 }
 
@@ -262,9 +292,11 @@ int run(int argc, char** argv) {
   std::printf(
       "{\"memories\":%zu,\"k\":%zu,\"keys\":\"%s\",\"fit_s\":%.2f,\"build_s\":%.1f,\"mib\":%.0f,"
       "\"right_in_k\":%.4f,\"right_exhaustive\":%.4f,\"same_as_exhaustive\":%.4f,"
-      "\"p50_us\":%.1f,\"p99_us\":%.1f,\"update_us\":%.1f}\n",
+      "\"p50_us\":%.1f,\"p99_us\":%.1f,\"update_us\":%.1f,"
+      "\"save_s\":%.1f,\"kept_mib\":%.0f,\"restore_s\":%.1f}\n",
       memories, k, path.empty() ? "synthetic" : "real", f.fit_s, f.build_s, f.mib, f.right_in_k,
-      f.right_exhaustive, f.same, f.p50_us, f.p99_us, f.update_us);
+      f.right_exhaustive, f.same, f.p50_us, f.p99_us, f.update_us, f.save_s, f.kept_mib,
+      f.restore_s);
   return 0;
 }
 

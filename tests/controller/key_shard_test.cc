@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "rl/whitening.h"
 #include "shared/base/rng.h"
 #include "shared/tensor/dtype.h"
+#include "tests/support/temporary_folder.h"
 
 namespace memslot {
 namespace {
@@ -157,6 +159,67 @@ TEST(KeyShard, ShrinksBackFromTheGraphWhenMostOfItIsGone) {
   shard.search(both(unit(1, 2950)), 1, hits);
   ASSERT_EQ(hits.size(), 1u);
   EXPECT_EQ(hits[0].owner, 2950u);
+}
+
+// Scanned and linked: what is restored answers as the original, and goes on as it would.
+TEST(KeyShard, IsRestoredFromItsRowsAndItsGraph) {
+  const testing_support::TemporaryFolder folder;
+  const std::string graph = folder.path() + "/graph";
+  for (const std::size_t scanned : {kScannedKeys, std::size_t{300}}) {
+    const bool linked = scanned != kScannedKeys;
+    KeyShard shard(kRow, kRow, scanned);
+    for (std::uint64_t i = 0; i < 900; ++i) put(shard, i, unit(1, i));
+    for (KeyShard::Owner i = 0; i < 900; i += 9) shard.erase(i);
+    std::vector<KeyShard::Run> runs;
+    for (KeyShard::Owner i = 0; i < 900; ++i) {
+      if (const auto run = shard.run_of(i)) runs.push_back(*run);
+    }
+    ASSERT_EQ(runs.size(), 800u);
+    if (linked) {
+      ASSERT_TRUE(shard.save_graph(graph));
+    }
+    const auto restored = [&](std::span<const KeyShard::Run> of, const std::string& path) {
+      return KeyShard::restore(kRow, kRow, shard.white(), shard.reduced(), of, path, scanned);
+    };
+    auto again = restored(runs, linked ? graph : "");
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ(again.value().method(), shard.method());
+    EXPECT_EQ(again.value().keys(), 800u);
+    const auto same = [&] {
+      for (std::uint64_t q = 0; q < 40; ++q) {
+        std::vector<KeyShard::Hit> a, b;
+        shard.search(both(unit(2, q)), 16, a);
+        again.value().search(both(unit(2, q)), 16, b);
+        ASSERT_EQ(a.size(), b.size());
+        for (std::size_t i = 0; i < a.size(); ++i) {
+          EXPECT_EQ(a[i].owner, b[i].owner);
+          EXPECT_EQ(a[i].best, b[i].best);
+        }
+      }
+    };
+    same();
+    for (KeyShard::Owner i = 1; i < 900; i += 9) {
+      shard.erase(i);
+      again.value().erase(i);
+    }
+    same();
+
+    // What does not fit together is refused.
+    auto beyond = runs, twice = runs, empty = runs;
+    beyond.back().count = 2000;
+    twice.push_back(twice.front());
+    empty.front().count = 0;
+    for (const auto& bad : {beyond, twice, empty}) EXPECT_FALSE(restored(bad, ""));
+    EXPECT_FALSE(
+        KeyShard::restore(kRow, kRow, shard.white(), shard.reduced().subspan(1), runs, ""));
+    if (linked) {
+      const std::span<const KeyShard::Run> fewer(runs.data(), runs.size() - 1);
+      EXPECT_FALSE(restored(fewer, graph)) << "linked, but gone";
+      EXPECT_FALSE(restored(runs, folder.path() + "/none"));
+      std::filesystem::resize_file(graph, std::filesystem::file_size(graph) / 2);
+      EXPECT_FALSE(restored(runs, graph));
+    }
+  }
 }
 
 TEST(KeyShard, AKeyOfLengthZeroAndAQueryOfLengthZeroAreAnswered) {

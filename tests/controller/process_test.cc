@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "shared/base/error.h"
+#include "storage/open_store.h"
+#include "tests/controller/memories.h"
 #include "tests/support/temporary_folder.h"
 
 extern char** environ;  // NOLINT: POSIX
@@ -111,6 +113,36 @@ TEST_F(ControllerProgram, RefusesAPortThatAnotherHolds) {
   ASSERT_NE(from, std::string::npos);
   Program second(on("bank2", ready.substr(from, ready.find(' ', from) - from)));
   EXPECT_EQ(second.end(0), exit_code(ErrorCode::kBusy));
+}
+
+// More keys than are indexed in a moment: they are read once, however the process ends.
+TEST_F(ControllerProgram, HasItsIndexAgainAfterBeingKilled) {
+  constexpr unsigned kMemories = 21;
+  {
+    SystemClock clock;
+    const auto store = open_store(folder_.path() + "/bank", {}, clock).value();
+    TestBank bank(store.get());
+    std::mt19937 rng(1);
+    for (unsigned i = 0; i < kMemories; ++i) {
+      bank.publish({.id = numbered(i), .keys = keys_around(centre_of(i), 500, 0.2f, rng)});
+    }
+  }
+  const auto start = [&](int signal) {
+    auto arguments = on("bank", ipc("link"));
+    arguments.back() = "info";
+    Program program(arguments);
+    std::string text, line;
+    do {
+      line = program.line();
+      text += line + "\n";
+    } while (line.find("ready") == std::string::npos && !line.empty());
+    EXPECT_EQ(program.end(signal), signal == SIGTERM ? 0 : -signal);
+    return text.find("index: 21 of 21 memories as they were kept") != std::string::npos;
+  };
+  EXPECT_FALSE(start(SIGKILL));
+  EXPECT_TRUE(start(SIGKILL));
+  EXPECT_TRUE(start(SIGTERM));
+  EXPECT_TRUE(start(SIGTERM));
 }
 
 TEST_F(ControllerProgram, StartsAgainAfterBeingKilled) {
