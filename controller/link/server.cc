@@ -132,6 +132,11 @@ void Server::run() {
   if (const auto flushed = bank_.flush_statistics(soon()); !flushed) {
     log::warn("statistics: {}", flushed.error().message);
   }
+  // What is under way may erase a memory: not to be kept any more.
+  for (Worker* const worker : {&quick_, &slow_, &again_}) {
+    worker->finish();
+    worker->run_completions();
+  }
   keeper_.keep();
 }
 

@@ -4,14 +4,16 @@ namespace memslot {
 
 Worker::Worker(std::function<void()> wake) : wake_(std::move(wake)), thread_([this] { loop(); }) {}
 
-Worker::~Worker() {
+Worker::~Worker() { finish(); }
+
+void Worker::finish() {
   stopping_ = true;
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
   }
   changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 Status Worker::submit(Work work) {

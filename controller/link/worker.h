@@ -34,6 +34,8 @@ class Worker {
   std::size_t waiting() const;  // any thread
   bool stopping() const { return stopping_; }
   void begin_stop() { stopping_ = true; }
+  // Drops what has not begun and waits for what has; its completions can still be run.
+  void finish();
 
  private:
   void loop();

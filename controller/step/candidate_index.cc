@@ -192,7 +192,9 @@ Status CandidateIndex::restore(const SpaceKey& key, const std::string& ns, const
   MEMSLOT_TRY(KeyShard shard,
               KeyShard::restore(space.whitening.white_dim(), space.whitening.reduced_dim(),
                                 keys.white, keys.reduced, runs, keys.graph));
-  space.shards.insert_or_assign(ns, std::move(shard));
+  if (!space.shards.try_emplace(ns, std::move(shard)).second) {
+    return corrupt("kept shard", "one of its namespace", "two");
+  }
   for (Kept& kept : memories) {
     const auto owner = static_cast<KeyShard::Owner>(entries_.size());
     entries_.push_back(std::make_unique<Entry>());

@@ -22,6 +22,7 @@
 #include "controller/step/key_shard.h"
 #include "rl/whitening.h"
 #include "shared/base/digest.h"
+#include "shared/base/error.h"
 #include "shared/memory/record.h"
 
 namespace memslot {

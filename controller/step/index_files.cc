@@ -7,7 +7,11 @@
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <regex>
+#include <set>
+#include <span>
+#include <vector>
 
 #include "shared/base/json_depth.h"
 #include "shared/base/log.h"
@@ -21,8 +25,10 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
+// Another one whenever the same keys and statistics give other rows: whiten_keys(), the choice of
+// kMaxIndexedKeys, or the graph's build.
 constexpr const char* kFormat = "memslot-index-1";
-constexpr const char* kContents = "index.json";
+constexpr const char* kContents = "memslot-index.json";
 
 // --- memories, as bytes --------------------------------------------------------------------------
 
@@ -108,7 +114,15 @@ Result<Json> write_part(const std::string& folder, const std::string& name,
   return about(name, bytes);
 }
 
-// What another library wrote, and did not sync.
+// For another library, which would let everybody read what it writes.
+Status make_private(const std::string& path) {
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (file < 0) return Error{ErrorCode::kIo, path + ": cannot create: " + std::strerror(errno)};
+  ::close(file);
+  return ok();
+}
+
+// What it wrote, and did not sync.
 Result<Json> sync_part(const std::string& folder, const std::string& name) {
   const std::string path = folder + "/" + name;
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -138,6 +152,27 @@ std::span<const T> numbers_of(const MappedFile& file) {
   return {reinterpret_cast<const T*>(file.bytes().data()), file.bytes().size() / sizeof(T)};
 }
 
+// kNotFound, kIo; kCorruption, also where it is somebody else's.
+Result<Json> read_contents(const std::string& folder) {
+  MEMSLOT_TRY(const MappedFile file, MappedFile::open(folder + "/" + kContents));
+  const auto bytes = file.bytes();
+  const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  Json out =
+      json_depth_fits(text) ? Json::parse(text, nullptr, /*allow_exceptions=*/false) : Json();
+  const bool fits = out.is_object() && out.value("format", Json()) == kFormat;
+  if (!fits) return corrupt(file.path(), std::string("format ") + kFormat, "another");
+  return out;
+}
+
+std::set<std::string> names_in(const Json& contents) {
+  std::set<std::string> out;
+  const Json fields = contents.flatten();
+  for (const auto& field : fields.items()) {
+    if (field.key().ends_with("/name") && field.value().is_string()) out.insert(field.value());
+  }
+  return out;
+}
+
 Json json_of(const SpaceKey& s) {
   return {{"model", s.model.hex()},
           {"layer", s.layer},
@@ -160,6 +195,7 @@ Result<Json> write_shard(const std::string& folder, const std::string& name,
   MEMSLOT_TRY(out["reduced"],
               write_part(folder, name + ".reduced", std::as_bytes(shard.keys->reduced())));
   if (shard.keys->method() == KeyShard::Method::kGraph) {
+    MEMSLOT_TRY(make_private(folder + "/" + name + ".graph"));
     MEMSLOT_TRY(shard.keys->save_graph(folder + "/" + name + ".graph"));
     MEMSLOT_TRY(out["graph"], sync_part(folder, name + ".graph"));
   }
@@ -201,19 +237,31 @@ Result<std::optional<std::size_t>> restore_shard(const std::string& folder, cons
 
 }  // namespace
 
-void IndexFiles::remove_all_but(const std::string& generation) const {
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
-    const std::string name = entry.path().filename().string();
-    const bool kept = !generation.empty() && (name == kContents || name.starts_with(generation));
-    if (is_ours(name) && !kept) fs::remove(entry.path(), ignored);
+// The files of ours that the contents do not name; all, where they cannot be read.
+void IndexFiles::tidy() const {
+  std::set<std::string> named;
+  if (const auto contents = read_contents(folder_)) {
+    named = names_in(contents.value());
+    named.insert(kContents);
+  }
+  std::error_code failed;
+  std::vector<fs::path> left;
+  for (fs::directory_iterator it(folder_, failed), end; !failed && it != end;
+       it.increment(failed)) {
+    const std::string name = it->path().filename().string();
+    if (is_ours(name) && !named.contains(name)) left.push_back(it->path());
+  }
+  for (const fs::path& path : left) {
+    fs::remove(path, failed);
+    if (failed) log::warn("{}: cannot be removed: {}", path.string(), failed.message());
   }
 }
 
 // Under names of their own first: what index.json names is whole at every moment.
 Status IndexFiles::write(const CandidateIndex& index) const {
   std::error_code failed;
-  fs::create_directories(folder_, failed);
+  const bool made = fs::create_directories(folder_, failed);
+  if (!failed && made) fs::permissions(folder_, fs::perms::owner_all, failed);
   if (failed) return Error{ErrorCode::kIo, folder_ + ": " + failed.message()};
   const std::string generation = std::to_string(random_nonce());
   Json shards = Json::array();
@@ -223,57 +271,56 @@ Status IndexFiles::write(const CandidateIndex& index) const {
     shards.push_back(std::move(written));
   }
   const Json contents{{"format", kFormat}, {"shards", std::move(shards)}};
-  MEMSLOT_TRY(write_file(folder_ + "/" + kContents, contents.dump(2), 0600));
-  remove_all_but(generation);
-  return ok();
+  return write_file(folder_ + "/" + kContents, contents.dump(2), 0600);
 }
 
 bool IndexFiles::save(const CandidateIndex& index) const {
   if (!keeps()) return false;
   const auto written = write(index);
-  if (written) return true;
-  log::warn("the index is not kept, the next start makes it anew: {}", written.error().message);
-  discard();
-  return false;
+  if (!written) log::warn("the index is not kept as it is now: {}", written.error().message);
+  tidy();
+  return written.has_value();
 }
 
 IndexFiles::Restored IndexFiles::restore(CandidateIndex& index) const {
   Restored out;
-  if (!keeps()) return out;
   std::error_code ignored;
-  // Without it the others are what a save or a discard() left behind when it was killed.
-  out.all = fs::exists(folder_ + "/" + kContents, ignored);
-  if (out.all) {
+  if (!keeps()) return out;
+  if (fs::exists(folder_ + "/" + kContents, ignored)) {
     const auto read = read_all(index, out);
-    if (!read) log::warn("{}: made from the bank instead: {}", folder_, read.error().message);
-    out.all = out.all && read.has_value();
+    if (!read) {
+      log::warn("{}: made from the bank instead: {}", folder_, read.error().message);
+      out.all = false;
+      discard();
+    }
   }
-  if (!out.all) discard();
+  tidy();  // what a save or a discard() left behind when it was killed
   return out;
 }
 
 Status IndexFiles::read_all(CandidateIndex& index, Restored& out) const {
   try {
-    MEMSLOT_TRY(const MappedFile file, MappedFile::open(folder_ + "/" + kContents));
-    const auto bytes = file.bytes();
-    const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    const Json contents = json_depth_fits(text) ? Json::parse(text) : Json();
-    if (contents.at("format") != kFormat) {
-      return corrupt("format", kFormat, contents.at("format").dump());
-    }
+    MEMSLOT_TRY(const Json contents, read_contents(folder_));
     for (const Json& shard : contents.at("shards")) {
       MEMSLOT_TRY(const auto count, restore_shard(folder_, shard, index));
+      if (!count)
+        log::info("index: keys of {} are compared otherwise now", shard.at("namespace").dump());
       out.memories += count.value_or(0);
       out.all = out.all && count;
     }
     return ok();
   } catch (const Json::exception& error) {
-    return Error{ErrorCode::kCorruption, std::string(kContents) + ": " + error.what()};
+    return corrupt(kContents, "its fields", error.what());
   }
 }
 
+// The contents first: without them nothing of the rest is read.
 void IndexFiles::discard() const {
-  if (keeps()) remove_all_but("");
+  if (!keeps()) return;
+  std::error_code failed;
+  if (read_contents(folder_)) fs::remove(folder_ + "/" + kContents, failed);
+  if (failed) log::warn("{}: cannot be removed: {}", folder_, failed.message());
+  tidy();
 }
 
 }  // namespace memslot

@@ -3,11 +3,12 @@
 // link the keys of all memories again (docs/formats/index.md). It is derived: where it is missing,
 // of other statistics or damaged, the index is made from the bank.
 //
-// A folder: index.json, replaced as a whole, names the other files and their digests. Keys say what
-// a memory is about: discard() takes all of it away, for when one was erased.
+// A folder: memslot-index.json, replaced as a whole, names the other files and their digests. Keys
+// say what a memory is about: discard() takes all of it away, for when one was erased.
 //
 // Errors:  are logged; none of them stops anything.
-// Threads: one at a time; discard() from any thread.
+// Limits:  a save needs room for the old copy and the new one.
+// Threads: one at a time.
 #include <string>
 
 #include "controller/step/candidate_index.h"
@@ -20,13 +21,13 @@ class IndexFiles {
   explicit IndexFiles(std::string folder) : folder_(std::move(folder)) {}
 
   bool keeps() const { return !folder_.empty(); }
-  // Replaces what was there. False where it could not: what was there is gone then, too.
+  // Replaces what was there. False where it could not: what was there stays.
   bool save(const CandidateIndex& index) const;
   // Into an index without memories: those whose statistics are the ones it was kept with, each to
-  // be adopted. Where not all of it could be used it is discarded.
+  // be adopted. Where something is damaged the copy is discarded.
   struct Restored {
     std::size_t memories = 0;
-    bool all = true;
+    bool all = true;  // of what is there
   };
   Restored restore(CandidateIndex& index) const;
   void discard() const;
@@ -34,7 +35,7 @@ class IndexFiles {
  private:
   Status write(const CandidateIndex& index) const;
   Status read_all(CandidateIndex& index, Restored& out) const;
-  void remove_all_but(const std::string& generation) const;
+  void tidy() const;
 
   const std::string folder_;
 };

@@ -143,15 +143,19 @@ Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version, Pinned
     if (stop_) return Error{ErrorCode::kCancelled, "index build: stopped"};
     const IndexedMemory like = counted(head, soon());
     if (restored.memories == 0 || !index->adopt(head, like)) {
-      index->upsert(head, keys_of(head, unread).values, like);
-      anew += head.keys;
+      const MemoryKeys keys = keys_of(head, unread);
+      index->upsert(head, keys.values, like);
+      anew += keys.rows();
     }
     // Afterwards it is kept by what changes.
     if (first) catalog_.put(head, like.uses, like.gains, like.mean_net_gain);
   }
   const std::size_t gone = restored.memories == 0 ? 0 : index->drop_unadopted();
   if (gone > 0) files_.discard();  // erased, it may be, when this index did not hear of it
-  if (first) unkept_ = gone > 0 || !restored.all ? index->keys() + 1 : anew;
+  if (first) {
+    unkept_ = gone > 0 ? index->keys() : anew;
+    outdated_ = !restored.all;
+  }
   if (restored.memories > 0) {
     log::info("index: {} of {} memories as they were kept", restored.memories - gone,
               index->memories());
@@ -162,19 +166,21 @@ Result<IndexKeeper::Built> IndexKeeper::make_index(std::uint64_t version, Pinned
 Status IndexKeeper::build() {
   MEMSLOT_TRY(index_, make_index(++builds_, pinned_, unread_));
   keep_statistics();
-  // The next start should be quick, however this process ends; a few keys can wait for its end.
-  if (unkept_ * 10 > index_->keys()) keep();
+  // The next start should be quick, however this process ends.
+  if (much_unkept() || index_->keys() < kept_from_) keep();
   return ok();
 }
 
+// A few keys are read again by the next start: writing all of it would take longer.
+bool IndexKeeper::much_unkept() const { return unkept_ * 10 > index_->keys(); }
+
 void IndexKeeper::keep() {
-  if (unkept_ == 0 || !files_.keeps()) return;
-  if (index_->keys() < kept_from_) {
-    files_.discard();
-  } else if (!files_.save(*index_)) {
-    return;
-  }
+  if (!files_.keeps()) return;
+  if (index_->keys() < kept_from_) return files_.discard();
+  if (!outdated_ && !much_unkept()) return;
+  if (!files_.save(*index_)) return;
   unkept_ = 0;
+  outdated_ = false;
 }
 
 void IndexKeeper::keep_statistics() {
@@ -191,10 +197,13 @@ void IndexKeeper::refresh(const MemoryRef& ref, TimePoint deadline) {
   unread_.erase({ref.ns, ref.id});
   const auto head = bank_.head(ref, deadline);
   if (!head && head.error().code == ErrorCode::kNotFound) {
+    const bool known = index_->find(ref.ns, ref.id) != nullptr;
     index_->erase(ref.ns, ref.id);
     catalog_.erase(ref.ns, ref.id);
-    files_.discard();  // they tell what it was about
-    unkept_ = index_->keys() + 1;
+    if (known) {
+      files_.discard();  // they tell what it was about
+      unkept_ = index_->keys();
+    }
     return;
   }
   const auto keys = head ? read_keys(head.value(), deadline) : Result<MemoryKeys>(head.error());
@@ -212,7 +221,7 @@ void IndexKeeper::refresh(const MemoryRef& ref, TimePoint deadline) {
   const IndexedMemory like = counted(head.value(), deadline);
   index_->upsert(head.value(), keys ? keys.value().values : std::vector<float>{}, like);
   catalog_.put(head.value(), like.uses, like.gains, like.mean_net_gain);
-  ++unkept_;
+  if (keys) unkept_ += keys.value().rows();
 }
 
 void IndexKeeper::retry() {

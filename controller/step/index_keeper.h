@@ -5,11 +5,11 @@
 // index made again compares as the one before did.
 //
 // What it takes to search, too, outlives it: as files (index_files.h), read by build() and written
-// by it, where much was made anew, and by keep().
+// by it and by keep() where they lack more than a tenth. An index made anew beside the steps, with
+// other statistics, is written at the end only: after a kill the next start makes it anew.
 //
 // Operation:   build() at the start, keep() at the end; changed() after every publish, rollback or
-// erase; adopt() when
-//              `ready` was called; retry() now and then.
+//              erase; adopt() when `ready` was called; retry() now and then.
 // Concurrency: everything on the owner's thread, but for the build in the background, which has its
 //              own and calls `ready` from it.
 // Lifecycle:   the destructor waits for a build in flight (it stops at the next memory).
@@ -19,7 +19,9 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <string>
 #include <thread>
+#include <utility>
 
 #include "controller/step/candidate_index.h"
 #include "controller/step/catalog.h"
@@ -44,7 +46,7 @@ class IndexKeeper {
   // Reads all heads, and the keys of those that the files do not have. A memory whose keys cannot
   // be read is indexed without (and logged).
   Status build();
-  void keep();  // as files, where they differ
+  void keep();  // as files, where these lack much or hold what is not used any more
   CandidateIndex& index() { return *index_; }
   const Catalog& catalog() const { return catalog_; }
   // A step on which the memory was active; null: its gain is not known.
@@ -85,6 +87,7 @@ class IndexKeeper {
   void changed(const MemoryRef& ref, TimePoint deadline);
   bool stale() const;      // whitened otherwise than is pinned
   void keep_statistics();  // in the bank, where they are new
+  bool much_unkept() const;
   TimePoint soon() const;
 
   MemoryBank& bank_;
@@ -93,7 +96,8 @@ class IndexKeeper {
   std::optional<WhiteningShelf> shelf_;
   IndexFiles files_;
   const std::uint64_t kept_from_;
-  std::uint64_t unkept_ = 0;  // keys that the files lack, or should
+  std::uint64_t unkept_ = 0;  // keys that the files lack
+  bool outdated_ = false;     // they hold what is not used any more
   Built index_;
   Catalog catalog_;
   PinnedPtr pinned_;

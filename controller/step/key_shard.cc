@@ -3,6 +3,8 @@
 #include <hnswlib/hnswlib.h>
 
 #include <algorithm>
+#include <cstring>
+#include <filesystem>
 
 #include "shared/base/error.h"
 
@@ -10,10 +12,10 @@ namespace memslot {
 namespace {
 
 constexpr KeyShard::Owner kGone = ~KeyShard::Owner{0};
-constexpr std::size_t kLinks = 16;         // M of HNSW
-constexpr std::size_t kBuildBreadth = 64;  // ef_construction
-constexpr std::size_t kAhead = 4;          // rows
-constexpr std::size_t kLeastBreadth = 96;  // ef: proposals looked at by one search
+constexpr std::size_t kLinks = 16;          // M of HNSW
+constexpr std::size_t kBuildBreadth = 64;   // ef_construction
+constexpr std::size_t kAhead = 4;           // rows
+constexpr std::size_t kLeastBreadth = 192;  // proposals looked at by one search; ef of the graph
 
 // hnswlib's distance for unit vectors, by our own dot product (its own is fixed at compile time).
 float distance(const void* a, const void* b, const void* dim) {
@@ -40,6 +42,21 @@ struct KeyShard::Graph {
   // Of a file of hnswlib's; throws what it does.
   Graph(std::size_t dim, const std::string& path, std::size_t capacity)
       : space(dim), nodes(&space, path, /*nmslib=*/false, capacity) {}
+  // Of the file that saveIndex() writes: its header, the lowest layer, and each node's links above.
+  std::size_t file_bytes() const {
+    const auto& n = nodes;
+    std::size_t out = sizeof(n.offsetLevel0_) + sizeof(n.max_elements_) +
+                      sizeof(n.cur_element_count) + sizeof(n.size_data_per_element_) +
+                      sizeof(n.label_offset_) + sizeof(n.offsetData_) + sizeof(n.maxlevel_) +
+                      sizeof(n.enterpoint_node_) + sizeof(n.maxM_) + sizeof(n.maxM0_) +
+                      sizeof(n.M_) + sizeof(n.mult_) + sizeof(n.ef_construction_);
+    out += n.cur_element_count * n.size_data_per_element_;
+    for (std::size_t i = 0; i < n.cur_element_count; ++i) {
+      const auto levels = static_cast<std::size_t>(std::max(n.element_levels_[i], 0));
+      out += sizeof(unsigned) + levels * n.size_links_per_element_;
+    }
+    return out;
+  }
   UnitSpace space;
   hnswlib::HierarchicalNSW<float> nodes;
   std::size_t added = 0;
@@ -85,15 +102,24 @@ void KeyShard::erase(Owner owner) {
   if (found == rows_of_.end()) return;
   for (const std::uint32_t row : found->second) {
     owners_[row] = kGone;
-    if (graph_ != nullptr) {
-      graph_->nodes.markDelete(row);
-    } else {
-      codes_.drop(row);
-    }
+    forget(row);
   }
   live_ -= found->second.size();
   rows_of_.erase(found);
   if (owners_.size() > 64 && live_ * 2 < owners_.size()) compact();
+}
+
+// A key tells what its memory is about: nothing of it stays, neither here nor in what is kept of
+// it. In the graph it goes on as a node that is near nothing.
+void KeyShard::forget(std::size_t row) {
+  std::fill_n(white_.begin() + static_cast<std::ptrdiff_t>(row * white_dim_), white_dim_,
+              std::uint16_t{0});
+  std::fill_n(reduced_.begin() + static_cast<std::ptrdiff_t>(row * reduced_dim_), reduced_dim_,
+              0.0f);
+  if (graph_ == nullptr) return codes_.drop(row);
+  graph_->nodes.markDelete(row);
+  const auto node = graph_->nodes.label_lookup_.at(row);
+  std::memset(graph_->nodes.getDataByInternalId(node), 0, reduced_dim_ * sizeof(float));
 }
 
 void KeyShard::compact() {
@@ -138,6 +164,14 @@ Status KeyShard::save_graph(const std::string& path) const {
     graph_->nodes.saveIndex(path);
   } catch (const std::exception& error) {
     return Error{ErrorCode::kIo, path + ": " + error.what()};
+  }
+  // It does not look whether its writes succeed.
+  std::error_code failed;
+  const auto written = std::filesystem::file_size(path, failed);
+  if (failed || written != graph_->file_bytes()) {
+    return Error{ErrorCode::kNoSpace, path + ": expected " + std::to_string(graph_->file_bytes()) +
+                                          " bytes, found " +
+                                          (failed ? failed.message() : std::to_string(written))};
   }
   return ok();
 }
@@ -189,6 +223,9 @@ Status KeyShard::load_graph(const std::string& path) {
   }
   graph_->added = owners_.size();
   const auto& labels = graph_->nodes.label_lookup_;
+  const bool known = std::all_of(labels.begin(), labels.end(),
+                                 [&](const auto& node) { return node.first < owners_.size(); });
+  if (!known) return corrupt("kept graph", "rows of the shard", "others");
   for (std::size_t row = 0; row < owners_.size(); ++row) {
     const auto found = labels.find(row);
     const bool linked = found != labels.end() && !graph_->nodes.isMarkedDeleted(found->second);
@@ -240,7 +277,7 @@ std::vector<KeyShard::Hit> KeyShard::proposals(const Whitened& query, const Bf16
     }
     return hits;
   }
-  const std::vector<std::size_t> rows = nearest_rows(query, 2 * std::max(kLeastBreadth, 3 * k));
+  const std::vector<std::size_t> rows = nearest_rows(query, std::max(kLeastBreadth, 6 * k));
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (i + kAhead < rows.size()) prefetch(rows[i + kAhead]);
     propose(rows[i]);

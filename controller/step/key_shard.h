@@ -19,8 +19,8 @@
 #include <utility>
 #include <vector>
 
-#include "rl/bf16_product.h"
 #include "controller/step/key_codes.h"
+#include "rl/bf16_product.h"
 #include "rl/whitening.h"
 #include "shared/base/error.h"
 #include "shared/base/huge_pages.h"
@@ -80,6 +80,7 @@ class KeyShard {
  private:
   struct Graph;
   void add_row(Owner owner, std::span<const std::uint16_t> white, std::span<const float> reduced);
+  void forget(std::size_t row);
   void compact();
   void update_graph();
   Status load_graph(const std::string& path);

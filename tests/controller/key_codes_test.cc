@@ -56,7 +56,7 @@ Found expected(const std::vector<std::vector<float>>& rows, const std::vector<bo
 }
 
 // Widths that no group of four, and counts that no group of rows divides; of many equal rows the
-// first; far more rows than are kept, so that what was found is cut again and again.
+// first.
 TEST(KeyCodes, EveryKernelFindsWhatTheFormulaSays) {
   for (const KeyCodes::Kernel kernel : KeyCodes::kernels()) {
     for (const std::size_t dim : {1u, 3u, 4u, 37u, 96u, 130u}) {
@@ -79,6 +79,26 @@ TEST(KeyCodes, EveryKernelFindsWhatTheFormulaSays) {
               << " rows";
         }
       }
+    }
+  }
+}
+
+// The sample of every sixteenth row says that far too much is good, or far too little.
+TEST(KeyCodes, ASampleThatMisleadsCostsOnlyTime) {
+  constexpr std::size_t kDim = 16, kRows = 2000;
+  for (const std::size_t good : {0u, 7u}) {
+    KeyCodes codes(kDim);
+    std::vector<std::vector<float>> rows;
+    const auto query = row_of(kDim, 1u << 20);
+    for (std::size_t r = 0; r < kRows; ++r) {
+      rows.push_back(row_of(kDim, r));
+      for (std::size_t j = 0; j < kDim; ++j) {
+        rows[r][j] = 0.1f * rows[r][j] + (r % 16 == good ? 1.0f : -1.0f) * query[j];
+      }
+      codes.add(rows.back());
+    }
+    for (const std::size_t wanted : {1u, 64u, 200u}) {
+      EXPECT_EQ(codes.scan(query, wanted), expected(rows, std::vector<bool>(kRows), query, wanted));
     }
   }
 }

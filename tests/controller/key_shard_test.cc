@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "rl/whitening.h"
 #include "shared/base/rng.h"
@@ -203,6 +205,22 @@ TEST(KeyShard, IsRestoredFromItsRowsAndItsGraph) {
       again.value().erase(i);
     }
     same();
+
+    // Nothing of what is gone is left, in the file of the graph neither.
+    const auto of_gone = shard.reduced().first(kRow);
+    EXPECT_TRUE(std::ranges::all_of(of_gone, [](float x) { return x == 0; }));
+    EXPECT_TRUE(std::ranges::all_of(shard.white().first(kRow), [](auto x) { return x == 0; }));
+    if (linked) {
+      std::ifstream file(graph, std::ios::binary);
+      const std::string text{std::istreambuf_iterator<char>(file), {}};
+      const auto holds = [&](std::uint64_t number) {
+        const auto row = unit(1, number);
+        const std::string bytes(reinterpret_cast<const char*>(row.data()), kRow * sizeof(float));
+        return text.find(bytes) != std::string::npos;
+      };
+      EXPECT_TRUE(holds(2));
+      EXPECT_FALSE(holds(9));
+    }
 
     // What does not fit together is refused.
     auto beyond = runs, twice = runs, empty = runs;
