@@ -90,7 +90,6 @@ bool CandidateIndex::revise(const MemoryVersion& version, const Xxh128& keys_dig
       entry.keys_digest != keys_digest) {
     return false;
   }
-  entry.adopted = true;
   take(entry, version, like);
   return true;
 }
@@ -98,6 +97,7 @@ bool CandidateIndex::revise(const MemoryVersion& version, const Xxh128& keys_dig
 // The version that the entry's keys are of.
 void CandidateIndex::take(Entry& entry, const MemoryVersion& version, const IndexedMemory& like) {
   std::vector<float> mean_key = std::move(entry.memory.mean_key);
+  entry.adopted = true;
   entry.memory = like;
   entry.memory.version = version;
   entry.memory.published = ++publishes_;
@@ -223,7 +223,6 @@ bool CandidateIndex::adopt(const MemoryVersion& version, const IndexedMemory& li
       entry.space != SpaceKey::of(version.signature) || entry.keys != version.keys) {
     return false;
   }
-  entry.adopted = true;
   take(entry, version, like);
   return true;
 }

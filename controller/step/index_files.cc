@@ -257,7 +257,7 @@ void IndexFiles::tidy() const {
   }
 }
 
-// Under names of their own first: what index.json names is whole at every moment.
+// Under names of their own first: what the contents name is whole at every moment.
 Status IndexFiles::write(const CandidateIndex& index) const {
   std::error_code failed;
   const bool made = fs::create_directories(folder_, failed);
@@ -286,15 +286,15 @@ IndexFiles::Restored IndexFiles::restore(CandidateIndex& index) const {
   Restored out;
   std::error_code ignored;
   if (!keeps()) return out;
-  if (fs::exists(folder_ + "/" + kContents, ignored)) {
-    const auto read = read_all(index, out);
-    if (!read) {
-      log::warn("{}: made from the bank instead: {}", folder_, read.error().message);
-      out.all = false;
-      discard();
-    }
+  const bool there = fs::exists(folder_ + "/" + kContents, ignored);
+  const auto read = there ? read_all(index, out) : ok();
+  if (read) {
+    tidy();  // what a save or a discard() left behind when it was killed
+    return out;
   }
-  tidy();  // what a save or a discard() left behind when it was killed
+  log::warn("{}: made from the bank instead: {}", folder_, read.error().message);
+  out.all = false;
+  discard();
   return out;
 }
 
