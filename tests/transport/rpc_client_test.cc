@@ -441,7 +441,11 @@ TEST(RpcClientOverIpc, ARestartedControllerIsFoundAgainAndCallsGoOn) {
   EXPECT_GE(rpc.stats().lost, 3U);
 }
 
-TEST_F(RpcClientTest, StopBeforeStartIsQuiet) { client_->stop(); }
+TEST_F(RpcClientTest, StopBeforeStartIsQuiet) {
+  client_->stop();
+  EXPECT_FALSE(client_->connected());
+  EXPECT_EQ(client_->call(ask("echo"), soon()).error().code, ErrorCode::kCancelled);
+}
 
 }  // namespace
 }  // namespace memslot
