@@ -76,11 +76,11 @@ exec 9>"$DATA/lock"
 flock -n 9 || die "another quickstart is running (lock: $DATA/lock)"
 stop_kept
 rm -f "$DATA"/*.out
-CONTROLLER_PID= GENERATOR_PID=
+CONTROLLER_PID= GENERATOR_PID= DEMO_PID=
 finish() {
   local pid
-  for pid in $GENERATOR_PID $CONTROLLER_PID; do kill "$pid" 2>/dev/null || true; done
-  for pid in $GENERATOR_PID $CONTROLLER_PID; do wait "$pid" 2>/dev/null || true; done
+  for pid in $DEMO_PID $GENERATOR_PID $CONTROLLER_PID; do kill "$pid" 2>/dev/null || true; done
+  for pid in $DEMO_PID $GENERATOR_PID $CONTROLLER_PID; do wait "$pid" 2>/dev/null || true; done
   rm -f "$DATA/link.sock" "$DATA"/*.pid
 }
 trap finish EXIT
@@ -127,7 +127,11 @@ for round in $(seq 300); do
   sleep 0.1
 done
 
-"$MEMSLOT_BUILD/bin/memslot" demo --kind "$KIND" "$MEMSLOT_ROOT/samples"
+# Beside this shell, which would answer a signal only after it: learning takes minutes.
+"$MEMSLOT_BUILD/bin/memslot" demo --kind "$KIND" "$MEMSLOT_ROOT/samples" &
+DEMO_PID=$!
+wait "$DEMO_PID"
+DEMO_PID=
 
 if [ "$KEEP" = 1 ]; then
   echo "$CONTROLLER_PID" >"$DATA/controller.pid"

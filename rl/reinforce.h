@@ -11,7 +11,14 @@
 //   - G)^2 ]
 //
 // over the N steps that train; beta decays as beta_0 * decay^update. Then the gradient is cut to
-// clip_norm (L2 over all parameters; Pascanu et al. 2013) and Adam (Kingma and Ba 2015) steps. The
+// clip_norm (L2 over all parameters; Pascanu et al. 2013) and Adam (Kingma and Ba 2015) steps. What
+// is published is a running mean of the scorer's parameters over the updates (Polyak and Juditsky
+// 1992, "Acceleration of stochastic approximation by averaging"), with little of the last ones'
+// noise:
+//
+//   mean <- rho_n mean + (1 - rho_n) theta_n,  rho_n = min(rho, n / (n + 9)),  n = 1, 2, ...
+//
+// The
 // value V(s) = value_mlp(mean and maximum over candidates of their feature rows) has parameters of
 // its own and no effect on the scorer.
 //
@@ -39,6 +46,7 @@ struct ReinforceOptions {
   float entropy_decay = 0.995f;  // an update
   float clip_norm = 1.0f;
   float ratio_clip = 2.0f;  // c, at least 1
+  float averaging = 0.0f;   // rho, below 1; 0: what is published is what acts
   Baseline baseline = Baseline::kLeaveOneOut;
   ScorerPrior prior{};
   std::uint64_t seed = 1;

@@ -64,6 +64,11 @@ class TorchLearner final : public ReinforceLearner {
     for (const auto& [name, tensor] : value_.parameters()) {
       all_.emplace_back("value." + name, tensor);
     }
+    if (options.averaging > 0) {
+      for (const auto& [name, tensor] : net_.parameters()) {
+        average_.emplace_back(name, tensor.detach().clone());
+      }
+    }
     for (const auto& [name, tensor] : all_) {
       first_.emplace_back("adam.first." + name, torch::zeros_like(tensor));
       second_.emplace_back("adam.second." + name, torch::zeros_like(tensor));
@@ -74,11 +79,13 @@ class TorchLearner final : public ReinforceLearner {
     MEMSLOT_TRY(load(checkpoint.tensors, "", all_));
     MEMSLOT_TRY(load(checkpoint.tensors, "", first_));
     MEMSLOT_TRY(load(checkpoint.tensors, "", second_));
+    MEMSLOT_TRY(load(checkpoint.tensors, "average.", average_));
     go_on(checkpoint);
     return ok();
   }
   Status take_scorer(const Checkpoint& checkpoint) {
     MEMSLOT_TRY(load(checkpoint.tensors, "scorer.", net_.parameters()));
+    begin_average();
     go_on(checkpoint);
     return ok();
   }
@@ -114,6 +121,8 @@ class TorchLearner final : public ReinforceLearner {
   float beta() const {
     return options_.entropy_bonus * std::pow(options_.entropy_decay, static_cast<float>(updates_));
   }
+  void begin_average();
+  void move_average();
   double step();  // from the gradients at hand: their norm before the cut
 
   ReinforceOptions options_;
@@ -121,6 +130,7 @@ class TorchLearner final : public ReinforceLearner {
   ScorerNet net_;
   ValueNet value_;
   NamedTensors all_, first_, second_;  // parameters; Adam's moments
+  NamedTensors average_;               // of the scorer's parameters; empty: none is kept
   std::uint64_t updates_ = 0;
   Checkpoint frame_;  // what a checkpoint says besides, without tensors
 };
@@ -229,7 +239,25 @@ double TorchLearner::step() {
     p.addcdiv_(first_[i].second, second_[i].second.sqrt().add_(kEpsilon), -rate);
     p.mutable_grad().reset();
   }
+  move_average();
   return norm;
+}
+
+void TorchLearner::begin_average() {
+  const torch::NoGradGuard guard;
+  for (std::size_t i = 0; i < average_.size(); ++i) {
+    average_[i].second.copy_(net_.parameters()[i].second);
+  }
+}
+
+// At first over few updates, else where it began would weigh on it for long.
+void TorchLearner::move_average() {
+  constexpr double kYoung = 9;
+  const auto n = static_cast<double>(updates_);
+  const double keep = std::min(static_cast<double>(options_.averaging), n / (n + kYoung));
+  for (std::size_t i = 0; i < average_.size(); ++i) {
+    average_[i].second.mul_(keep).add_(net_.parameters()[i].second, 1 - keep);
+  }
 }
 
 Result<UpdateReport> TorchLearner::update(std::span<const Rollouts> streams) {
@@ -308,9 +336,12 @@ Checkpoint TorchLearner::checkpoint(bool with_optimizer) const {
   out.scorer = net_.config();
   out.seed = options_.seed;
   out.update = updates_;
-  store(net_.parameters(), "scorer.", out.tensors);
-  if (!with_optimizer) return out;
+  if (!with_optimizer) {
+    store(average_.empty() ? net_.parameters() : average_, "scorer.", out.tensors);
+    return out;
+  }
   store(all_, "", out.tensors);
+  store(average_, "average.", out.tensors);
   store(first_, "", out.tensors);
   store(second_, "", out.tensors);
   return out;

@@ -147,7 +147,8 @@ std::size_t StreamEnv::first_decision(std::size_t stream) const {
   return s.kind == StreamKind::kPrompt && !s.steps.empty() ? s.steps.size() - 1 : 0;
 }
 
-EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvState& state) const {
+EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvState& state,
+                                std::span<const char> hidden) const {
   const std::uint64_t at = row(stream, step);
   const std::size_t r = key_dim(), memories = table_.memories.size();
   EnvDecision out;
@@ -155,8 +156,9 @@ EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvS
   const bool known = known_[at] != 0;
   const auto add = [&](std::int32_t action) {
     if (out.actions.size() >= options_.candidates) return;
-    if (action != kBaseAction && !table_.streams[stream].has(static_cast<std::size_t>(action)))
-      return;
+    const auto place = static_cast<std::size_t>(action);
+    if (action != kBaseAction && !table_.streams[stream].has(place)) return;
+    if (action != kBaseAction && !hidden.empty() && hidden[place] != 0) return;
     if (std::find(out.actions.begin(), out.actions.end(), action) != out.actions.end()) return;
     Candidate c;
     c.is_base = action == kBaseAction;

@@ -14,6 +14,7 @@
 //
 // Threads: const calls from any thread. The table must outlive the environment.
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "rl/bf16_product.h"
@@ -63,8 +64,10 @@ class StreamEnv {
   // base.
   std::size_t first_decision(std::size_t stream) const;
 
-  // Views in it live as long as the environment.
-  EnvDecision decision(std::size_t stream, std::size_t step, const EnvState& state) const;
+  // Views in it live as long as the environment. Memories with a mark in `hidden` (M, or empty:
+  // none) are not among the candidates, as if the bank did not have them.
+  EnvDecision decision(std::size_t stream, std::size_t step, const EnvState& state,
+                       std::span<const char> hidden = {}) const;
   EnvState after(const EnvState& state, std::int32_t action) const;
 
   float generic(std::size_t stream, std::size_t step) const { return generic_[row(stream, step)]; }

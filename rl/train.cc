@@ -15,7 +15,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // What the counter-based numbers are for.
-enum Draw : std::uint64_t { kStreams = 21, kActions = 22, kImitated = 23 };
+enum Draw : std::uint64_t { kStreams = 21, kActions = 22, kImitated = 23, kHidden = 24 };
 
 constexpr const char* kBestPrefix = "best.";
 constexpr int kThresholds = 50;  // from 0 to 1
@@ -51,9 +51,10 @@ Result<Number> number_in(const Checkpoint& state, const char* key) {
 // What a training is, but for how long it may last.
 std::string config_digest(const TrainOptions& o, const std::string& table_digest) {
   const ReinforceOptions& r = o.reinforce;
-  std::string text = "memslot-train-2 " + table_digest;
+  std::string text = "memslot-train-3 " + table_digest;
   for (const float v : {r.learning_rate, r.gamma, r.entropy_bonus, r.entropy_decay, r.clip_norm,
-                        r.ratio_clip, r.prior.sharpness, o.env.swap_cost, o.env.margin}) {
+                        r.ratio_clip, r.averaging, r.prior.sharpness, o.env.swap_cost, o.env.margin,
+                        o.hide_source, o.hide_memory}) {
     text += ' ' + text_of(v);
   }
   for (const std::uint64_t v :
@@ -135,6 +136,7 @@ class Trainer final : public Training {
     std::size_t stream = 0, at = 0;
     EnvState state;
     Episode episode;
+    std::size_t drawing = 0;  // of the update
   };
 
   double value_of(const Score& score) const;
@@ -143,6 +145,7 @@ class Trainer final : public Training {
   Result<UpdateReport> update(std::uint64_t number);
   // One step of every rollout that has not ended; false if there is none.
   Result<bool> step(std::vector<Running>& running, std::uint64_t number, std::uint64_t& draw);
+  std::vector<char> hidden(std::uint64_t number, std::uint64_t drawing) const;
   Result<TrainPoint> look();
   Checkpoint with_task(Checkpoint checkpoint) const;
   std::size_t drawn(Draw what, std::uint64_t number, std::uint64_t i) const {
@@ -153,6 +156,7 @@ class Trainer final : public Training {
   const TrainOptions options_;
   StreamEnv env_;
   std::vector<std::size_t> training_;
+  std::vector<std::vector<char>> hidden_;  // of each drawing of the present update, by memory
   std::string config_digest_;
   std::unique_ptr<ReinforceLearner> learner_;
   Checkpoint best_;
@@ -286,7 +290,8 @@ Result<bool> Trainer::step(std::vector<Running>& running, std::uint64_t number,
   std::vector<Running*> owners;
   for (Running& r : running) {
     if (r.at >= env_.table().streams[r.stream].steps.size()) continue;
-    const EnvDecision& made = decisions.emplace_back(env_.decision(r.stream, r.at, r.state));
+    const EnvDecision& made =
+        decisions.emplace_back(env_.decision(r.stream, r.at, r.state, hidden_[r.drawing]));
     steps.push_back(step_of(made.context, made.candidates, env_.key_dim()));
     owners.push_back(&r);
   }
@@ -307,12 +312,32 @@ Result<bool> Trainer::step(std::vector<Running>& running, std::uint64_t number,
   return !steps.empty();
 }
 
+// Memories that one drawing of an update does without.
+std::vector<char> Trainer::hidden(std::uint64_t number, std::uint64_t drawing) const {
+  const GainTable& table = env_.table();
+  std::uint64_t draw = (number << 28) + (drawing << 16);
+  const auto drawn = [&](float probability) {
+    return uniform01(options_.reinforce.seed, kHidden, draw++) < static_cast<double>(probability);
+  };
+  std::vector<char> sources(table.sources.size());
+  std::ranges::generate(sources, [&] { return drawn(options_.hide_source) ? 1 : 0; });
+  std::vector<char> out(table.memories.size());
+  for (std::size_t m = 0; m < out.size(); ++m) {
+    const std::int32_t source = table.memories[m].source;
+    const bool with_source = source >= 0 && sources[static_cast<std::size_t>(source)] != 0;
+    out[m] = drawn(options_.hide_memory) || with_source ? 1 : 0;
+  }
+  return out;
+}
+
 Result<UpdateReport> Trainer::update(std::uint64_t number) {
   std::vector<Running> running;
+  hidden_.clear();
   for (std::uint32_t i = 0; i < options_.streams; ++i) {
     const std::size_t stream = drawn(kStreams, number, i);
+    hidden_.push_back(hidden(number, i));
     for (std::uint32_t r = 0; r < options_.rollouts; ++r) {
-      running.push_back({stream, env_.first_decision(stream), {}, {}});
+      running.push_back({stream, env_.first_decision(stream), {}, {}, i});
     }
   }
   std::uint64_t draw = 0;
@@ -386,6 +411,7 @@ Status check_options(const TrainOptions& o) {
   MEMSLOT_TRY(check_number("entropy decay", d(r.entropy_decay), 0, 1));
   MEMSLOT_TRY(check_number("clip norm", d(r.clip_norm), 1e-6, 1e6));
   MEMSLOT_TRY(check_number("ratio clip", d(r.ratio_clip), 1, 1e6));
+  MEMSLOT_TRY(check_number("averaging", d(r.averaging), 0, 0.9999));
   MEMSLOT_TRY(check_number("prior", d(r.prior.sharpness), 0, 1000));
   MEMSLOT_TRY(check_number("swap cost", d(o.env.swap_cost), 0, 100));
   MEMSLOT_TRY(check_number("margin", d(o.env.margin), 0, 100));
@@ -397,6 +423,8 @@ Status check_options(const TrainOptions& o) {
   MEMSLOT_TRY(check_number("streams", o.streams, 1, 4096));
   const double least_rollouts = r.baseline == Baseline::kLeaveOneOut ? 2 : 1;
   MEMSLOT_TRY(check_number("rollouts", o.rollouts, least_rollouts, 64));
+  MEMSLOT_TRY(check_number("hide source", d(o.hide_source), 0, 1));
+  MEMSLOT_TRY(check_number("hide memory", d(o.hide_memory), 0, 1));
   MEMSLOT_TRY(check_number("updates", o.updates, 0, 1e6));
   MEMSLOT_TRY(check_number("imitation", o.imitation, 0, 1e6));
   MEMSLOT_TRY(check_number("look every", o.look_every, 1, 1e6));

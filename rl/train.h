@@ -7,7 +7,11 @@
 //               not read
 //   warm start  `imitation` optimizer steps towards the lagged oracle (the best action of the
 //               previous step)
-//   an update   `streams` training streams drawn without regard to order, `rollouts` of each
+//   an update   `streams` training streams drawn without regard to order, `rollouts` of each. Each
+//               drawing hides some memories from its rollouts: all those of a source with
+//               probability hide_source, and any one with hide_memory. A training stream then comes
+//               with other rivals every time and often without the memories that cover it, so that
+//               the few training sources teach less about themselves and more about abstaining
 //   a look      before the first update and after every `look_every` ones
 //   the end     after `updates` of them, rounded up to a look, or after `patience` looks without a
 //               better value on validation: mean gain - margin * share of steps with a memory
@@ -43,6 +47,7 @@ struct TrainOptions {
   EnvOptions env{.candidates = 32, .window_tokens = 32, .swap_cost = 0.0f, .margin = 0.08f};
   std::uint32_t rank = 1, hidden = 24;  // of the scorer
   std::uint32_t streams = 32, rollouts = 8;
+  float hide_source = 0.0f, hide_memory = 0.0f;
   std::uint32_t updates = 400, imitation = 0;
   std::uint32_t look_every = 20, patience = 20;
 };

@@ -59,6 +59,7 @@ json describe(const Arguments& a) {
           {"entropy", o.reinforce.entropy_bonus},
           {"entropy_decay", o.reinforce.entropy_decay},
           {"clip_norm", o.reinforce.clip_norm},
+          {"averaging", o.reinforce.averaging},
           {"prior", o.reinforce.prior.sharpness},
           {"candidates", o.env.candidates},
           {"window_tokens", o.env.window_tokens},
@@ -69,6 +70,8 @@ json describe(const Arguments& a) {
           {"hidden", o.hidden},
           {"streams", o.streams},
           {"rollouts", o.rollouts},
+          {"hide_source", o.hide_source},
+          {"hide_memory", o.hide_memory},
           {"updates", o.updates},
           {"warm_start", o.imitation},
           {"look_every", o.look_every},
@@ -289,6 +292,12 @@ void add_learning_options(CLI::App& command, Arguments& a) {
       ->check(number_in(1e-6, 1e6))
       ->capture_default_str();
   command
+      .add_option("--averaging", r.averaging,
+                  "Publish the running mean of the parameters that keeps so much of itself at an "
+                  "update; 0: the last ones")
+      ->check(number_in(0, 0.9999))
+      ->capture_default_str();
+  command
       .add_option("--prior", r.prior.sharpness,
                   "Begin as nearest key with the best threshold on validation, a unit of cosine "
                   "worth so many logits; 0: at random")
@@ -309,6 +318,15 @@ void add_stream_options(CLI::App& command, Arguments& a) {
       ->capture_default_str();
   command.add_option("--rollouts", o.rollouts, "Rollouts of each; at least 2 with rloo")
       ->check(number_in(1, 64))
+      ->capture_default_str();
+  command
+      .add_option("--hide-source", o.hide_source,
+                  "Probability that an update's drawing of a stream does without the memories of a "
+                  "source")
+      ->check(number_in(0, 1))
+      ->capture_default_str();
+  command.add_option("--hide-memory", o.hide_memory, "The same for any one memory")
+      ->check(number_in(0, 1))
       ->capture_default_str();
   command.add_option("--candidates", o.env.candidates, "K, base included")
       ->check(number_in(2, 32))

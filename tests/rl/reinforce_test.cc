@@ -207,6 +207,40 @@ TEST(Reinforce, ARewardThatIsNoNumberIsRefusedAndNothingIsLearned) {
   EXPECT_EQ(learner->checkpoint(true).bytes(), before);
 }
 
+TEST(Reinforce, WhatIsPublishedIsTheRunningMeanOfTheParameters) {
+  ReinforceOptions options;
+  options.averaging = 0.75f;
+  auto learner = make(options);
+  std::vector<double> mean = learner->parameters();
+  double moved = 0;
+  for (int n = 1; n <= 40; ++n) {
+    ASSERT_TRUE(learner->update(some_streams(static_cast<std::uint64_t>(n))));
+    const double keep = std::min(0.75, n / (n + 9.0));
+    const std::vector<double> now = learner->parameters();
+    for (std::size_t i = 0; i < mean.size(); ++i) {
+      mean[i] = keep * mean[i] + (1 - keep) * now[i];
+      moved = std::max(moved, std::abs(mean[i] - now[i]));
+    }
+  }
+  ASSERT_GT(moved, 1e-3);  // else this compares a parameter with itself
+  auto published = ReinforceLearner::go_on_from(learner->checkpoint(false), {});
+  ASSERT_TRUE(published) << published.error().message;
+  const std::vector<double> found = published.value()->parameters();
+  for (std::size_t i = 0; i < mean.size(); ++i) EXPECT_NEAR(found[i], mean[i], 1e-5) << i;
+  // What acts and goes on learning is not the mean.
+  EXPECT_EQ(learner->checkpoint(true).tensors.at("scorer.w2").values,
+            ReinforceLearner::resume(learner->checkpoint(true), options)
+                .value()
+                ->checkpoint(true)
+                .tensors.at("scorer.w2")
+                .values);
+  EXPECT_EQ(ReinforceLearner::resume(learner->checkpoint(true), options)
+                .value()
+                ->checkpoint(false)
+                .bytes(),
+            learner->checkpoint(false).bytes());
+}
+
 TEST(Reinforce, AnOlderSnapshotsEpisodeCountsByItsRatioUpToTheClip) {
   ReinforceOptions options;
   options.entropy_bonus = 0;

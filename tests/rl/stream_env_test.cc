@@ -56,6 +56,18 @@ TEST_F(StreamEnvTest, WhatWasNotScoredIsNeverACandidateNorTheOracles) {
   }
 }
 
+TEST_F(StreamEnvTest, WhatIsHiddenIsLeftOutAndTheNextNearestMoveUp) {
+  const EnvDecision all = env.decision(0, 3, {.active = 5});
+  std::vector<char> hidden(table.memories.size());
+  EXPECT_EQ(env.decision(0, 3, {.active = 5}, hidden).actions, all.actions);
+  hidden[5] = hidden[static_cast<std::size_t>(all.actions[2])] = 1;
+  const EnvDecision some = env.decision(0, 3, {.active = 5}, hidden);
+  ASSERT_EQ(some.actions.size(), 6u);
+  std::vector<std::int32_t> kept{kBaseAction};
+  kept.insert(kept.end(), all.actions.begin() + 3, all.actions.end());
+  EXPECT_TRUE(std::equal(kept.begin(), kept.end(), some.actions.begin()));
+}
+
 TEST_F(StreamEnvTest, TheLongerWindowIsComparedAsAQueryOfItsLengthWouldBe) {
   EnvOptions options = env.options();
   options.window_tokens = 16;

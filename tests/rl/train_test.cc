@@ -245,6 +245,25 @@ TEST(Train, AnEmptyTableIsRefused) {
   EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
 }
 
+// With every memory hidden only base is left to earn from, and it earns nothing.
+TEST(Train, HiddenMemoriesAreNotChosenInRollouts) {
+  const GainTable table = small_table();
+  TrainOptions options = brief(1);
+  options.imitation = 0;
+  options.updates = 20;
+  const auto report = [&] { return train(table, options).value().curve.back().report; };
+  options.hide_source = options.hide_memory = 0.0f;
+  EXPECT_NE(report().mean_reward, 0.0);
+  options.hide_source = 1.0f;  // every memory of this table has a source
+  EXPECT_EQ(report().mean_reward, 0.0);
+  EXPECT_EQ(report().entropy, 0.0);
+  options.hide_source = 0.0f;
+  options.hide_memory = 1.0f;
+  EXPECT_EQ(report().mean_reward, 0.0);
+  options.hide_memory = 0.5f;
+  EXPECT_NE(report().mean_reward, 0.0);
+}
+
 TEST(Train, OptionsThatAreNoNumbersOrOutOfBoundsAreRefused) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const auto refused = [](auto change) {
@@ -264,6 +283,9 @@ TEST(Train, OptionsThatAreNoNumbersOrOutOfBoundsAreRefused) {
   EXPECT_TRUE(refused([&](TrainOptions& o) { o.env.candidates = 33; }));
   EXPECT_TRUE(refused([&](TrainOptions& o) { o.rollouts = 1; }));  // RLOO needs another
   EXPECT_TRUE(refused([&](TrainOptions& o) { o.look_every = 0; }));
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.reinforce.averaging = 1.0f; }));
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.hide_source = 1.5f; }));
+  EXPECT_TRUE(refused([&](TrainOptions& o) { o.hide_memory = nan; }));
 }
 
 }  // namespace
