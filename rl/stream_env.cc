@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "rl/whitened_keys.h"
 
@@ -9,17 +10,38 @@ namespace memslot {
 namespace {
 
 constexpr float kNotScored = -2.0f;  // below every similarity
+constexpr std::size_t kFolds = 5;
 
 constexpr std::ptrdiff_t signed_of(std::size_t n) { return static_cast<std::ptrdiff_t>(n); }
 
-Whitening fit_on_training(const GainTable& table) {
+// Training texts by what they come from: a whitening that was fitted without a fold has never seen
+// its texts. Clean prose has no source; each stream's counts as one.
+std::size_t fold_of(std::int32_t source, std::size_t stream) {
+  return (source >= 0 ? static_cast<std::size_t>(source) : stream) % kFolds;
+}
+
+// On all of training, or without one fold of it.
+Whitening fit_on_training(const GainTable& table, std::optional<std::size_t> without) {
   std::vector<float> rows;
+  const std::size_t d = table.dim();
+  const auto append = [&](const HostTensor& from, std::uint64_t first, std::size_t count) {
+    const auto begin = from.values.begin() + signed_of(first * d);
+    rows.insert(rows.end(), begin, begin + signed_of(count * d));
+  };
   for (const TableMemory& m : table.memories) {
     const bool training =
         m.source >= 0 && table.sources[static_cast<std::size_t>(m.source)].split == Split::kTrain;
-    if (!training) continue;
-    const auto from = table.keys.values.begin() + signed_of(std::size_t{m.first_key} * table.dim());
-    rows.insert(rows.end(), from, from + signed_of(std::size_t{m.keys} * table.dim()));
+    if (training && fold_of(m.source, 0) != without) append(table.keys, m.first_key, m.keys);
+  }
+  for (std::size_t s = 0; s < table.streams.size(); ++s) {
+    const TableStream& stream = table.streams[s];
+    if (stream.split != Split::kTrain) continue;
+    for (std::size_t t = 0; t < stream.steps.size(); ++t) {
+      const TableStep& step = stream.steps[t];
+      if (!step.covered && fold_of(step.source, s) != without) {
+        append(table.hidden, stream.first + t, 1);
+      }
+    }
   }
   return Whitening::fit(rows, table.dim(), 1);
 }
@@ -27,13 +49,20 @@ Whitening fit_on_training(const GainTable& table) {
 }  // namespace
 
 StreamEnv::StreamEnv(const GainTable& table, EnvOptions options)
-    : StreamEnv(table, options, fit_on_training(table)) {}
+    : StreamEnv(table, options, fit_on_training(table, {}), /*cross_fitted=*/true) {}
 
 StreamEnv::StreamEnv(const GainTable& table, EnvOptions options, Whitening whitening)
-    : table_(table), options_(options), whitening_(std::move(whitening)) {
-  MEMSLOT_CHECK(options.candidates >= 2 && whitening_.dim() == table.dim());
+    : StreamEnv(table, options, std::move(whitening), /*cross_fitted=*/false) {}
+
+StreamEnv::StreamEnv(const GainTable& table, EnvOptions options, Whitening whitening,
+                     bool cross_fitted)
+    : table_(table), options_(options) {
+  MEMSLOT_CHECK(options.candidates >= 2 && whitening.dim() == table.dim());
+  add_space(std::move(whitening));
+  for (std::size_t fold = 0; cross_fitted && fold < kFolds; ++fold) {
+    add_space(fit_on_training(table, fold));
+  }
   const std::size_t rows = table.rows(), r = key_dim(), m = table.memories.size();
-  whiten_keys();
   queries_.assign(rows * r, 0.0f);
   similar_.assign(rows * kSimilarities * m, 0.0f);
   known_.assign(rows, 0);
@@ -47,17 +76,27 @@ StreamEnv::StreamEnv(const GainTable& table, EnvOptions options, Whitening white
   }
 }
 
-void StreamEnv::whiten_keys() {
-  const std::size_t w = whitening_.white_dim(), r = key_dim(), d = table_.dim();
-  keys_.assign(static_cast<std::size_t>(table_.keys.shape[0]) * w, 0);
-  means_.assign(table_.memories.size() * r, 0.0f);
+void StreamEnv::add_space(Whitening whitening) {
+  const std::size_t w = whitening.white_dim(), r = whitening.reduced_dim(), d = table_.dim();
+  Space space{std::move(whitening), {}, {}};
+  space.keys.assign(static_cast<std::size_t>(table_.keys.shape[0]) * w, 0);
+  space.means.assign(table_.memories.size() * r, 0.0f);
   for (std::size_t i = 0; i < table_.memories.size(); ++i) {
     const TableMemory& m = table_.memories[i];
-    const WhitenedKeys own =
-        memslot::whiten_keys(whitening_, {table_.keys.values.data() + m.first_key * d, m.keys * d});
-    std::ranges::copy(own.white, keys_.begin() + signed_of(m.first_key * w));
-    std::ranges::copy(own.mean, means_.begin() + signed_of(i * r));
+    const WhitenedKeys own = memslot::whiten_keys(
+        space.whitening, {table_.keys.values.data() + m.first_key * d, m.keys * d});
+    std::ranges::copy(own.white, space.keys.begin() + signed_of(m.first_key * w));
+    std::ranges::copy(own.mean, space.means.begin() + signed_of(i * r));
   }
+  spaces_.push_back(std::move(space));
+}
+
+// The newest text decides: a query of several passages is mostly of it.
+const StreamEnv::Space& StreamEnv::space_of(std::size_t stream, std::size_t step) const {
+  const TableStream& s = table_.streams[stream];
+  if (spaces_.size() == 1 || s.split != Split::kTrain || step == 0) return spaces_.front();
+  const Space& space = spaces_[1 + fold_of(s.steps[step - 1].source, stream)];
+  return space.whitening.white_dim() > 0 ? space : spaces_.front();  // a fold that is all there is
 }
 
 // What the steps of a stream were worth in hindsight.
@@ -79,7 +118,8 @@ void StreamEnv::judge(std::size_t stream) {
 }
 
 // Of the window before the step, newest summary first; empty without one.
-Whitened StreamEnv::query(std::size_t stream, std::size_t step, std::uint32_t window) const {
+Whitened StreamEnv::query(const Whitening& whitening, std::size_t stream, std::size_t step,
+                          std::uint32_t window) const {
   const std::size_t d = table_.dim();
   std::vector<double> sum(d, 0.0);
   double weight = 0, left = window;
@@ -94,29 +134,33 @@ Whitened StreamEnv::query(std::size_t stream, std::size_t step, std::uint32_t wi
   std::vector<float> mean(d);
   std::ranges::transform(sum, mean.begin(),
                          [&](double v) { return static_cast<float>(v / weight); });
-  return whitening_.whiten(mean);
+  return whitening.whiten(mean);
 }
 
-float StreamEnv::nearest_key(std::size_t memory, const Bf16Product& query) const {
+float StreamEnv::nearest_key(const Space& space, std::size_t memory,
+                             const Bf16Product& query) const {
   const TableMemory& m = table_.memories[memory];
-  const std::size_t w = whitening_.white_dim();
-  return best_product({keys_.data() + m.first_key * w, m.keys * w}, query);
+  const std::size_t w = space.whitening.white_dim();
+  return best_product({space.keys.data() + m.first_key * w, m.keys * w}, query);
 }
 
 void StreamEnv::compare(std::size_t stream, std::size_t step) {
   const std::uint64_t at = row(stream, step);
-  const Whitened now = query(stream, step, options_.window_tokens);
+  const Space& space = space_of(stream, step);
+  const Whitened now = query(space.whitening, stream, step, options_.window_tokens);
   known_[at] = std::ranges::any_of(now.white, [](float v) { return v != 0.0f; }) ? 1 : 0;
   if (known_[at] == 0) return;
-  const std::size_t r = key_dim();
-  std::ranges::copy(now.reduced, queries_.begin() + signed_of(at * r));
-  const Bf16Product near(now.white), far(query(stream, step, options_.long_window_tokens).white);
+  const std::size_t r = space.whitening.reduced_dim();
+  const Whitened own = query(whitening(), stream, step, options_.window_tokens);
+  std::ranges::copy(own.reduced, queries_.begin() + signed_of(at * key_dim()));
+  const Bf16Product near(now.white),
+      far(query(space.whitening, stream, step, options_.long_window_tokens).white);
   for (std::size_t m = 0; m < table_.memories.size(); ++m) {
     const bool scored = table_.streams[stream].has(m);
-    similar(at, kBestKey)[m] = scored ? nearest_key(m, near) : kNotScored;
+    similar(at, kBestKey)[m] = scored ? nearest_key(space, m, near) : kNotScored;
     similar(at, kMeanKey)[m] =
-        scored ? dot(now.reduced.data(), means_.data() + m * r, r) : kNotScored;
-    similar(at, kLongKey)[m] = scored ? nearest_key(m, far) : kNotScored;
+        scored ? dot(now.reduced.data(), space.means.data() + m * r, r) : kNotScored;
+    similar(at, kLongKey)[m] = scored ? nearest_key(space, m, far) : kNotScored;
   }
   rank(at);
 }
@@ -171,7 +215,7 @@ EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvS
       c.best_key = similar(at, kBestKey)[m];
       c.mean_key = similar(at, kMeanKey)[m];
       c.long_key = similar(at, kLongKey)[m];
-      if (known) c.key = {means_.data() + m * r, r};
+      if (known) c.key = {spaces_.front().means.data() + m * r, r};
     }
     out.actions.push_back(action);
     out.candidates.push_back(std::move(c));

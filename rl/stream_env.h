@@ -9,8 +9,17 @@
 //   reward      net(t, m) - swap_cost [m is not what was active] - margin [m is not base]
 //               net(t, base) = 0
 //
-// Whitening is fitted on the keys of training sources only, or given: the one that a policy was
-// trained in. Everything that does not depend on the choices is computed once, by the constructor.
+// Whitening is fitted on training sources only, or given: the one that a policy was trained in. Its
+// rows are the keys of their memories and the hidden summaries of the training streams' steps that
+// no memory covers: what varies in any text says nothing about which memory fits, and few sources'
+// keys alone do not show it (docs/performance.md).
+//
+// Where the whitening is fitted here, similarities on training streams are cross-fitted
+// (Chernozhukov et al. 2018, doi:10.1111/ectj.12097): those of a text are taken in a whitening that
+// was fitted without its source. In one that has seen it, its keys and its queries lie further from
+// everything else, and a policy would learn thresholds that hold for no other text. Vectors stay
+// those of the policy's whitening. Everything that does not depend on the choices is computed once,
+// by the constructor.
 //
 // Threads: const calls from any thread. The table must outlive the environment.
 #include <cstdint>
@@ -55,8 +64,8 @@ class StreamEnv {
 
   const GainTable& table() const { return table_; }
   const EnvOptions& options() const { return options_; }
-  const Whitening& whitening() const { return whitening_; }
-  std::uint32_t key_dim() const { return whitening_.reduced_dim(); }  // R
+  const Whitening& whitening() const { return spaces_.front().whitening; }
+  std::uint32_t key_dim() const { return whitening().reduced_dim(); }  // R
 
   // The streams of a split, by their places in the table.
   std::vector<std::size_t> streams(Split split) const;
@@ -100,18 +109,25 @@ class StreamEnv {
   const float* similar(std::uint64_t row, Similarity which) const {
     return const_cast<StreamEnv*>(this)->similar(row, which);
   }
-  void whiten_keys();
+  // The memories' keys as one whitening shows them.
+  struct Space {
+    Whitening whitening;
+    std::vector<std::uint16_t> keys;  // (n, W) bf16
+    std::vector<float> means;         // (M, R), length 1
+  };
+  StreamEnv(const GainTable& table, EnvOptions options, Whitening whitening, bool cross_fitted);
+  void add_space(Whitening whitening);
+  const Space& space_of(std::size_t stream, std::size_t step) const;
   void judge(std::size_t stream);
-  Whitened query(std::size_t stream, std::size_t step, std::uint32_t window) const;
+  Whitened query(const Whitening& whitening, std::size_t stream, std::size_t step,
+                 std::uint32_t window) const;
   void compare(std::size_t stream, std::size_t step);
-  float nearest_key(std::size_t memory, const Bf16Product& query) const;
+  float nearest_key(const Space& space, std::size_t memory, const Bf16Product& query) const;
   void rank(std::uint64_t row);
 
   const GainTable& table_;
   EnvOptions options_;
-  Whitening whitening_;
-  std::vector<std::uint16_t> keys_;    // (n, W) bf16
-  std::vector<float> means_;           // (M, R), length 1
+  std::vector<Space> spaces_;          // the policy's; then, if cross-fitted, one without each fold
   std::vector<float> queries_;         // (S, R); all zero: none
   std::vector<char> known_;            // (S): there is a query
   std::vector<float> similar_;         // (S, kSimilarities, M)

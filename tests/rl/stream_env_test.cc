@@ -118,7 +118,7 @@ TEST_F(StreamEnvTest, TheQueryIsOfWhatCameBeforeTheStep) {
   GainTable other = table;
   const std::uint64_t at = env.row(1, 4);
   for (std::uint32_t d = 0; d < table.dim(); ++d) other.hidden.values[at * table.dim() + d] = 99;
-  const StreamEnv changed(other, env.options());
+  const StreamEnv changed(other, env.options(), env.whitening());
   const auto query = [](const StreamEnv& e, std::size_t step) {
     const auto q = e.decision(1, step, {}).context.query;
     return std::vector<float>(q.begin(), q.end());
@@ -152,12 +152,58 @@ TEST_F(StreamEnvTest, NothingOfATestSourceChangesTheWhitening) {
       other.keys.values[i] *= 3;
     }
   }
-  const StreamEnv changed(other, env.options());
-  const auto query = [](const StreamEnv& e) {
-    const auto q = e.decision(1, 3, {}).context.query;
-    return std::vector<float>(q.begin(), q.end());
+  for (const TableStream& s : table.streams) {
+    if (s.split == Split::kTrain) continue;
+    const std::uint64_t end = (s.first + s.steps.size()) * table.dim();
+    for (std::uint64_t i = s.first * table.dim(); i < end; ++i) other.hidden.values[i] *= 3;
+  }
+  EXPECT_EQ(StreamEnv(other, env.options()).whitening().digest(), env.whitening().digest());
+}
+
+TEST_F(StreamEnvTest, TextThatNoMemoryCoversTakesPartInTheWhitening) {
+  const auto changed = [&](bool covered) {
+    GainTable other = table;
+    for (const TableStream& s : table.streams) {
+      for (std::size_t t = 0; s.split == Split::kTrain && t < s.steps.size(); ++t) {
+        if (s.steps[t].covered == covered) other.hidden.values[(s.first + t) * table.dim()] += 1;
+      }
+    }
+    return StreamEnv(other, env.options()).whitening().digest() != env.whitening().digest();
   };
-  EXPECT_EQ(query(env), query(changed));
+  EXPECT_FALSE(changed(/*covered=*/true));
+  EXPECT_TRUE(changed(/*covered=*/false));
+}
+
+// Else a policy would learn how text looks in a whitening that has seen it.
+TEST_F(StreamEnvTest, ATrainingTextIsComparedInAWhiteningThatHasNotSeenItsSource) {
+  const auto source_before = [&](std::size_t stream, std::size_t step) {
+    return table.streams[stream].steps[step - 1].source;
+  };
+  const std::size_t stream = 0, step = 2;
+  ASSERT_EQ(table.streams[stream].split, Split::kTrain);
+  const std::int32_t own = source_before(stream, step);
+  ASSERT_TRUE(table.streams[stream].steps[step - 1].covered);
+  GainTable other = table;
+  for (const TableMemory& m : table.memories) {
+    if (m.source != own) continue;
+    for (std::size_t i = m.first_key * table.dim(); i < (m.first_key + m.keys) * table.dim(); ++i) {
+      other.keys.values[i] *= 3;
+    }
+  }
+  const StreamEnv changed(other, env.options());
+  const StreamEnv given(table, env.options(), env.whitening());
+  const std::size_t test = env.streams(Split::kTest)[0];
+  int unlike_given = 0, unlike_test = 0;
+  for (std::size_t m = 0; m < table.memories.size(); ++m) {
+    if (table.memories[m].source == own) continue;
+    EXPECT_EQ(env.best_key(stream, step, m), changed.best_key(stream, step, m)) << m;
+    unlike_given += env.best_key(stream, step, m) != given.best_key(stream, step, m) ? 1 : 0;
+    unlike_test += env.best_key(test, step, m) != changed.best_key(test, step, m) ? 1 : 0;
+    // Other text has no source that was seen.
+    EXPECT_EQ(env.best_key(test, step, m), given.best_key(test, step, m)) << m;
+  }
+  EXPECT_GT(unlike_given, 0);
+  EXPECT_GT(unlike_test, 0);
 }
 
 TEST_F(StreamEnvTest, TheOracleIsTheBestOfAllAndTheScoresFollow) {
