@@ -10,14 +10,14 @@ namespace memslot {
 namespace {
 
 constexpr float kNotScored = -2.0f;  // below every similarity
-constexpr std::size_t kFolds = 5;
+constexpr std::size_t kFolds = 6;
 
 constexpr std::ptrdiff_t signed_of(std::size_t n) { return static_cast<std::ptrdiff_t>(n); }
 
 // Training texts by what they come from: a whitening that was fitted without a fold has never seen
-// its texts. Clean prose has no source; each stream's counts as one.
-std::size_t fold_of(std::int32_t source, std::size_t stream) {
-  return (source >= 0 ? static_cast<std::size_t>(source) : stream) % kFolds;
+// its texts. Clean prose, whose texts have no source in a table, is a fold of its own.
+std::size_t fold_of(std::int32_t source) {
+  return source >= 0 ? static_cast<std::size_t>(source) % (kFolds - 1) : kFolds - 1;
 }
 
 // On all of training, or without one fold of it.
@@ -31,16 +31,13 @@ Whitening fit_on_training(const GainTable& table, std::optional<std::size_t> wit
   for (const TableMemory& m : table.memories) {
     const bool training =
         m.source >= 0 && table.sources[static_cast<std::size_t>(m.source)].split == Split::kTrain;
-    if (training && fold_of(m.source, 0) != without) append(table.keys, m.first_key, m.keys);
+    if (training && fold_of(m.source) != without) append(table.keys, m.first_key, m.keys);
   }
-  for (std::size_t s = 0; s < table.streams.size(); ++s) {
-    const TableStream& stream = table.streams[s];
-    if (stream.split != Split::kTrain) continue;
-    for (std::size_t t = 0; t < stream.steps.size(); ++t) {
-      const TableStep& step = stream.steps[t];
-      if (!step.covered && fold_of(step.source, s) != without) {
-        append(table.hidden, stream.first + t, 1);
-      }
+  for (const TableStream& s : table.streams) {
+    if (s.split != Split::kTrain) continue;
+    for (std::size_t t = 0; t < s.steps.size(); ++t) {
+      const TableStep& step = s.steps[t];
+      if (!step.covered && fold_of(step.source) != without) append(table.hidden, s.first + t, 1);
     }
   }
   return Whitening::fit(rows, table.dim(), 1);
@@ -95,7 +92,7 @@ void StreamEnv::add_space(Whitening whitening) {
 const StreamEnv::Space& StreamEnv::space_of(std::size_t stream, std::size_t step) const {
   const TableStream& s = table_.streams[stream];
   if (spaces_.size() == 1 || s.split != Split::kTrain || step == 0) return spaces_.front();
-  const Space& space = spaces_[1 + fold_of(s.steps[step - 1].source, stream)];
+  const Space& space = spaces_[1 + fold_of(s.steps[step - 1].source)];
   return space.whitening.white_dim() > 0 ? space : spaces_.front();  // a fold that is all there is
 }
 

@@ -141,6 +141,7 @@ class Trainer final : public Training {
 
   double value_of(const Score& score) const;
   float prior_threshold() const;
+  double control_base(const Score& score) const;
   Status imitate(std::uint64_t number);
   Result<UpdateReport> update(std::uint64_t number);
   // One step of every rollout that has not ended; false if there is none.
@@ -228,6 +229,16 @@ Status Trainer::restore(const Checkpoint& state) {
   }
   if (best_.tensors.empty()) best_ = {};
   return ok();
+}
+
+double Trainer::control_base(const Score& score) const {
+  double base = 0, steps = 0;
+  for (const StreamScore& s : score.streams) {
+    if (env_.table().streams[s.stream].kind != StreamKind::kControl) continue;
+    base += s.base;
+    steps += s.steps;
+  }
+  return steps > 0 ? base / steps : 1.0;
 }
 
 Checkpoint Trainer::with_task(Checkpoint checkpoint) const {
@@ -362,6 +373,7 @@ Result<TrainPoint> Trainer::look() {
   point.steps_per_second = static_cast<double>(steps_) / std::max(took.count(), 1e-9);
   point.validation =
       evaluate(env_, Split::kValidation, *policy_selector("policy", std::move(policy)));
+  point.control_base = control_base(point.validation);
   const double value = value_of(point.validation);
   point.best = best_.tensors.empty() || value > best_value_;
   if (point.best) {

@@ -33,21 +33,23 @@ namespace memslot {
 
 // The defaults take two minutes on one core (docs/performance.md tells what they reach). No warm
 // start: on text that no memory covers the lagged oracle follows the best of many noisy gains and
-// hardly ever takes base, and what imitates it has to find abstention again. Many rollouts an
+// hardly ever takes base, and what imitates it has to find abstention again. Many episodes an
 // update: what is left to learn after the prior is worth a few hundredths of a nat, less than the
-// noise of a hundred episodes. Rank 1: a richer match learns its training sources by heart.
+// noise of a hundred of them. No discount's horizon: without a swap cost a choice changes what the
+// next steps show, not what they earn. Rank 1: a richer match learns its training sources by heart.
 struct TrainOptions {
   ReinforceOptions reinforce{.learning_rate = 3e-3f,
-                             .gamma = 0.1f,
+                             .gamma = 0.0f,
                              .entropy_bonus = 0.01f,
                              .entropy_decay = 0.985f,
-                             .prior = {.sharpness = 20.0f}};
+                             .averaging = 0.97f,
+                             .prior = {.sharpness = 40.0f}};
   // The margin: on text that no memory covers a wrong one costs little and the noise of its gain is
   // larger, so that abstaining would hardly be learned.
-  EnvOptions env{.candidates = 32, .window_tokens = 32, .swap_cost = 0.0f, .margin = 0.08f};
+  EnvOptions env{.candidates = 32, .window_tokens = 32, .swap_cost = 0.0f, .margin = 0.12f};
   std::uint32_t rank = 1, hidden = 24;  // of the scorer
-  std::uint32_t streams = 32, rollouts = 8;
-  float hide_source = 0.0f, hide_memory = 0.0f;
+  std::uint32_t streams = 64, rollouts = 8;
+  float hide_source = 0.1f, hide_memory = 0.3f;
   std::uint32_t updates = 400, imitation = 0;
   std::uint32_t look_every = 20, patience = 20;
 };
@@ -60,6 +62,8 @@ struct TrainPoint {
   std::uint64_t update = 0;  // since the warm start
   UpdateReport report;       // means over the updates since the last look; zeros at the first
   Score validation;
+  // Share of the steps of validation's control text at which base is active; 1 without such text.
+  double control_base = 0;
   double steps_per_second = 0;  // of the environment, learning included
   bool best = false;
 };

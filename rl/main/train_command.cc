@@ -23,7 +23,8 @@ constexpr const char* kFooter =
     "  FILE              the policy with the best net gain on validation, to load or evaluate\n"
     "  FILE.state        everything to go on from; removed by nothing\n"
     "  FILE.curve.jsonl  one JSON object a look: return, entropy, and on validation net gain,\n"
-    "                    regret, accuracy, abstention, swaps per 100 tokens\n"
+    "                    regret, accuracy, abstention, swaps per 100 tokens, base on\n"
+    "                    control text\n"
     "  FILE.html         the same as plots, in a page of its own\n"
     "Each is replaced as a whole, at every look.\n"
     "\n"
@@ -184,13 +185,14 @@ Status TrainCommand::save() const {
 
 void TrainCommand::show(const TrainPoint& p) const {
   const Score& v = p.validation;
-  console_.line(format(
-      "update %5llu  return %7.3f  entropy %5.3f | validation: gain %6.3f "
-      "(%5.1f %% of lagged oracle)  regret %5.3f  accuracy %4.1f %%  "
-      "abstention %4.1f %%  swaps/100 %4.2f | %6.0f steps/s%s",
-      static_cast<unsigned long long>(p.update), p.report.mean_return, p.report.entropy,
-      v.mean_gain, target_ > 0 ? 100 * v.mean_gain / target_ : 0.0, v.regret, 100 * v.accuracy,
-      100 * v.abstention, v.swaps_per_100, p.steps_per_second, p.best ? "  best" : ""));
+  console_.line(
+      format("update %5llu  return %7.3f  entropy %5.3f | validation: gain %6.3f "
+             "(%5.1f %% of lagged oracle)  regret %5.3f  accuracy %4.1f %%  "
+             "abstention %4.1f %% (control text %5.1f %%)  swaps/100 %4.2f | %6.0f steps/s%s",
+             static_cast<unsigned long long>(p.update), p.report.mean_return, p.report.entropy,
+             v.mean_gain, target_ > 0 ? 100 * v.mean_gain / target_ : 0.0, v.regret,
+             100 * v.accuracy, 100 * v.abstention, 100 * p.control_base, v.swaps_per_100,
+             p.steps_per_second, p.best ? "  best" : ""));
 }
 
 void TrainCommand::show_progress() const {
@@ -279,7 +281,9 @@ void add_learning_options(CLI::App& command, Arguments& a) {
   command.add_option("--learning-rate", r.learning_rate, "Of Adam")
       ->check(number_in(1e-7, 1))
       ->capture_default_str();
-  command.add_option("--gamma", r.gamma, "Discount a step")
+  command
+      .add_option("--gamma", r.gamma,
+                  "Discount a step; above 0 where swaps have a cost, which a choice saves later")
       ->check(number_in(0, 1))
       ->capture_default_str();
   command.add_option("--entropy", r.entropy_bonus, "Weight of the entropy bonus at the beginning")

@@ -40,7 +40,7 @@ std::string number(const json& from, const char* key) {
 
 Table looks_table(const std::vector<json>& lines) {
   Table table{{"update", "return", "entropy", "validation gain", "regret", "accuracy", "abstention",
-               "swaps/100", "best"},
+               "swaps/100", "base on control text", "best"},
               {}};
   for (const json& line : lines) {
     if (line.value("type", "") != "look") continue;
@@ -48,6 +48,7 @@ Table looks_table(const std::vector<json>& lines) {
     table.rows.push_back({number(line, "update"), number(line, "return"), number(line, "entropy"),
                           number(v, "mean_gain"), number(v, "regret"), number(v, "accuracy"),
                           number(v, "abstention"), number(v, "swaps_per_100"),
+                          number(line, "control_base"),
                           line.value("best", false) ? "best so far" : ""});
   }
   return table;
@@ -122,6 +123,7 @@ void TrainingLog::look(const TrainPoint& p, double seconds) {
                     {"steps", p.report.steps},
                     {"steps_per_second", p.steps_per_second},
                     {"validation", json_of(p.validation)},
+                    {"control_base", p.control_base},
                     {"best", p.best}});
 }
 
@@ -165,7 +167,8 @@ std::string TrainingLog::page() const {
       svg(LinePlot{"Accuracy and abstention on validation",
                    "update",
                    "share of steps",
-                   {validation("accuracy"), validation("abstention")},
+                   {validation("accuracy"), validation("abstention"),
+                    column(lines_, "base on control text", nullptr, "control_base")},
                    {}}),
       svg(LinePlot{
           "Swaps on validation", "update", "per 100 tokens", {validation("swaps_per_100")}, {}})};
