@@ -128,7 +128,7 @@ for round in $(seq 300); do
 done
 
 # Beside this shell, which would answer a signal only after it: learning takes minutes.
-"$MEMSLOT_BUILD/bin/memslot" demo --kind "$KIND" "$MEMSLOT_ROOT/samples" &
+"$MEMSLOT_BUILD/bin/memslot" demo --kind "$KIND" "$MEMSLOT_ROOT/samples" 9>&- &
 DEMO_PID=$!
 wait "$DEMO_PID"
 DEMO_PID=

@@ -18,9 +18,8 @@
 //
 //   mean <- rho_n mean + (1 - rho_n) theta_n,  rho_n = min(rho, n / (n + 9)),  n = 1, 2, ...
 //
-// The
-// value V(s) = value_mlp(mean and maximum over candidates of their feature rows) has parameters of
-// its own and no effect on the scorer.
+// The value V(s) = value_mlp(mean and maximum over candidates of their feature rows) has parameters
+// of its own and no effect on the scorer.
 //
 // Deterministic: with one thread the same seed and episodes give the same bits, also when learning
 // is resumed from a checkpoint.

@@ -45,8 +45,10 @@ Whitening fit_on_training(const GainTable& table, std::optional<std::size_t> wit
 
 }  // namespace
 
+Whitening training_whitening(const GainTable& table) { return fit_on_training(table, {}); }
+
 StreamEnv::StreamEnv(const GainTable& table, EnvOptions options)
-    : StreamEnv(table, options, fit_on_training(table, {}), /*cross_fitted=*/true) {}
+    : StreamEnv(table, options, training_whitening(table), /*cross_fitted=*/true) {}
 
 StreamEnv::StreamEnv(const GainTable& table, EnvOptions options, Whitening whitening)
     : StreamEnv(table, options, std::move(whitening), /*cross_fitted=*/false) {}
@@ -63,8 +65,7 @@ StreamEnv::StreamEnv(const GainTable& table, EnvOptions options, Whitening white
   queries_.assign(rows * r, 0.0f);
   similar_.assign(rows * kSimilarities * m, 0.0f);
   known_.assign(rows, 0);
-  ranked_ = std::min(options_.candidates, m);
-  nearest_.assign(rows * ranked_, 0);
+  nearest_.assign(rows * m, 0);
   generic_.assign(rows, 0.0f);
   oracle_.assign(rows, kBaseAction);
   for (std::size_t s = 0; s < table.streams.size(); ++s) {
@@ -88,7 +89,8 @@ void StreamEnv::add_space(Whitening whitening) {
   spaces_.push_back(std::move(space));
 }
 
-// The newest text decides: a query of several passages is mostly of it.
+// The newest text decides: what is to be learned is where it comes from. A longer query just after
+// a switch is in part of a text that the whitening has seen.
 const StreamEnv::Space& StreamEnv::space_of(std::size_t stream, std::size_t step) const {
   const TableStream& s = table_.streams[stream];
   if (spaces_.size() == 1 || s.split != Split::kTrain || step == 0) return spaces_.front();
@@ -162,17 +164,16 @@ void StreamEnv::compare(std::size_t stream, std::size_t step) {
   rank(at);
 }
 
+// All of them: how many of the nearest are hidden is not known before.
 void StreamEnv::rank(std::uint64_t at) {
-  const std::size_t memories = table_.memories.size();
-  std::vector<std::int32_t> order(memories);
-  std::iota(order.begin(), order.end(), 0);
+  const auto order = nearest_.begin() + signed_of(at * table_.memories.size());
+  const auto end = order + signed_of(table_.memories.size());
+  std::iota(order, end, 0);
   const float* similar = this->similar(at, kBestKey);
-  std::partial_sort(order.begin(), order.begin() + signed_of(ranked_), order.end(),
-                    [&](std::int32_t a, std::int32_t b) {
-                      const float sa = similar[a], sb = similar[b];
-                      return sa != sb ? sa > sb : a < b;
-                    });
-  std::copy_n(order.begin(), ranked_, nearest_.begin() + signed_of(at * ranked_));
+  std::sort(order, end, [&](std::int32_t a, std::int32_t b) {
+    const float sa = similar[a], sb = similar[b];
+    return sa != sb ? sa > sb : a < b;
+  });
 }
 
 std::vector<std::size_t> StreamEnv::streams(Split split) const {
@@ -220,7 +221,9 @@ EnvDecision StreamEnv::decision(std::size_t stream, std::size_t step, const EnvS
   add(kBaseAction);
   if (state.active != kBaseAction) add(state.active);
   if (known) {
-    for (std::size_t i = 0; i < ranked_; ++i) add(nearest_[at * ranked_ + i]);
+    for (std::size_t i = 0; i < memories && out.actions.size() < options_.candidates; ++i) {
+      add(nearest_[at * memories + i]);
+    }
   }
   out.context.session = stream;
   out.context.step = step;

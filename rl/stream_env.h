@@ -9,7 +9,7 @@
 //   reward      net(t, m) - swap_cost [m is not what was active] - margin [m is not base]
 //               net(t, base) = 0
 //
-// Whitening is fitted on training sources only, or given: the one that a policy was trained in. Its
+// Whitening is fitted on training text only, or given: the one that a policy was trained in. Its
 // rows are the keys of their memories and the hidden summaries of the training streams' steps that
 // no memory covers: what varies in any text says nothing about which memory fits, and few sources'
 // keys alone do not show it (docs/performance.md).
@@ -56,10 +56,14 @@ struct EnvDecision {
   StepContext context;
 };
 
+// The one that the first constructor fits.
+Whitening training_whitening(const GainTable& table);
+
 class StreamEnv {
  public:
+  // Fits the whitening, and cross-fits what training streams are compared in: for training.
   StreamEnv(const GainTable& table, EnvOptions options);
-  // REQUIRES: whitening.dim() == table.dim().
+  // Compares everything in `whitening`: for judging. REQUIRES: whitening.dim() == table.dim().
   StreamEnv(const GainTable& table, EnvOptions options, Whitening whitening);
 
   const GainTable& table() const { return table_; }
@@ -131,8 +135,7 @@ class StreamEnv {
   std::vector<float> queries_;         // (S, R); all zero: none
   std::vector<char> known_;            // (S): there is a query
   std::vector<float> similar_;         // (S, kSimilarities, M)
-  std::size_t ranked_ = 0;             // min(K, M)
-  std::vector<std::int32_t> nearest_;  // (S, ranked): by best key, nearest first
+  std::vector<std::int32_t> nearest_;  // (S, M): by best key, nearest first
   std::vector<float> generic_;         // (S)
   std::vector<std::int32_t> oracle_;   // (S)
 };

@@ -15,7 +15,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // What the counter-based numbers are for.
-enum Draw : std::uint64_t { kStreams = 21, kActions = 22, kImitated = 23, kHidden = 24 };
+enum Draw : std::uint64_t { kStreams = 21, kActions = 22, kImitated = 23, kLeftOut = 24 };
 
 constexpr const char* kBestPrefix = "best.";
 constexpr int kThresholds = 50;  // from 0 to 1
@@ -141,12 +141,12 @@ class Trainer final : public Training {
 
   double value_of(const Score& score) const;
   float prior_threshold() const;
-  double control_base(const Score& score) const;
+  std::optional<double> control_base(const Score& score) const;
   Status imitate(std::uint64_t number);
   Result<UpdateReport> update(std::uint64_t number);
   // One step of every rollout that has not ended; false if there is none.
   Result<bool> step(std::vector<Running>& running, std::uint64_t number, std::uint64_t& draw);
-  std::vector<char> hidden(std::uint64_t number, std::uint64_t drawing) const;
+  std::vector<char> left_out(std::uint64_t number, std::uint64_t drawing) const;
   Result<TrainPoint> look();
   Checkpoint with_task(Checkpoint checkpoint) const;
   std::size_t drawn(Draw what, std::uint64_t number, std::uint64_t i) const {
@@ -157,7 +157,7 @@ class Trainer final : public Training {
   const TrainOptions options_;
   StreamEnv env_;
   std::vector<std::size_t> training_;
-  std::vector<std::vector<char>> hidden_;  // of each drawing of the present update, by memory
+  std::vector<std::vector<char>> left_out_;  // of each drawing of the present update, by memory
   std::string config_digest_;
   std::unique_ptr<ReinforceLearner> learner_;
   Checkpoint best_;
@@ -171,10 +171,16 @@ class Trainer final : public Training {
 };
 
 Status Trainer::start() {
-  if (training_.empty() || env_.table().memories.empty() || env_.key_dim() == 0) {
+  const GainTable& table = env_.table();
+  const bool keys = std::ranges::any_of(table.memories, [&](const TableMemory& m) {
+    return m.keys > 0 && m.source >= 0 &&
+           table.sources[static_cast<std::size_t>(m.source)].split == Split::kTrain;
+  });
+  if (training_.empty() || !keys || env_.key_dim() == 0) {
     return invalid("gain table", "training streams, memories and keys of training sources",
                    std::to_string(training_.size()) + " streams, " +
-                       std::to_string(env_.table().memories.size()) + " memories, keys of " +
+                       std::to_string(table.memories.size()) + " memories, " +
+                       (keys ? "" : "none of a training source with keys, ") + "queries of " +
                        std::to_string(env_.key_dim()) + " dimensions");
   }
   const ScorerConfig scorer{.features = feature_count(),
@@ -231,14 +237,15 @@ Status Trainer::restore(const Checkpoint& state) {
   return ok();
 }
 
-double Trainer::control_base(const Score& score) const {
+std::optional<double> Trainer::control_base(const Score& score) const {
   double base = 0, steps = 0;
   for (const StreamScore& s : score.streams) {
     if (env_.table().streams[s.stream].kind != StreamKind::kControl) continue;
     base += s.base;
     steps += s.steps;
   }
-  return steps > 0 ? base / steps : 1.0;
+  if (steps == 0) return std::nullopt;
+  return base / steps;
 }
 
 Checkpoint Trainer::with_task(Checkpoint checkpoint) const {
@@ -302,7 +309,7 @@ Result<bool> Trainer::step(std::vector<Running>& running, std::uint64_t number,
   for (Running& r : running) {
     if (r.at >= env_.table().streams[r.stream].steps.size()) continue;
     const EnvDecision& made =
-        decisions.emplace_back(env_.decision(r.stream, r.at, r.state, hidden_[r.drawing]));
+        decisions.emplace_back(env_.decision(r.stream, r.at, r.state, left_out_[r.drawing]));
     steps.push_back(step_of(made.context, made.candidates, env_.key_dim()));
     owners.push_back(&r);
   }
@@ -324,29 +331,29 @@ Result<bool> Trainer::step(std::vector<Running>& running, std::uint64_t number,
 }
 
 // Memories that one drawing of an update does without.
-std::vector<char> Trainer::hidden(std::uint64_t number, std::uint64_t drawing) const {
+std::vector<char> Trainer::left_out(std::uint64_t number, std::uint64_t drawing) const {
   const GainTable& table = env_.table();
   std::uint64_t draw = (number << 28) + (drawing << 16);
-  const auto drawn = [&](float probability) {
-    return uniform01(options_.reinforce.seed, kHidden, draw++) < static_cast<double>(probability);
+  const auto chance = [&](float probability) {
+    return uniform01(options_.reinforce.seed, kLeftOut, draw++) < static_cast<double>(probability);
   };
   std::vector<char> sources(table.sources.size());
-  std::ranges::generate(sources, [&] { return drawn(options_.hide_source) ? 1 : 0; });
+  std::ranges::generate(sources, [&] { return chance(options_.hide_source) ? 1 : 0; });
   std::vector<char> out(table.memories.size());
   for (std::size_t m = 0; m < out.size(); ++m) {
     const std::int32_t source = table.memories[m].source;
     const bool with_source = source >= 0 && sources[static_cast<std::size_t>(source)] != 0;
-    out[m] = drawn(options_.hide_memory) || with_source ? 1 : 0;
+    out[m] = chance(options_.hide_memory) || with_source ? 1 : 0;
   }
   return out;
 }
 
 Result<UpdateReport> Trainer::update(std::uint64_t number) {
   std::vector<Running> running;
-  hidden_.clear();
+  left_out_.clear();
   for (std::uint32_t i = 0; i < options_.streams; ++i) {
     const std::size_t stream = drawn(kStreams, number, i);
-    hidden_.push_back(hidden(number, i));
+    left_out_.push_back(left_out(number, i));
     for (std::uint32_t r = 0; r < options_.rollouts; ++r) {
       running.push_back({stream, env_.first_decision(stream), {}, {}, i});
     }

@@ -62,8 +62,9 @@ struct TrainPoint {
   std::uint64_t update = 0;  // since the warm start
   UpdateReport report;       // means over the updates since the last look; zeros at the first
   Score validation;
-  // Share of the steps of validation's control text at which base is active; 1 without such text.
-  double control_base = 0;
+  // Share of the steps of validation's control text at which base is active; none without such
+  // text.
+  std::optional<double> control_base;
   double steps_per_second = 0;  // of the environment, learning included
   bool best = false;
 };

@@ -1,6 +1,6 @@
 #pragma once
 // The space in which keys and queries are compared. A few huge dimensions dominate raw slot inputs;
-// statistics of the bank's own keys take them away.
+// statistics of the bank's own keys, or of a policy's training text, take them away.
 //
 //   m, v = mean and variance of the fitted rows (n, D), per dimension
 //   v'_d = (n v_d + 16 median(v)) / (n + 16)         few rows: no dimension is trusted to be still

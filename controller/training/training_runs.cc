@@ -34,10 +34,10 @@ constexpr const char* kPolicyFile = "/policy.safetensors";
 
 // Those of memslot train but for names of files.
 constexpr std::string_view kOptions[] = {
-    "seed",        "updates",   "warm_start",   "look_every",    "patience",  "baseline",
-    "gamma",       "entropy",   "prior",        "entropy_decay", "clip_norm", "rank",
-    "hidden",      "streams",   "rollouts",     "candidates",    "window",    "margin",
-    "long_window", "swap_cost", "learning_rate"};
+    "seed",        "updates",   "warm_start",    "look_every",    "patience",    "baseline",
+    "gamma",       "entropy",   "prior",         "entropy_decay", "clip_norm",   "rank",
+    "hidden",      "streams",   "rollouts",      "candidates",    "window",      "margin",
+    "long_window", "swap_cost", "learning_rate", "averaging",     "hide_source", "hide_memory"};
 
 bool is_name(const std::string& text) {
   const auto plain = [](unsigned char c) {

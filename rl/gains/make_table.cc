@@ -167,7 +167,7 @@ Status Maker::choose_candidates() {
     return table_.streams[i].id;
   };
   MEMSLOT_TRY(side_by_side("ranking", table_.streams.size(), rank));
-  const StreamEnv env(table_, {});
+  const StreamEnv env(table_, {}, training_whitening(table_));
   std::vector<std::vector<std::uint32_t>> chosen;
   for (std::size_t i = 0; i < table_.streams.size(); ++i) {
     const TableStream& s = table_.streams[i];

@@ -139,10 +139,11 @@ Status TrainCommand::choose_window(const GainTable& table) {
     env.window_tokens = static_cast<std::uint32_t>(std::stoul(a_.window));
     return ok();
   }
+  const Whitening whitening = training_whitening(table);
   std::optional<NearestSetting> best;
   for (const std::uint32_t window : kTunedWindows) {
     env.window_tokens = window;
-    const NearestSetting setting = tune_nearest(StreamEnv(table, env));
+    const NearestSetting setting = tune_nearest(StreamEnv(table, env, whitening));
     if (!best || setting.validation_gain > best->validation_gain) best = setting;
   }
   env.window_tokens = best->window_tokens;
@@ -185,13 +186,15 @@ Status TrainCommand::save() const {
 
 void TrainCommand::show(const TrainPoint& p) const {
   const Score& v = p.validation;
+  const std::string control =
+      p.control_base ? format("%5.1f %%", 100 * *p.control_base) : std::string("-");
   console_.line(
       format("update %5llu  return %7.3f  entropy %5.3f | validation: gain %6.3f "
              "(%5.1f %% of lagged oracle)  regret %5.3f  accuracy %4.1f %%  "
-             "abstention %4.1f %% (control text %5.1f %%)  swaps/100 %4.2f | %6.0f steps/s%s",
+             "abstention %4.1f %% (control text %s)  swaps/100 %4.2f | %6.0f steps/s%s",
              static_cast<unsigned long long>(p.update), p.report.mean_return, p.report.entropy,
              v.mean_gain, target_ > 0 ? 100 * v.mean_gain / target_ : 0.0, v.regret,
-             100 * v.accuracy, 100 * v.abstention, 100 * p.control_base, v.swaps_per_100,
+             100 * v.accuracy, 100 * v.abstention, control.c_str(), v.swaps_per_100,
              p.steps_per_second, p.best ? "  best" : ""));
 }
 

@@ -123,7 +123,7 @@ void TrainingLog::look(const TrainPoint& p, double seconds) {
                     {"steps", p.report.steps},
                     {"steps_per_second", p.steps_per_second},
                     {"validation", json_of(p.validation)},
-                    {"control_base", p.control_base},
+                    {"control_base", p.control_base ? json(*p.control_base) : json()},
                     {"best", p.best}});
 }
 

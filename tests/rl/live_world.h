@@ -31,6 +31,7 @@ inline Checkpoint trained_policy(const GainTable& table, std::uint64_t seed = 1,
   options.reinforce.gamma = 0.2f;
   options.reinforce.entropy_bonus = 0.05f;
   options.reinforce.entropy_decay = 0.99f;
+  options.reinforce.averaging = options.hide_source = options.hide_memory = 0.0f;
   auto trained = train(table, options);
   EXPECT_TRUE(trained) << trained.error().message;
   return trained.value().best;

@@ -83,6 +83,7 @@ class Programs(unittest.TestCase):
         for line in lines[1:-1]:
             for key in ("return", "entropy"):
                 self.assertIsInstance(line[key], float)
+            self.assertIn("control_base", line)
             for key in ("mean_gain", "regret", "accuracy", "abstention", "swaps_per_100"):
                 self.assertIsInstance(line["validation"][key], (int, float))
         page = pathlib.Path(f"{out}.html").read_text()

@@ -171,6 +171,11 @@ TEST(Train, AStateOfAnotherTrainingIsRefused) {
   TrainOptions other = options;
   other.reinforce.gamma = 0.25f;
   EXPECT_EQ(code("", other, state), ErrorCode::kMismatch);
+  for (float* value : {&other.reinforce.averaging, &other.hide_source, &other.hide_memory}) {
+    other = options;
+    *value += 0.01f;
+    EXPECT_EQ(code("", other, state), ErrorCode::kMismatch);
+  }
   other = options;
   other.reinforce.seed = 3;
   EXPECT_EQ(code("", other, state), ErrorCode::kMismatch);
@@ -246,6 +251,30 @@ TEST(Train, AnEmptyTableIsRefused) {
   const auto refused = train(table, quick(1));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST(Train, ALookTellsHowOftenControlTextIsLeftToBase) {
+  TrainOptions options = brief(1);
+  options.updates = 0;
+  const auto looked = [&](bool all_kinds) {
+    const GainTable table =
+        testing_support::SyntheticTable({.streams_each = 2, .all_kinds = all_kinds}).take();
+    return train(table, options).value().curve.front();
+  };
+  EXPECT_FALSE(looked(false).control_base);
+  const TrainPoint point = looked(true);
+  ASSERT_TRUE(point.control_base);
+  EXPECT_GT(*point.control_base, point.validation.base_share);  // no memory is like it
+  EXPECT_LE(*point.control_base, 1.0);
+}
+
+TEST(Train, ATableWithoutKeysOfTrainingMemoriesIsRefused) {
+  GainTable table = small_table();
+  for (TableMemory& m : table.memories) m.keys = 0;
+  const auto refused = train(table, brief(1));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(refused.error().message.find("keys"), std::string::npos);
 }
 
 // With every memory hidden only base is left to earn from, and it earns nothing.
